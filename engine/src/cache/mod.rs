@@ -1,0 +1,1 @@
+//! The prefix cache: keys and values kept between requests.

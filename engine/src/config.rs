@@ -1,0 +1,151 @@
+//! A network of the Gemma family as data: one [`LayerSpec`] a layer, read from a checkpoint.
+//!
+//! A new Gemma is a new list of layer specifications, not a new decoder. Facts per model:
+//! the reference implementation's `modeling_gemma*.py` and the Gemma 1, 2 and 3 reports.
+
+use std::fmt;
+
+/// Which published architecture a checkpoint declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// Gemma 1 and CodeGemma.
+    Gemma,
+    /// Gemma 2.
+    Gemma2,
+    /// Gemma 3, text.
+    Gemma3,
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gemma => "gemma",
+            Self::Gemma2 => "gemma2",
+            Self::Gemma3 => "gemma3",
+        })
+    }
+}
+
+/// A whole text network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Published architecture.
+    pub architecture: Architecture,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Rows of the embedding table.
+    pub vocab: usize,
+    /// Longest sequence the network was trained for, in tokens.
+    pub context: usize,
+    /// What embeddings are multiplied with: sqrt(hidden), rounded to bf16 when the weights are not f32.
+    pub embed_scale: f32,
+    /// RMSNorm epsilon.
+    pub norm_eps: f32,
+    /// Added to every norm weight: 1 for HuggingFace checkpoints, 0 for GGUF, whose converter added it.
+    pub norm_offset: f32,
+    /// The layers, bottom to top.
+    pub layers: Vec<LayerSpec>,
+    /// `cap * tanh(logits / cap)` on the final logits.
+    pub final_soft_cap: Option<f32>,
+    /// First token of every sequence.
+    pub bos: u32,
+    /// Tokens that end a generation.
+    pub eos: Vec<u32>,
+}
+
+/// One layer: a mixer, an MLP and the norms around them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerSpec {
+    /// What moves information between positions.
+    pub mixer: Mixer,
+    /// The gated MLP.
+    pub mlp: MlpSpec,
+    /// Where norms stand.
+    pub norms: Norms,
+}
+
+/// What moves information between positions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mixer {
+    /// Softmax attention over keys and values.
+    Attention(AttentionSpec),
+}
+
+/// Softmax attention (MHA, GQA or MQA), full or windowed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// What `q . k` is multiplied with.
+    pub scale: f32,
+    /// A query at position `q` sees keys `k` with `q - window < k <= q`; `None`: all `k <= q`.
+    pub window: Option<usize>,
+    /// Rotary position embedding.
+    pub rope: RopeSpec,
+    /// RMSNorm on each query and key head before RoPE (Gemma 3).
+    pub qk_norm: bool,
+    /// `cap * tanh(score / cap)` before the mask (Gemma 2).
+    pub soft_cap: Option<f32>,
+}
+
+/// Rotary position embedding in the NeoX layout (halves), tables in f32.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeSpec {
+    /// Base of the frequencies.
+    pub theta: f32,
+    /// Positions are divided by this (linear scaling); 1 for none.
+    pub factor: f32,
+}
+
+/// `down(gelu_tanh(gate(x)) * up(x))`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MlpSpec {
+    /// Inner width.
+    pub ffn: usize,
+}
+
+/// Where RMSNorms stand in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norms {
+    /// Before the mixer and before the MLP (Gemma 1).
+    Pre,
+    /// Also behind each, before the residual is added (Gemma 2 and 3).
+    PrePost,
+}
+
+impl ModelConfig {
+    /// Bytes of keys and values that one token takes in the cache, with `element` bytes a number.
+    pub fn kv_bytes_per_token(&self, element: usize) -> usize {
+        self.layers
+            .iter()
+            .map(|layer| match &layer.mixer {
+                Mixer::Attention(a) => 2 * a.kv_heads * a.head_dim * element,
+            })
+            .sum()
+    }
+
+    /// Number of weights, the tied output table counted once.
+    pub fn parameters(&self) -> u64 {
+        let h = self.hidden as u64;
+        let norms_per_layer = |n: Norms| match n {
+            Norms::Pre => 2 * h,
+            Norms::PrePost => 4 * h,
+        };
+        let layers: u64 = self
+            .layers
+            .iter()
+            .map(|layer| {
+                let Mixer::Attention(a) = &layer.mixer;
+                let (heads, kv, dim) = (a.heads as u64, a.kv_heads as u64, a.head_dim as u64);
+                let qk_norm = if a.qk_norm { 2 * dim } else { 0 };
+                let attention = h * dim * (2 * heads + 2 * kv) + qk_norm;
+                attention + 3 * h * layer.mlp.ffn as u64 + norms_per_layer(layer.norms)
+            })
+            .sum();
+        self.vocab as u64 * h + layers + h
+    }
+}

@@ -1,0 +1,180 @@
+//! From logits to tokens: what a request asks for, what its answer reports, sampling and stopping.
+
+mod sampling;
+mod stop;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::engine::Model;
+use crate::error::{Error, ErrorKind};
+
+pub use sampling::Sampling;
+pub use stop::{Enough, Stop};
+
+/// Who goes first. A keystroke beats a chat; nothing beats a keystroke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Warm-up, indexing: only while nobody waits.
+    Background,
+    /// Somebody reads along: chat, the command line.
+    Chat,
+    /// Somebody is typing.
+    Completion,
+}
+
+/// Set once to stop a request's computing; the engine looks between layers and between tokens.
+#[derive(Debug, Clone, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    /// A flag that is not set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Asks the computing to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// Whether [`CancelFlag::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A generation to run.
+pub struct GenerateRequest {
+    /// The model that runs it.
+    pub model: Arc<Model>,
+    /// The prompt's token ids, `<bos>` included.
+    pub prompt: Vec<u32>,
+    /// Generate at most this many tokens.
+    pub max_tokens: usize,
+    /// How tokens are picked.
+    pub sampling: Sampling,
+    /// When to stop before `max_tokens`.
+    pub stop: Stop,
+    /// Place in the queue.
+    pub priority: Priority,
+    /// Stop when this much time has passed since submission; what is there by then is the answer.
+    pub deadline: Option<Duration>,
+    /// Stops the computing from outside.
+    pub cancel: CancelFlag,
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// The text that became certain with it; empty in the middle of a character and for control tokens.
+    pub text: String,
+    /// Natural logarithm of its probability under the model, before temperature and filters.
+    pub logprob: f32,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// A stop token, a stop text, or the caller's own rule.
+    Stop,
+    /// `max_tokens` or the end of the context was reached.
+    Length,
+    /// The deadline passed.
+    Deadline,
+    /// The cancel flag was set.
+    Cancelled,
+}
+
+/// Where the time of a request went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Waiting for the engine.
+    pub queue_ms: f64,
+    /// Prompt tokens that were computed.
+    pub prefill_tokens: usize,
+    /// Prompt tokens that were found in the cache.
+    pub cached_tokens: usize,
+    /// Time for the computed ones.
+    pub prefill_ms: f64,
+    /// Tokens generated.
+    pub decode_tokens: usize,
+    /// Time for those, the first excluded: it comes out of the prefill.
+    pub decode_ms: f64,
+    /// From submission to the first token.
+    pub ttft_ms: f64,
+}
+
+/// The end of a generation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finished {
+    /// The whole text, a stop text and what follows it cut off.
+    pub text: String,
+    /// All generated ids, the stop token excluded.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// What comes out of a running request: tokens, then exactly one end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A token was generated.
+    Token(Token),
+    /// The end.
+    Finished(Finished),
+    /// The end, by an error.
+    Failed(Error),
+}
+
+/// The receiving side of a request. Dropping it does not stop the computing; its flag does.
+pub struct TokenStream {
+    pub(crate) events: UnboundedReceiver<Event>,
+}
+
+impl TokenStream {
+    /// The next event, awaited; `None` after the end.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// The next event, blocking this thread (not for use inside an async runtime).
+    pub fn next_blocking(&mut self) -> Option<Event> {
+        self.events.blocking_recv()
+    }
+
+    /// Waits for the end and returns it.
+    pub async fn finish(mut self) -> Result<Finished, Error> {
+        while let Some(event) = self.next().await {
+            match event {
+                Event::Token(_) => {}
+                Event::Finished(finished) => return Ok(finished),
+                Event::Failed(error) => return Err(error),
+            }
+        }
+        Err(stopped())
+    }
+
+    /// Waits for the end on this thread, showing each token to `on_token`.
+    pub fn finish_blocking(mut self, mut on_token: impl FnMut(&Token)) -> Result<Finished, Error> {
+        while let Some(event) = self.next_blocking() {
+            match event {
+                Event::Token(token) => on_token(&token),
+                Event::Finished(finished) => return Ok(finished),
+                Event::Failed(error) => return Err(error),
+            }
+        }
+        Err(stopped())
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "engine", "it was stopped before the answer was complete")
+}

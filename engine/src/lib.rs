@@ -1,0 +1,26 @@
+//! The engine of gemma-ls: checkpoints, tokenizers, networks, caches, sampling and scheduling for
+//! the Gemma family.
+//!
+//! The public face is [`Engine`]: start it, load a model, submit requests, read a stream of tokens.
+//!
+//! **Architecture invariant:** nothing here knows of editors, the language server protocol or the
+//! files of a workspace; what comes in are token ids and options, what goes out are tokens.
+
+pub mod cache;
+pub mod checkpoint;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod generate;
+pub mod model;
+pub mod scheduler;
+pub mod tokenizer;
+
+pub use config::ModelConfig;
+pub use engine::{Engine, EngineOptions, LoadOptions, LoadProgress, Model, Precision};
+pub use error::{Error, ErrorKind, Result};
+pub use generate::{
+    CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
+    TokenStream,
+};
+pub use tokenizer::{FimTokens, Tokenizer};

@@ -1,0 +1,1 @@
+//! One thread owns the models; requests wait in a queue by priority.

@@ -1,0 +1,5 @@
+//! The `gemma-ls` binary.
+
+fn main() -> std::process::ExitCode {
+    gemma_ls::cli::run()
+}
