@@ -10,6 +10,7 @@ use gemma_engine::{
 
 use crate::documents::Snapshot;
 use crate::prompt::chat::{ChatFile, ChatMaterial, QUESTION, TurnTokens, build};
+use crate::prompt::{lines, shown_path};
 
 pub use crate::prompt::chat::{Dropped, Role, Turn};
 
@@ -52,7 +53,12 @@ pub fn sampling() -> Sampling {
 /// Asks. The stream goes on after this returns; `cancel` stops it.
 ///
 /// Fails when the question alone does not fit the model's context.
-pub fn ask(engine: &Engine, model: &Arc<Model>, request: ChatRequest, cancel: CancelFlag) -> Result<Reply, Error> {
+pub fn ask(
+    engine: &Engine,
+    model: &Arc<Model>,
+    request: ChatRequest,
+    cancel: CancelFlag,
+) -> Result<Reply, Error> {
     let tokenizer = model.tokenizer();
     let context = model.config().context;
     let max_tokens = request.max_tokens.clamp(1, (context / 2).max(1));
@@ -80,18 +86,13 @@ fn material(request: ChatRequest) -> ChatMaterial {
     let selection = request.file.as_ref().zip(request.selection).and_then(|(file, selected)| {
         let end = selected.end.min(file.text.len_chars());
         let start = selected.start.min(end);
-        (start < end).then(|| plain(&file.text.slice(start..end).to_string()))
+        (start < end).then(|| lines(&file.text.slice(start..end)))
     });
     let root = request.root.as_deref();
     let file = request.file.map(|file| ChatFile {
-        path: file.shown_path(root),
-        language: file.language.id().to_string(),
-        text: plain(&file.text.to_string()),
+        path: shown_path(&file, root),
+        language: file.language_id.to_string(),
+        text: lines(&file.text.slice(..)),
     });
     ChatMaterial { file, selection, history: request.history, question: request.question }
-}
-
-/// Line ends as models know them.
-fn plain(text: &str) -> String {
-    text.replace("\r\n", "\n")
 }

@@ -1,11 +1,11 @@
 //! From a request to a prompt, and from what the engine said to an answer.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop, TokenStream,
+    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
+    TokenStream,
 };
 
 use crate::completion::boundary::Healed;
@@ -14,8 +14,9 @@ use crate::completion::site::{Lexis, Site};
 use crate::completion::{Answer, Reason, Request, enough, filters};
 use crate::documents::Snapshot;
 use crate::language::Language;
-use crate::prompt::{Material, Piece, Prompt, fim, fit_pieces, plain, window};
+use crate::prompt::{Material, Piece, Prompt, fim, fit_pieces, lines, plain, shown_path, window};
 use crate::settings::CompletionSettings;
+use crate::text::LineEnding;
 
 /// Bytes of the document on each side of the cursor that rules may look at, at least.
 const LOOK: usize = 64 * 1024;
@@ -44,7 +45,7 @@ pub struct Place {
     cursor: usize,
     /// What the client's menu has selected: the answer begins with it.
     selected: String,
-    crlf: bool,
+    line_ending: LineEnding,
 }
 
 /// Reads the document and lays out the prompt.
@@ -82,9 +83,8 @@ fn place(model: &Model, settings: &CompletionSettings, request: &Request) -> Pla
     let lexis = lexis(document.language);
     let shape = decide(&before, &after, &lexis, quoted(document, start), settings.multi_line);
     let blind = fim_tokens(model, settings).is_none();
-    let crlf = document.text.lines().next().is_some_and(|line| line.to_string().ends_with("\r\n"));
     let site = Site::new(before, after, lexis, shape, blind);
-    Place { site, healed: Healed::default(), start, cursor, selected, crlf }
+    Place { site, healed: Healed::default(), start, cursor, selected, line_ending: document.line_ending }
 }
 
 /// Text before an offset, whole lines as far as `reach` bytes, line ends as `\n`.
@@ -95,15 +95,16 @@ fn before(document: &Snapshot, offset: usize, reach: usize) -> String {
         Some(far) if far > 0 => text.line_to_char(text.byte_to_line(far) + 1).min(offset),
         _ => 0,
     };
-    text.slice(first..offset).to_string().replace("\r\n", "\n")
+    lines(&text.slice(first..offset))
 }
 
 /// Text behind an offset, whole lines as far as `reach` bytes, line ends as `\n`.
 fn after(document: &Snapshot, offset: usize, reach: usize) -> String {
     let text = &document.text;
     let far = text.char_to_byte(offset).saturating_add(reach);
-    let last = if far >= text.len_bytes() { text.len_chars() } else { text.line_to_char(text.byte_to_line(far)) };
-    text.slice(offset..last.max(offset)).to_string().replace("\r\n", "\n")
+    let last =
+        if far >= text.len_bytes() { text.len_chars() } else { text.line_to_char(text.byte_to_line(far)) };
+    lines(&text.slice(offset..last.max(offset)))
 }
 
 fn lexis(language: Language) -> Lexis {
@@ -118,7 +119,7 @@ fn lexis(language: Language) -> Lexis {
 
 /// Whether the syntax tree has an offset inside a comment or a string, but not in code inside it.
 fn quoted(document: &Snapshot, offset: usize) -> bool {
-    let Some(tree) = &document.tree else { return false };
+    let Some(tree) = document.tree() else { return false };
     let spec = document.language.spec();
     let byte = document.text.char_to_byte(offset);
     // The character before the cursor too: at the end of a comment the cursor is in it.
@@ -151,7 +152,7 @@ fn material(
     let pieces = request.others.iter().map(|other| Piece {
         path: shown_path(other, root),
         language: other.language,
-        text: other.text.to_string().replace("\r\n", "\n"),
+        text: lines(&other.text.slice(..)),
     });
     Ok(Material {
         pieces: fit_pieces(pieces.collect(), settings.other_files_tokens, tokens)?,
@@ -161,16 +162,6 @@ fn material(
         before: before[start..].to_string(),
         after: after[..end].to_string(),
     })
-}
-
-/// A file as the model is shown it: relative to the workspace, else its name alone, with `/`.
-fn shown_path(document: &Snapshot, root: Option<&Path>) -> String {
-    let Some(path) = &document.path else {
-        return document.uri.rsplit('/').next().unwrap_or_default().to_string();
-    };
-    let relative = root.and_then(|root| path.strip_prefix(root).ok());
-    let name = path.file_name().map(Path::new);
-    relative.or(name).unwrap_or(path).to_string_lossy().replace('\\', "/")
 }
 
 impl Prepared {
@@ -217,7 +208,7 @@ impl Place {
         }
         let covered = self.site.after[..shown.covers].chars().count();
         let text = format!("{}{}", self.selected, shown.text);
-        let text = if self.crlf { text.replace('\n', "\r\n") } else { text };
+        let text = text.replace('\n', self.line_ending.as_str());
         Answer { text, range: self.start..self.cursor + covered, ..Answer::nothing(0, Reason::Shown, None) }
     }
 }

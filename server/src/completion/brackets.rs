@@ -173,6 +173,14 @@ pub fn excess(text: &str, lexis: &Lexis) -> Vec<Bracket> {
     excess
 }
 
+/// Where an answer closes the first bracket that the text behind the cursor closes already.
+pub fn surplus(answer: &str, balance: &Balance, lexis: &Lexis) -> Option<usize> {
+    let closers = excess(answer, lexis);
+    let kinds: Vec<char> = closers.iter().map(|bracket| bracket.kind).collect();
+    let first = (0..kinds.len()).find(|&i| !balance.may_close(&kinds[..=i]))?;
+    Some(closers[first].at)
+}
+
 /// How many brackets a text leaves open.
 pub fn open_at_end(text: &str, lexis: &Lexis) -> usize {
     let mut open: Vec<char> = Vec::new();

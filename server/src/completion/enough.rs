@@ -7,7 +7,7 @@
 use gemma_engine::generate::Enough;
 
 use crate::completion::boundary::Healed;
-use crate::completion::brackets::{excess, is_closer, open_at_end};
+use crate::completion::brackets::{excess, is_closer, open_at_end, surplus};
 use crate::completion::filters::runaway;
 use crate::completion::shape::{Block, Shape};
 use crate::completion::site::{Site, indent};
@@ -110,7 +110,8 @@ fn scope_end(text: &str, line: &Line<'_>, site: &Site) -> Option<usize> {
     let closing = line.text.trim_start();
     let margin = line.text.len() - closing.len();
     let run = closing.find(|c| !(is_closer(c) || matches!(c, ';' | ','))).unwrap_or(closing.len());
-    let closers: Vec<char> = excess(&text[..line.start + margin + run], &site.lexis).iter().map(|b| b.kind).collect();
+    let closers: Vec<char> =
+        excess(&text[..line.start + margin + run], &site.lexis).iter().map(|b| b.kind).collect();
     if !closing.starts_with(is_closer) || !site.balance.may_close(&closers) {
         return Some(line.start);
     }
@@ -119,10 +120,7 @@ fn scope_end(text: &str, line: &Line<'_>, site: &Site) -> Option<usize> {
 
 /// The first bracket of a line that closes what the text behind the cursor closes already.
 fn surplus_closer(text: &str, line: &Line<'_>, site: &Site) -> Option<usize> {
-    let closers = excess(&text[..line.start + line.text.len()], &site.lexis);
-    let kinds: Vec<char> = closers.iter().map(|b| b.kind).collect();
-    let first = (0..kinds.len()).find(|&i| !site.balance.may_close(&kinds[..=i]))?;
-    let at = closers[first].at;
+    let at = surplus(&text[..line.start + line.text.len()], &site.balance, &site.lexis)?;
     let alone = at >= line.start && text[line.start..at].trim().is_empty() && !line.continues;
     Some(if alone { line.start } else { at })
 }
@@ -179,16 +177,32 @@ mod tests {
             ("fn f() {‸}", "\n    a();\n}\n\nfn g() {}", "\n    a();"),
             ("fn f() {\n    if x {‸\n}\n", "\n        a();\n    }\n    b();\n", "\n        a();\n    }"),
             // Inner blocks close themselves.
-            ("fn f() {\n    ‸\n}\n", "if x {\n        y();\n    }\n    z();\n}\nmore", "if x {\n        y();\n    }\n    z();"),
+            (
+                "fn f() {\n    ‸\n}\n",
+                "if x {\n        y();\n    }\n    z();\n}\nmore",
+                "if x {\n        y();\n    }\n    z();",
+            ),
             // A dedent ends a Python body.
             ("def f(x):‸\n", "\n    a = 1\n\n    return a\n\ndef g():\n", "\n    a = 1\n\n    return a"),
             // A paragraph ends at the next thing of its level.
             ("fn f() {\n    a();\n    ‸\n    z();\n}", "b();\n\n    c();\n", "b();"),
-            ("fn f() {}\n\n‸\n", "fn g() {\n    a();\n\n    b();\n}\n\nfn h() {}", "fn g() {\n    a();\n\n    b();\n}"),
+            (
+                "fn f() {}\n\n‸\n",
+                "fn g() {\n    a();\n\n    b();\n}\n\nfn h() {}",
+                "fn g() {\n    a();\n\n    b();\n}",
+            ),
             // The next line of the document ends it.
-            ("fn f() {\n    ‸\n    done();\n}", "a();\n    b();\n    done();\n    more();\n", "a();\n    b();"),
+            (
+                "fn f() {\n    ‸\n    done();\n}",
+                "a();\n    b();\n    done();\n    more();\n",
+                "a();\n    b();",
+            ),
             // The same words at another depth do not.
-            ("if x {\n    ‸\n}\nreturn y;", "if z {\n        return y;\n    }\n    q();", "if z {\n        return y;\n    }\n    q();"),
+            (
+                "if x {\n    ‸\n}\nreturn y;",
+                "if z {\n        return y;\n    }\n    q();",
+                "if z {\n        return y;\n    }\n    q();",
+            ),
             // Arguments over several lines may be indented as they like.
             ("fn f() {\n    ‸\n}", "g(\n  1,\n2,\n    );\n    h();\n}", "g(\n  1,\n2,\n    );\n    h();"),
         ] {

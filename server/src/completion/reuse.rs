@@ -50,7 +50,9 @@ impl Recent {
         }
         let (before, after) = around(&document.text, cursor);
         let mut newest_first = self.newest_first.lock().unwrap_or_else(PoisonError::into_inner);
-        newest_first.retain(|s| !(s.uri == document.uri && s.cursor == cursor && s.before == before && s.after == after));
+        newest_first.retain(|s| {
+            !(s.uri == document.uri && s.cursor == cursor && s.before == before && s.after == after)
+        });
         newest_first.push_front(Suggestion {
             uri: document.uri.clone(),
             cursor,
@@ -82,7 +84,9 @@ impl Recent {
 impl Suggestion {
     fn rest(&self, text: &Rope, cursor: usize) -> Option<Answer> {
         let length = text.len_chars();
-        let typed = cursor.checked_sub(self.cursor).filter(|&n| cursor <= length && n < self.answer.text.chars().count())?;
+        let typed = cursor
+            .checked_sub(self.cursor)
+            .filter(|&n| cursor <= length && n < self.answer.text.chars().count())?;
         let split = self.answer.text.char_indices().nth(typed).map(|(at, _)| at)?;
         let (expected, rest) = self.answer.text.split_at(split);
         if text.slice(self.cursor..cursor) != expected || around(text, self.cursor).0 != self.before {
@@ -106,7 +110,9 @@ impl Suggestion {
 fn closes_itself(after: &str, expected: &str, rest: &str) -> bool {
     let Some(first) = after.chars().next() else { return false };
     let same = after[first.len_utf8()..].chars().zip(expected.chars()).all(|(a, b)| a == b);
-    same && (is_closer(first) || matches!(first, '"' | '\'' | '`')) && rest.contains(first) && !rest.contains('\n')
+    same && (is_closer(first) || matches!(first, '"' | '\'' | '`'))
+        && rest.contains(first)
+        && !rest.contains('\n')
 }
 
 fn around(text: &Rope, cursor: usize) -> (String, String) {
@@ -120,19 +126,11 @@ fn around(text: &Rope, cursor: usize) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::Language;
 
     fn document(text: &str) -> (Snapshot, usize) {
         let cursor = text.chars().position(|c| c == '‸').expect("a cursor");
         let text = text.replace('‸', "");
-        let snapshot = Snapshot {
-            uri: "file:///a.rs".into(),
-            path: None,
-            language: Language::Other,
-            version: 1,
-            text: text.as_str().into(),
-            tree: None,
-        };
+        let snapshot = Snapshot::new("file:///a.rs", "rust", &text);
         (snapshot, cursor)
     }
 

@@ -25,8 +25,8 @@ pub struct Block {
 
 /// Words that begin a line whose colon opens a body.
 const COLON_HEADERS: [&str; 15] = [
-    "def", "class", "if", "elif", "else", "for", "while", "with", "try", "except", "finally", "match", "case",
-    "async", "default",
+    "def", "class", "if", "elif", "else", "for", "while", "with", "try", "except", "finally", "match",
+    "case", "async", "default",
 ];
 
 /// Words that open a body at the end of a line.

@@ -97,7 +97,8 @@ pub fn is_word(c: char) -> bool {
 /// Whether only closing brackets, quotes and punctuation stand in a text: what editors put there by
 /// themselves, and what ends a statement.
 pub fn is_closing(text: &str) -> bool {
-    text.chars().all(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`' | ';' | ',' | ':'))
+    text.chars()
+        .all(|c| c.is_whitespace() || matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`' | ';' | ',' | ':'))
 }
 
 #[cfg(test)]

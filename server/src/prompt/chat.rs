@@ -63,11 +63,18 @@ pub struct Dropped {
 impl Dropped {
     /// A sentence for the person who asked; `None` when everything fitted.
     pub fn notice(&self) -> Option<String> {
-        let turns = (self.turns > 0).then(|| format!("the oldest {} messages", self.turns));
-        let lines = (self.file_lines > 0).then(|| format!("the last {} lines of the file", self.file_lines));
+        let turns = (self.turns > 0)
+            .then(|| format!("the oldest {} of the conversation", counted(self.turns, "message")));
+        let lines = (self.file_lines > 0)
+            .then(|| format!("the last {} of the file", counted(self.file_lines, "line")));
         let left_out: Vec<String> = [turns, lines].into_iter().flatten().collect();
-        (!left_out.is_empty()).then(|| format!("Left out, to fit the model's context: {}.", left_out.join(" and ")))
+        (!left_out.is_empty())
+            .then(|| format!("Left out, to fit the model's context: {}.", left_out.join(" and ")))
     }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { what.to_string() } else { format!("{number} {what}s") }
 }
 
 /// The ids that open and close a turn.
@@ -149,7 +156,7 @@ fn lay_out(
     let said = said(material);
     let mut ids = vec![bos];
     let Some(turns) = turns else {
-        let dialogue: String = said.iter().map(|turn| plain_turn(turn)).collect();
+        let dialogue: String = said.iter().map(plain_turn).collect();
         let text = format!("{}{dialogue}{ANSWER}", file(material));
         ids.extend(tokens.encode(&text)?);
         return Ok(Prompt { ids, stop: Vec::new() });
@@ -183,7 +190,11 @@ fn said(material: &ChatMaterial) -> Vec<Turn> {
     let mut said = material.history.clone();
     let text = match &material.selection {
         Some(selection) => {
-            format!("This part is selected:\n{}\n{}", fenced(selection, language(material)), material.question)
+            format!(
+                "This part is selected:\n{}\n{}",
+                fenced(selection, language(material)),
+                material.question
+            )
         }
         None => material.question.clone(),
     };
@@ -222,7 +233,11 @@ mod tests {
 
     fn about_a_file() -> ChatMaterial {
         ChatMaterial {
-            file: Some(ChatFile { path: "a.py".into(), language: "python".into(), text: "x = 1\ny = 2\n".into() }),
+            file: Some(ChatFile {
+                path: "a.py".into(),
+                language: "python".into(),
+                text: "x = 1\ny = 2\n".into(),
+            }),
             selection: None,
             history: vec![turn(Role::User, "why?"), turn(Role::Model, "because")],
             question: "how?".into(),
@@ -275,7 +290,7 @@ mod tests {
         assert!(!words.text(&prompt.ids).contains("y = 2"));
         assert_eq!(
             dropped.notice().as_deref(),
-            Some("Left out, to fit the model's context: the last 1 lines of the file.")
+            Some("Left out, to fit the model's context: the last line of the file.")
         );
 
         assert!(build(&material, TURNS, 2, 10, &words).is_err());

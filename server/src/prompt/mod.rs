@@ -9,8 +9,12 @@ pub mod fim;
 pub mod plain;
 pub mod window;
 
-use gemma_engine::{Error, Tokenizer};
+use std::path::Path;
 
+use gemma_engine::{Error, Tokenizer};
+use ropey::RopeSlice;
+
+use crate::documents::Snapshot;
 use crate::language::Language;
 
 /// Whatever turns text into ids. A trait, so that layouts can be tested without a vocabulary.
@@ -74,6 +78,19 @@ impl Material {
     }
 }
 
+/// A file as the model is shown it: relative to the workspace, else its name alone, with `/`.
+pub fn shown_path(document: &Snapshot, root: Option<&Path>) -> String {
+    let location = document.location();
+    let relative = root.and_then(|root| location.strip_prefix(root).ok());
+    let name = location.file_name().map(Path::new);
+    relative.or(name).unwrap_or(&location).to_string_lossy().replace('\\', "/")
+}
+
+/// Text with line ends as models know them.
+pub fn lines(text: &RopeSlice<'_>) -> String {
+    text.to_string().replace("\r\n", "\n").replace('\r', "\n")
+}
+
 /// A text that ends with a line break, unless it is empty.
 fn ended(text: &str) -> String {
     let text = text.trim_end_matches('\n');
@@ -128,7 +145,8 @@ pub(crate) mod fake {
     impl Words {
         /// Text of ids; ids below [`FIRST_WORD`] as `<id>`.
         pub fn text(&self, ids: &[u32]) -> String {
-            let words: HashMap<u32, String> = self.ids.borrow().iter().map(|(w, i)| (*i, w.clone())).collect();
+            let words: HashMap<u32, String> =
+                self.ids.borrow().iter().map(|(w, i)| (*i, w.clone())).collect();
             ids.iter().map(|id| words.get(id).cloned().unwrap_or_else(|| format!("<{id}>"))).collect()
         }
     }

@@ -46,6 +46,7 @@ fn every_case_shows_what_it_says() {
         let covered = if shown.covers > 0 { format!("\n(covers {})", shown.covers) } else { String::new() };
         let got = match shown.rule {
             Some(rule) => format!("(nothing: {rule})"),
+            None if shown.text.ends_with('\n') => format!("{}↵{covered}", shown.text),
             None => format!("{}{covered}", shown.text),
         };
         if got != case.expected {

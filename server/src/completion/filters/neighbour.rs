@@ -10,7 +10,8 @@ const ECHO: usize = 5;
 pub fn apply<'a>(site: &Site, text: &'a str) -> Cow<'a, str> {
     let margin = if site.on_blank() { text.len() - text.trim_start().len() } else { 0 };
     let first = first_line(&text[margin..]);
-    let line = format!("{}{first}{}", site.left(), if text[margin..].contains('\n') { "" } else { site.right() });
+    let line =
+        format!("{}{first}{}", site.left(), if text[margin..].contains('\n') { "" } else { site.right() });
     let line = line.trim();
     let single = !text.trim().contains('\n');
     let echo = line.len() >= ECHO

@@ -13,6 +13,7 @@ const UNIT: usize = 40;
 const UNIT_TIMES: usize = 4;
 const UNIT_TOTAL: usize = 40;
 
+/// Keeps the first time.
 pub fn apply<'a>(_: &Site, text: &'a str) -> Cow<'a, str> {
     Cow::Borrowed(&text[..start(text).unwrap_or(text.len())])
 }
@@ -34,7 +35,12 @@ fn line_starts(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn lines_start(text: &str) -> Option<usize> {
-    let lines: Vec<(usize, &str)> = line_starts(text).filter(|(_, line)| !line.is_empty()).collect();
+    let mut lines: Vec<(usize, &str)> = line_starts(text).filter(|(_, line)| !line.is_empty()).collect();
+    // The first line goes on from the cursor, so its indentation may be missing: the second time counts.
+    if let [first, rest @ ..] = lines.as_mut_slice() {
+        let again = rest.iter().find(|(_, line)| line.trim_start() == first.1.trim_start());
+        first.1 = again.map_or(first.1, |(_, line)| line);
+    }
     for first in 0..lines.len() {
         for period in 1..=LINES {
             let Some(run) = lines.get(first..first + period * TIMES) else { break };
