@@ -1,0 +1,231 @@
+//! The settings a user may give, one documented schema for every way of giving them: the editor's
+//! `initializationOptions`, `workspace/configuration` (section `gemma`), `didChangeConfiguration`, and
+//! the file `gemma-ls/config.json` in the user's configuration folder.
+//!
+//! The types here say what a setting is and what it defaults to; [`schema`] says how it is written,
+//! and validates. What is wrong is reported and ignored one by one: a typing error in one key never
+//! costs the user the others.
+
+mod problem;
+mod schema;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use problem::Problem;
+pub use schema::{json_schema, markdown_table};
+
+/// All settings, each with a default that needs no thought.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// A model's name or path; `None`: the best one found, see `models`.
+    pub model: Option<String>,
+    /// Which model answers questions; `None`: the one that completes.
+    pub chat_model: Option<String>,
+    /// Where to compute.
+    pub device: Device,
+    /// Compute threads; `None`: one a physical core.
+    pub threads: Option<usize>,
+    /// Most MiB of keys and values kept for reuse; `None`: a quarter of memory.
+    pub memory_budget_mb: Option<u64>,
+    /// How numbers are computed.
+    pub precision: Precision,
+    /// When completions are computed.
+    pub trigger: Trigger,
+    /// Language identifiers in which nothing is completed.
+    pub languages_off: Vec<String>,
+    /// Globs of files in which nothing is completed.
+    pub files_off: Vec<String>,
+    /// Globs of files that are neither completed nor read as context, added to the built-in list.
+    pub secret_files: Vec<String>,
+    /// How much is written to the log.
+    pub log_level: LogLevel,
+    /// What a completion may cost and how it is asked for.
+    #[serde(flatten)]
+    pub completion: CompletionSettings,
+}
+
+/// What a completion may cost and how it is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompletionSettings {
+    /// Longest completion, in tokens.
+    pub max_tokens: usize,
+    /// Longest time a completion may take, in milliseconds; what is there by then is shown.
+    pub max_time_ms: u64,
+    /// Whether a completion may have several lines.
+    pub multi_line: MultiLine,
+    /// Most tokens of the text before the cursor.
+    pub prefix_tokens: usize,
+    /// Most tokens of the text behind the cursor.
+    pub suffix_tokens: usize,
+    /// Most tokens of other open files.
+    pub other_files_tokens: usize,
+    /// What comes first in a fill-in-the-middle prompt; `None`: what suits the model.
+    #[serde(rename = "fimOrder")]
+    pub order: Option<FimOrder>,
+    /// The fill-in-the-middle token ids; `None`: those that the vocabulary names.
+    pub fim: Option<FimIds>,
+}
+
+/// The defaults suit a small model on two cores, which reads about a thousand tokens a second: a cold
+/// prompt stays near one second. The suffix is the dear part, since it is read anew with each key in
+/// the prefix-first order; the prefix comes out of the cache.
+impl Default for CompletionSettings {
+    fn default() -> Self {
+        Self {
+            max_tokens: 96,
+            max_time_ms: 5000,
+            multi_line: MultiLine::default(),
+            prefix_tokens: 768,
+            suffix_tokens: 128,
+            other_files_tokens: 256,
+            order: None,
+            fim: None,
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The fastest one there is.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+/// How numbers are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 8-bit activations against quantised weights.
+    #[default]
+    Fast,
+    /// f32 activations throughout.
+    Exact,
+}
+
+impl From<Precision> for gemma_engine::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Fast => Self::Fast,
+            Precision::Exact => Self::Exact,
+        }
+    }
+}
+
+/// When completions are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    /// Whenever the editor asks.
+    #[default]
+    Automatic,
+    /// Only when the user asks.
+    Manual,
+}
+
+/// Whether a completion may have several lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MultiLine {
+    /// Decided from the syntax tree and what stands right of the cursor.
+    #[default]
+    Auto,
+    /// Wherever the model goes on.
+    Always,
+    /// One line.
+    Never,
+}
+
+/// What comes first in a fill-in-the-middle prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FimOrder {
+    /// Prefix, suffix, middle.
+    Psm,
+    /// Suffix, prefix, middle.
+    Spm,
+}
+
+/// The fill-in-the-middle token ids of a model whose vocabulary does not name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FimIds {
+    /// Opens the text before the cursor.
+    pub prefix: u32,
+    /// Opens what is to be written.
+    pub middle: u32,
+    /// Opens the text behind the cursor.
+    pub suffix: u32,
+    /// Stands between files.
+    pub separator: u32,
+}
+
+impl From<FimIds> for gemma_engine::FimTokens {
+    fn from(ids: FimIds) -> Self {
+        Self { prefix: ids.prefix, middle: ids.middle, suffix: ids.suffix, separator: ids.separator }
+    }
+}
+
+/// How much is written to the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What is odd.
+    Warn,
+    /// What was done.
+    #[default]
+    Info,
+    /// What was decided, and why.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Settings {
+    /// The settings of one JSON object over the defaults, with everything that is wrong in it.
+    pub fn from_json(json: &Value) -> (Self, Vec<Problem>) {
+        Self::default().updated(json)
+    }
+
+    /// These settings with those of a JSON object over them: keys that are absent, `null` or wrong keep
+    /// their value.
+    pub fn updated(&self, json: &Value) -> (Self, Vec<Problem>) {
+        schema::update(self, json)
+    }
+
+    /// The JSON schema of the settings, for editors and for whoever writes a client.
+    pub fn json_schema() -> Value {
+        schema::json_schema()
+    }
+
+    /// The settings of the user's configuration file over the defaults; the defaults when there is none.
+    pub fn from_config_file() -> (Self, Vec<Problem>) {
+        let Some(path) = config_file() else { return (Self::default(), Vec::new()) };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return (Self::default(), Vec::new());
+            }
+            Err(error) => return (Self::default(), vec![Problem::unreadable(path.display(), error)]),
+        };
+        match serde_json::from_str(&text) {
+            Ok(json) => Self::from_json(&json),
+            Err(error) => (Self::default(), vec![Problem::unreadable(path.display(), error)]),
+        }
+    }
+}
+
+/// Where the user's configuration file is, whether or not it exists: `gemma-ls/config.json` in the
+/// configuration folder of this system.
+pub fn config_file() -> Option<PathBuf> {
+    dirs::config_dir().map(|folder| folder.join("gemma-ls").join("config.json"))
+}

@@ -1,0 +1,549 @@
+//! How settings are written: a table of keys, from which validation, the JSON schema and the README's
+//! table are made. The defaults come from [`Settings::default`] and stand nowhere else.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::Settings;
+use super::problem::{Problem, nearest};
+
+/// One key of the settings.
+struct Key {
+    name: &'static str,
+    kind: Kind,
+    /// Whether `null` has a meaning of its own, given in `doc`.
+    optional: bool,
+    doc: &'static str,
+}
+
+/// What may stand behind a key.
+enum Kind {
+    Text,
+    Integer {
+        min: u64,
+        max: u64,
+    },
+    Choice(&'static [&'static str]),
+    Words,
+    Globs,
+    /// An object of token ids with all of these keys.
+    TokenIds(&'static [&'static str]),
+}
+
+const KEYS: &[Key] = &[
+    Key {
+        name: "model",
+        kind: Kind::Text,
+        optional: true,
+        doc: "The model that completes: a name (`codegemma-2b`), `hf:owner/repo`, or the path of a folder \
+              or `.gguf` file. `null`: a CodeGemma found on this machine, else Gemma 3 270M.",
+    },
+    Key {
+        name: "chatModel",
+        kind: Kind::Text,
+        optional: true,
+        doc: "The model that answers questions, given as `model` is. `null`: the one that completes.",
+    },
+    Key {
+        name: "device",
+        kind: Kind::Choice(&["auto", "cpu"]),
+        optional: false,
+        doc: "Where to compute. `auto`: the fastest device there is.",
+    },
+    Key {
+        name: "threads",
+        kind: Kind::Integer { min: 1, max: 1024 },
+        optional: true,
+        doc: "Compute threads. `null`: one for each physical core.",
+    },
+    Key {
+        name: "memoryBudgetMb",
+        kind: Kind::Integer { min: 16, max: 16 << 20 },
+        optional: true,
+        doc: "Most memory, in MiB, for what is kept between requests, the weights not counted. `null`: a \
+              quarter of the machine's.",
+    },
+    Key {
+        name: "precision",
+        kind: Kind::Choice(&["fast", "exact"]),
+        optional: false,
+        doc: "`fast` computes with 8-bit activations where the weights are quantised, `exact` with 32-bit \
+              floats throughout.",
+    },
+    Key {
+        name: "trigger",
+        kind: Kind::Choice(&["automatic", "manual"]),
+        optional: false,
+        doc: "`automatic`: complete whenever the editor asks. `manual`: only when you ask.",
+    },
+    Key {
+        name: "multiLine",
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        optional: false,
+        doc: "Whether a completion may have several lines. `auto`: where the syntax around the cursor calls \
+              for a block.",
+    },
+    Key {
+        name: "maxTokens",
+        kind: Kind::Integer { min: 1, max: 4096 },
+        optional: false,
+        doc: "Longest completion, in tokens.",
+    },
+    Key {
+        name: "maxTimeMs",
+        kind: Kind::Integer { min: 10, max: 600_000 },
+        optional: false,
+        doc: "Longest time for a completion, in milliseconds. What is there by then is shown.",
+    },
+    Key {
+        name: "prefixTokens",
+        kind: Kind::Integer { min: 16, max: 131_072 },
+        optional: false,
+        doc: "Most tokens of the text before the cursor that the model reads.",
+    },
+    Key {
+        name: "suffixTokens",
+        kind: Kind::Integer { min: 0, max: 131_072 },
+        optional: false,
+        doc: "Most tokens of the text behind the cursor that the model reads.",
+    },
+    Key {
+        name: "otherFilesTokens",
+        kind: Kind::Integer { min: 0, max: 131_072 },
+        optional: false,
+        doc: "Most tokens of other open files that the model reads. 0: this file only.",
+    },
+    Key {
+        name: "languagesOff",
+        kind: Kind::Words,
+        optional: false,
+        doc: "Language identifiers in which nothing is completed, such as `markdown`.",
+    },
+    Key {
+        name: "filesOff",
+        kind: Kind::Globs,
+        optional: false,
+        doc: "Globs of files in which nothing is completed, such as `**/vendor/**`.",
+    },
+    Key {
+        name: "secretFiles",
+        kind: Kind::Globs,
+        optional: false,
+        doc: "Globs of files that are neither completed nor shown to the model as context, besides the \
+              built-in list (`.env`, private keys and their like).",
+    },
+    Key {
+        name: "fimOrder",
+        kind: Kind::Choice(&["psm", "spm"]),
+        optional: true,
+        doc: "What a fill-in-the-middle prompt begins with: `psm` the text before the cursor, `spm` the text \
+              behind it. `null`: what suits the model.",
+    },
+    Key {
+        name: "fim",
+        kind: Kind::TokenIds(&["prefix", "middle", "suffix", "separator"]),
+        optional: true,
+        doc: "The fill-in-the-middle token ids of a model tuned for it whose vocabulary does not name them. \
+              `null`: as the vocabulary says.",
+    },
+    Key {
+        name: "logLevel",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        optional: false,
+        doc: "How much is written to the log (standard error).",
+    },
+];
+
+/// The largest token id that a setting may name; vocabularies of the family end far below it.
+const MAX_TOKEN_ID: u64 = u32::MAX as u64;
+
+/// `base` with the valid settings of `json` over it, and what was wrong with the others.
+pub(super) fn update(base: &Settings, json: &Value) -> (Settings, Vec<Problem>) {
+    let given = match json {
+        Value::Null => return (base.clone(), Vec::new()),
+        Value::Object(given) => given,
+        other => {
+            let problem = Problem {
+                key: "settings".into(),
+                problem: format!("{} is not an object of settings", shown(other)),
+                allowed: Some("an object, such as {\"maxTokens\": 64}".into()),
+                used: Some("what was set before".into()),
+                meant: None,
+            };
+            return (base.clone(), vec![problem]);
+        }
+    };
+
+    let mut merged = as_map(base);
+    let mut problems = Vec::new();
+    for (name, value) in given {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            problems.push(unknown(name));
+            continue;
+        };
+        // Editors send null for what the user has not set.
+        if value.is_null() {
+            continue;
+        }
+        let before = merged.get(key.name).cloned().unwrap_or_default();
+        let mut report = |what: String| {
+            problems.push(Problem {
+                key: name.clone(),
+                problem: what,
+                allowed: Some(key.kind.allowed()),
+                used: Some(if key.kind.is_list() { "the rest".into() } else { shown(&before) }),
+                meant: None,
+            });
+        };
+        if let Some(valid) = key.kind.valid(value, &mut report) {
+            merged.insert(name.clone(), valid);
+        }
+    }
+    match serde_json::from_value(Value::Object(merged)) {
+        Ok(settings) => (settings, problems),
+        // The table lets through only what the types take (tested); should it ever not, a user
+        // keeps a working server and hears of it.
+        Err(error) => {
+            problems.push(Problem::unreadable("settings", error));
+            (base.clone(), problems)
+        }
+    }
+}
+
+fn unknown(name: &str) -> Problem {
+    Problem {
+        key: name.to_owned(),
+        problem: "there is no such setting".into(),
+        allowed: None,
+        used: None,
+        meant: nearest(name, KEYS.iter().map(|key| key.name)),
+    }
+}
+
+fn as_map(settings: &Settings) -> Map<String, Value> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// A value as it is shown in a message: JSON, cut where it gets long.
+fn shown(value: &Value) -> String {
+    const LONGEST: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text,
+    }
+}
+
+impl Kind {
+    /// The value in the form the types take, or `None` after a report. A list loses its bad entries only.
+    fn valid(&self, value: &Value, report: &mut dyn FnMut(String)) -> Option<Value> {
+        match self {
+            Self::Text => {
+                let text = value.as_str().map(str::trim).filter(|text| !text.is_empty());
+                text.map(Value::from).or_else(|| {
+                    report(format!("{} is not a name or path", shown(value)));
+                    None
+                })
+            }
+            Self::Integer { min, max } => {
+                integer(value, *min, *max).map_err(&mut *report).ok().map(Value::from)
+            }
+            Self::Choice(choices) => {
+                let choice = value.as_str().filter(|choice| choices.contains(choice));
+                choice.map(Value::from).or_else(|| {
+                    report(format!("{} is not one of the choices", shown(value)));
+                    None
+                })
+            }
+            Self::Words | Self::Globs => self.valid_list(value, report),
+            Self::TokenIds(names) => token_ids(names, value).map_err(report).ok(),
+        }
+    }
+
+    fn valid_list(&self, value: &Value, report: &mut dyn FnMut(String)) -> Option<Value> {
+        let Some(entries) = value.as_array() else {
+            report(format!("{} is not a list", shown(value)));
+            return None;
+        };
+        let mut valid = Vec::new();
+        for entry in entries {
+            match entry.as_str().map(str::trim).filter(|text| !text.is_empty()) {
+                None => report(format!("{} in it is not a text", shown(entry))),
+                Some(text) => match self {
+                    Self::Globs => match globset::Glob::new(text) {
+                        Ok(_) => valid.push(Value::from(text)),
+                        Err(error) => report(format!("{} in it is no glob: {}", shown(entry), error.kind())),
+                    },
+                    _ => valid.push(Value::from(text)),
+                },
+            }
+        }
+        Some(Value::Array(valid))
+    }
+
+    fn is_list(&self) -> bool {
+        matches!(self, Self::Words | Self::Globs)
+    }
+
+    /// What may stand there, in words.
+    fn allowed(&self) -> String {
+        match self {
+            Self::Text => "a name or path".into(),
+            Self::Integer { min, max } => format!("{min} to {max}"),
+            Self::Choice(choices) => {
+                choices.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(", ")
+            }
+            Self::Words => "a list of texts".into(),
+            Self::Globs => "a list of globs".into(),
+            Self::TokenIds(names) => format!("an object of token ids with {}", names.join(", ")),
+        }
+    }
+
+    fn json_schema(&self) -> Map<String, Value> {
+        let schema = match self {
+            Self::Text => json!({"type": "string", "minLength": 1}),
+            Self::Integer { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
+            Self::Choice(choices) => json!({"type": "string", "enum": choices}),
+            Self::Words | Self::Globs => {
+                json!({"type": "array", "items": {"type": "string", "minLength": 1}})
+            }
+            Self::TokenIds(names) => {
+                let id = json!({"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID});
+                let properties: Map<_, _> = names.iter().map(|n| (n.to_string(), id.clone())).collect();
+                json!({
+                    "type": "object", "properties": properties, "required": names,
+                    "additionalProperties": false,
+                })
+            }
+        };
+        match schema {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// A whole number within bounds. JSON has one kind of number, and some editors write 64 as 64.0.
+fn integer(value: &Value, min: u64, max: u64) -> Result<u64, String> {
+    let float = value.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f));
+    match value.as_u64().or(float.map(|f| f as u64)) {
+        Some(number) if number < min => Err(format!("{number} is too small")),
+        Some(number) if number > max => Err(format!("{number} is too large")),
+        Some(number) => Ok(number),
+        None => Err(format!("{} is not a whole number", shown(value))),
+    }
+}
+
+/// An object with exactly these keys, each a token id.
+fn token_ids(names: &[&str], value: &Value) -> Result<Value, String> {
+    let Some(given) = value.as_object() else { return Err(format!("{} is not an object", shown(value))) };
+    if let Some(extra) = given.keys().find(|key| !names.contains(&key.as_str())) {
+        return Err(format!("it has no key {extra}"));
+    }
+    let mut ids = Map::new();
+    for name in names {
+        let id = given.get(*name).ok_or_else(|| format!("the key {name} is missing"))?;
+        let id = integer(id, 0, MAX_TOKEN_ID).map_err(|what| format!("{name}: {what}"))?;
+        ids.insert((*name).to_owned(), id.into());
+    }
+    Ok(Value::Object(ids))
+}
+
+/// The JSON schema of the settings object.
+pub fn json_schema() -> Value {
+    let defaults = as_map(&Settings::default());
+    let mut properties = Map::new();
+    for key in KEYS {
+        let mut schema = key.kind.json_schema();
+        if key.optional {
+            // null joins the type, and the choices where there are any.
+            if let Some(kind) = schema.remove("type") {
+                schema.insert("type".into(), json!([kind, "null"]));
+            }
+            if let Some(Value::Array(choices)) = schema.get_mut("enum") {
+                choices.push(Value::Null);
+            }
+        }
+        schema.insert("default".into(), defaults.get(key.name).cloned().unwrap_or_default());
+        schema.insert("description".into(), key.doc.into());
+        properties.insert(key.name.into(), Value::Object(schema));
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Settings of gemma-ls",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+/// The settings as the README's table, in Markdown.
+pub fn markdown_table() -> String {
+    let defaults = as_map(&Settings::default());
+    let mut table = String::from("| Setting | Values | Default | What it does |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let values = key.kind.allowed();
+        let default = defaults.get(key.name).cloned().unwrap_or_default();
+        // A write to a String cannot fail.
+        let _ = writeln!(table, "| `{}` | {} | `{}` | {} |", key.name, values, default, key.doc);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Device, FimIds, FimOrder, MultiLine, Trigger};
+
+    #[test]
+    fn every_field_has_a_key_and_every_key_a_field() {
+        let fields: Vec<String> = as_map(&Settings::default()).keys().cloned().collect();
+        let mut keys: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+        keys.sort();
+        assert_eq!(keys, fields);
+    }
+
+    /// A valid value other than the default for each key: the table and the types agree on all of them.
+    fn all_changed() -> Value {
+        json!({
+            "model": "codegemma-2b", "chatModel": "gemma-3-1b-it", "device": "cpu", "threads": 3,
+            "memoryBudgetMb": 512, "precision": "exact", "trigger": "manual", "multiLine": "never",
+            "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
+            "otherFilesTokens": 7, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
+            "secretFiles": ["*.secret"], "fimOrder": "spm",
+            "fim": {"prefix": 67, "middle": 68, "suffix": 69, "separator": 70}, "logLevel": "debug",
+        })
+    }
+
+    #[test]
+    fn takes_every_key() {
+        let (settings, problems) = Settings::from_json(&all_changed());
+        assert_eq!(problems, []);
+        assert_eq!(settings.model.as_deref(), Some("codegemma-2b"));
+        assert_eq!(settings.device, Device::Cpu);
+        assert_eq!(settings.threads, Some(3));
+        assert_eq!(settings.trigger, Trigger::Manual);
+        assert_eq!(settings.completion.multi_line, MultiLine::Never);
+        assert_eq!(settings.completion.max_time_ms, 900);
+        assert_eq!(settings.completion.suffix_tokens, 0);
+        assert_eq!(settings.completion.order, Some(FimOrder::Spm));
+        assert_eq!(
+            settings.completion.fim,
+            Some(FimIds { prefix: 67, middle: 68, suffix: 69, separator: 70 })
+        );
+        assert_eq!(settings.secret_files, ["*.secret"]);
+        let defaults = as_map(&Settings::default());
+        for (key, value) in as_map(&settings) {
+            assert_ne!(Some(&value), defaults.get(&key), "{key} kept its default");
+        }
+    }
+
+    #[test]
+    fn every_choice_is_one_that_the_types_take() {
+        for key in KEYS {
+            let Kind::Choice(choices) = key.kind else { continue };
+            for choice in choices {
+                let (settings, problems) = Settings::from_json(&json!({ key.name: choice }));
+                assert_eq!(problems, []);
+                assert_eq!(as_map(&settings)[key.name], *choice);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bounds_are_ones_that_the_types_take() {
+        for key in KEYS {
+            let Kind::Integer { min, max } = key.kind else { continue };
+            for (number, wrong) in [(min, 0), (max, 0), (max + 1, 1)] {
+                let (_, problems) = Settings::from_json(&json!({ key.name: number }));
+                assert_eq!(problems.len(), wrong, "{} = {number}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn reports_and_ignores_wrong_values_one_by_one() {
+        // (settings, key reported, part of the message)
+        let cases = [
+            (
+                json!({"maxTokens": "many"}),
+                "maxTokens",
+                "\"many\" is not a whole number; allowed: 1 to 4096; using 96",
+            ),
+            (json!({"maxTokens": 0}), "maxTokens", "0 is too small"),
+            (json!({"maxTokens": -1}), "maxTokens", "-1 is not a whole number"),
+            (json!({"maxTokens": 1.5}), "maxTokens", "1.5 is not a whole number"),
+            (json!({"maxTokens": 1e300}), "maxTokens", "is not a whole number"),
+            (json!({"device": "gpu"}), "device", "allowed: \"auto\", \"cpu\"; using \"auto\""),
+            (json!({"device": 3}), "device", "3 is not one of the choices"),
+            (json!({"model": ""}), "model", "is not a name or path"),
+            (json!({"model": ["a"]}), "model", "is not a name or path"),
+            (json!({"filesOff": "*.md"}), "filesOff", "is not a list"),
+            (json!({"filesOff": ["a{b"]}), "filesOff", "\"a{b\" in it is no glob"),
+            (json!({"languagesOff": [1]}), "languagesOff", "1 in it is not a text"),
+            (json!({"fim": {"prefix": 1}}), "fim", "the key middle is missing"),
+            (
+                json!({"fim": {"prefix": 1, "middle": 2, "suffix": 3, "separator": 4, "x": 5}}),
+                "fim",
+                "no key x",
+            ),
+            (json!({"fim": {"prefix": -1, "middle": 2, "suffix": 3, "separator": 4}}), "fim", "prefix: -1"),
+            (json!({"max_tokens": 3}), "max_tokens", "no such setting; did you mean maxTokens?"),
+            (json!({"zzz": 3}), "zzz", "no such setting"),
+            (json!([1]), "settings", "[1] is not an object"),
+        ];
+        for (wrong, key, message) in cases {
+            let (settings, problems) = Settings::from_json(&wrong);
+            assert_eq!(settings, Settings::default(), "{wrong}");
+            assert_eq!(problems.len(), 1, "{wrong}: {problems:?}");
+            assert_eq!(problems[0].key, key);
+            assert!(problems[0].to_string().contains(message), "{wrong}: {}", problems[0]);
+        }
+    }
+
+    #[test]
+    fn one_wrong_value_does_not_cost_the_others() {
+        let (settings, problems) =
+            Settings::from_json(&json!({"device": "gpu", "maxTokens": 7, "filesOff": ["[", "*.md"]}));
+        assert_eq!(problems.len(), 2);
+        assert_eq!(settings.completion.max_tokens, 7);
+        assert_eq!(settings.files_off, ["*.md"]);
+    }
+
+    #[test]
+    fn a_later_source_keeps_what_it_does_not_mention() {
+        let (first, _) = Settings::from_json(&json!({"maxTokens": 7, "device": "cpu"}));
+        let (second, problems) = first.updated(&json!({"maxTokens": null, "threads": 2, "device": 1}));
+        assert_eq!((second.completion.max_tokens, second.threads), (7, Some(2)));
+        assert_eq!(second.device, Device::Cpu);
+        assert!(problems[0].to_string().ends_with("using \"cpu\""));
+        assert_eq!(first.updated(&Value::Null), (first.clone(), vec![]));
+    }
+
+    #[test]
+    fn the_json_schema_names_every_key_with_its_default() {
+        let schema = Settings::json_schema();
+        let defaults = as_map(&Settings::default());
+        for key in KEYS {
+            let property = &schema["properties"][key.name];
+            assert_eq!(property["default"], defaults[key.name], "{}", key.name);
+            let nullable = property["type"].as_array().is_some_and(|t| t.contains(&json!("null")));
+            assert_eq!(nullable, key.optional, "{}", key.name);
+            assert_eq!(nullable, defaults[key.name].is_null(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_key() {
+        let table = markdown_table();
+        assert_eq!(table.lines().count(), KEYS.len() + 2);
+        for line in table.lines() {
+            assert_eq!(line.matches('|').count(), 5, "{line}");
+        }
+        assert!(table.contains("| `maxTokens` | 1 to 4096 | `96` |"));
+    }
+}
