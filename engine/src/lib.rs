@@ -14,6 +14,8 @@ pub mod error;
 pub mod generate;
 pub mod model;
 pub mod scheduler;
+#[cfg(test)]
+pub(crate) mod test_cache;
 pub mod tokenizer;
 
 pub use config::ModelConfig;
