@@ -50,7 +50,7 @@ pub struct Place {
 
 /// Reads the document and lays out the prompt.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
-    let place = place(model, settings, request);
+    let place = place(settings, request, fim_tokens(model, settings).is_none());
     let tokenizer = model.tokenizer();
     let (before, healed) = Healed::split(&place.site.before);
     let material = material(model, settings, request, before, &place.site.after)?;
@@ -72,7 +72,7 @@ fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engi
     settings.fim.map(Into::into).or_else(|| model.tokenizer().fim())
 }
 
-fn place(model: &Model, settings: &CompletionSettings, request: &Request) -> Place {
+fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place {
     let document = &request.document;
     let cursor = request.cursor.min(document.text.len_chars());
     let (replaced, selected) = request.selected.clone().unwrap_or_default();
@@ -82,7 +82,6 @@ fn place(model: &Model, settings: &CompletionSettings, request: &Request) -> Pla
     let after = after(document, cursor, LOOK.max(settings.suffix_tokens.saturating_mul(8)));
     let lexis = lexis(document.language);
     let shape = decide(&before, &after, &lexis, quoted(document, start), settings.multi_line);
-    let blind = fim_tokens(model, settings).is_none();
     let site = Site::new(before, after, lexis, shape, blind);
     Place { site, healed: Healed::default(), start, cursor, selected, line_ending: document.line_ending }
 }
