@@ -9,12 +9,14 @@ use gemma_engine::{
 };
 
 use crate::completion::boundary::Healed;
+use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
 use crate::completion::{Answer, Reason, Request, enough, filters};
+use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
-use crate::prompt::{Material, Piece, Prompt, fim, fit_pieces, lines, plain, shown_path, window};
+use crate::prompt::{Prompt, fim, lines, plain};
 use crate::settings::CompletionSettings;
 use crate::text::LineEnding;
 
@@ -53,7 +55,8 @@ pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) 
     let place = place(settings, request, fim_tokens(model, settings).is_none());
     let tokenizer = model.tokenizer();
     let (before, healed) = Healed::split(&place.site.before);
-    let material = material(model, settings, request, before, &place.site.after)?;
+    let material =
+        material(model, settings, request, &Around { before, after: &place.site.after, start: place.start })?;
     let bos = model.config().bos;
     let end_of_turn = tokenizer.turns().map(|(_, end)| end);
     let mut prompt = match fim_tokens(model, settings) {
@@ -81,7 +84,8 @@ fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place
     let before = format!("{}{selected}", before(document, start, reach));
     let after = after(document, cursor, LOOK.max(settings.suffix_tokens.saturating_mul(8)));
     let lexis = lexis(document.language);
-    let shape = decide(&before, &after, &lexis, quoted(document, start), settings.multi_line);
+    let quoted = in_comment_or_string(document, start).is_some();
+    let shape = decide(&before, &after, &lexis, quoted, settings.multi_line);
     let site = Site::new(before, after, lexis, shape, blind);
     Place { site, healed: Healed::default(), start, cursor, selected, line_ending: document.line_ending }
 }
@@ -122,72 +126,6 @@ fn lexis(language: Language) -> Lexis {
         slash_star: spec.block_comment.is_some_and(|(open, _)| open == "/*"),
         single_quoted_strings: !has_characters,
     }
-}
-
-/// Whether the syntax tree has an offset inside a comment or a string, but not in code inside it. The end
-/// of a comment that ends with its line is not inside: the text of the line says that already.
-fn quoted(document: &Snapshot, offset: usize) -> bool {
-    let Some(tree) = document.tree() else { return false };
-    let spec = document.language.spec();
-    let byte = document.text.char_to_byte(offset);
-    let mut node = tree.root_node().descendant_for_byte_range(byte, byte);
-    while let Some(inner) = node {
-        if spec.interpolations.contains(&inner.kind()) {
-            return false;
-        }
-        let inside = inner.start_byte() < byte && byte < inner.end_byte();
-        if inside && (spec.comments.contains(&inner.kind()) || spec.strings.contains(&inner.kind())) {
-            return true;
-        }
-        node = inner.parent();
-    }
-    false
-}
-
-/// Tokens for each part of a prompt.
-struct Budget {
-    prefix: usize,
-    suffix: usize,
-    others: usize,
-}
-
-impl Budget {
-    /// What the user allows, within the model's context: the text before the cursor may have half of it,
-    /// the other parts an eighth each, and the rest is for the answer.
-    fn of(settings: &CompletionSettings, context: usize) -> Self {
-        Self {
-            prefix: settings.prefix_tokens.min(context / 2),
-            suffix: settings.suffix_tokens.min(context / 8),
-            others: settings.other_files_tokens.min(context / 8),
-        }
-    }
-}
-
-fn material(
-    model: &Model,
-    settings: &CompletionSettings,
-    request: &Request,
-    before: &str,
-    after: &str,
-) -> Result<Material, Error> {
-    let tokens = model.tokenizer();
-    let budget = Budget::of(settings, model.config().context);
-    let start = window::start(before, budget.prefix, tokens)?;
-    let end = window::end(after, budget.suffix, tokens)?;
-    let root = request.root.as_deref();
-    let pieces = request.others.iter().map(|other| Piece {
-        path: shown_path(other, root),
-        language: other.language,
-        text: lines(&other.text.slice(..)),
-    });
-    Ok(Material {
-        pieces: fit_pieces(pieces.collect(), budget.others, tokens)?,
-        path: shown_path(&request.document, root),
-        language: request.document.language,
-        head: String::new(),
-        before: before[start..].to_string(),
-        after: after[..end].to_string(),
-    })
 }
 
 impl Prepared {
@@ -309,18 +247,15 @@ mod tests {
     }
 
     #[test]
-    fn the_tree_knows_strings_and_comments() {
-        for (language, text, expected) in [
-            ("python", "x = \"\"\"a\n  ‸\n  b\"\"\"\n", true),
-            ("python", "x = \"\"\"a\n  b\"\"\"\n‸\n", false),
-            ("python", "x = f\"a{b‸}\"\n", false),
-            ("rust", "/* a\n ‸\n*/\nfn f() {}\n", true),
-            ("rust", "/// a\n‸fn f() {}\n", false),
-            ("rust", "fn f() { ‸ }\n", false),
-            ("plaintext", "\"‸\"", false),
+    fn comments_and_strings_get_one_line() {
+        for (language, text, lines) in [
+            ("python", "x = \"\"\"a\n  ‸\n  b\"\"\"\n", 1),
+            ("python", "x = \"\"\"a\n  b\"\"\"\n‸\n", 2),
+            ("rust", "/* a\n ‸\n*/\nfn f() {}\n", 1),
+            ("rust", "/// a\n‸\nfn f() {}\n", 2),
         ] {
-            let request = request(language, text);
-            assert_eq!(quoted(&request.document, request.cursor), expected, "{text}");
+            let answer = answer(&request(language, text), "one()\ntwo()\n");
+            assert_eq!(answer.text.lines().count(), lines, "{text}");
         }
     }
 
