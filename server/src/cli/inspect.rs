@@ -98,8 +98,10 @@ pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
 
 fn precision(device: Device, numbers: Numbers) -> Outcome<Precision> {
     match (device, numbers) {
-        (Device::Cuda, _) => Err(Failure::new(Exit::BadFile, "--device cuda: this build computes on CPUs only")
-            .remedy("Leave --device out to compute on the processor.")),
+        (Device::Cuda, _) => {
+            Err(Failure::new(Exit::BadFile, "--device cuda: this build computes on CPUs only")
+                .remedy("Leave --device out to compute on the processor."))
+        }
         (Device::Reference, _) => Ok(Precision::Reference),
         (Device::Cpu, Numbers::Exact) => Ok(Precision::Exact),
         (Device::Cpu, Numbers::Fast) => Ok(Precision::Fast),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::text::line_end;
+
 /// A place in a file as people and compilers write it: line and column from 1, the column in characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
@@ -61,11 +63,8 @@ impl Location {
                 self.line
             ));
         }
-        let line = text.line(self.line - 1);
-        let mut length = line.len_chars();
-        while length > 0 && matches!(line.char(length - 1), '\n' | '\r') {
-            length -= 1;
-        }
+        let start = text.line_to_char(self.line - 1);
+        let length = line_end(text, self.line - 1) - start;
         let wanted = self.column - 1;
         let clamped = (wanted > length).then(|| {
             format!(
@@ -75,7 +74,7 @@ impl Location {
                 length + 1
             )
         });
-        Ok(Offset { chars: text.line_to_char(self.line - 1) + wanted.min(length), clamped })
+        Ok(Offset { chars: start + wanted.min(length), clamped })
     }
 }
 

@@ -3,21 +3,19 @@
 //! Results go to standard output, everything else to standard error; with `--json` standard output is
 //! exactly one JSON object. [`failure`] has the exit codes.
 
-mod chat;
 mod complete;
-mod doctor;
 mod failure;
 mod generate;
 mod inspect;
 mod interrupt;
 mod location;
 mod lsp;
-mod machine;
-mod model;
 mod output;
 mod session;
 mod try_client;
+mod try_editor;
 mod try_it;
+mod try_server;
 mod try_show;
 
 use std::path::PathBuf;
@@ -90,11 +88,7 @@ struct Global {
 enum Command {
     Lsp(lsp::LspArgs),
     Complete(complete::CompleteArgs),
-    Chat(chat::ChatArgs),
     Generate(generate::GenerateArgs),
-    #[command(subcommand)]
-    Model(model::ModelCommand),
-    Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
     Try(try_it::TryArgs),
@@ -106,10 +100,7 @@ impl Command {
         match self {
             Self::Lsp(_) | Self::Inspect(_) => false,
             Self::Complete(args) => args.json,
-            Self::Chat(args) => args.json,
             Self::Generate(args) => args.json,
-            Self::Model(command) => command.json(),
-            Self::Doctor(args) => args.json,
             Self::Try(args) => args.json,
         }
     }
@@ -118,10 +109,7 @@ impl Command {
         match self {
             Self::Lsp(args) => lsp::run(context, args),
             Self::Complete(args) => complete::run(context, args),
-            Self::Chat(args) => chat::run(context, args),
             Self::Generate(args) => generate::run(context, args),
-            Self::Model(command) => model::run(context, command),
-            Self::Doctor(args) => doctor::run(context, args),
             Self::Inspect(command) => inspect::run(context, command),
             Self::Try(args) => try_it::run(context, args),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gemma_engine::{Engine, EngineOptions, LoadOptions, Model, Precision};
 
-use super::failure::{Outcome};
+use super::failure::Outcome;
 use super::{Context, ModelArgs, output};
 use crate::models::{self, Choice};
 
@@ -35,4 +35,9 @@ impl Session {
         bar.finish_and_clear();
         Ok(Self { model: loaded?, engine })
     }
+}
+
+/// The model to run; downloads the default one if there is none and that is allowed.
+pub fn choose(context: &Context, wanted: &ModelArgs) -> Outcome<Choice> {
+    Ok(models::choose(wanted.model.as_deref(), &context.settings)?)
 }

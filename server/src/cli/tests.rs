@@ -41,7 +41,11 @@ fn every_documented_command_line_parses() {
         "try",
         "try --model m --json",
     ] {
-        assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().map_or(String::new(), |e| e.to_string()));
+        assert!(
+            parse(line).is_ok(),
+            "{line}: {}",
+            parse(line).err().map_or(String::new(), |e| e.to_string())
+        );
     }
 }
 

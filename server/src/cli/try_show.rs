@@ -30,6 +30,19 @@ pub struct Keystroke {
     pub total_ms: f64,
 }
 
+impl Keystroke {
+    /// Takes what the server says about its last completion from an answer to `gemma/status`.
+    pub fn take_status(&mut self, status: &serde_json::Value) {
+        let last = &status["lastCompletion"];
+        let timings = &last["timings"];
+        self.reason = last["reason"].as_str().map(str::to_owned);
+        self.ttft_ms = timings["ttft_ms"].as_f64();
+        self.cached_tokens = timings["cached_tokens"].as_u64();
+        self.prefill_tokens = timings["prefill_tokens"].as_u64();
+        self.decode_tokens = timings["decode_tokens"].as_u64();
+    }
+}
+
 /// Paints text for a terminal, or leaves it plain.
 #[derive(Debug, Clone, Copy)]
 pub struct Painter {
@@ -86,7 +99,10 @@ impl Painter {
     /// The head of the keystrokes' table.
     pub fn head(self) -> String {
         let rest = WIDTH - "key ".len();
-        format!("  {}\n", self.dim(&format!("key {:<rest$} first token    shown", "the line, and the suggestion")))
+        format!(
+            "  {}\n",
+            self.dim(&format!("key {:<rest$} first token    shown", "the line, and the suggestion"))
+        )
     }
 
     /// One keystroke as a row: the key, the line with its grey text, the two times.
@@ -239,7 +255,8 @@ mod tests {
 
     #[test]
     fn times_read_well() {
-        for (ms, text) in [(0.04, "0.0 ms"), (9.94, "9.9 ms"), (9.96, "10 ms"), (1234.4, "1234 ms"), (12_345.0, "12.3 s")]
+        for (ms, text) in
+            [(0.04, "0.0 ms"), (9.94, "9.9 ms"), (9.96, "10 ms"), (1234.4, "1234 ms"), (12_345.0, "12.3 s")]
         {
             assert_eq!(milliseconds(ms), text);
         }
