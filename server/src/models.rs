@@ -1,9 +1,10 @@
 //! Which model to run: what was asked for, else what the user configured, else a CodeGemma found here,
 //! else the default.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 
-use gemma_engine::{Error, ErrorKind, Result};
+use gemma_engine::{Result, checkpoint};
 use serde::Serialize;
 
 use crate::settings::Settings;
@@ -20,6 +21,16 @@ pub enum Why {
     Found,
 }
 
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named => "it was named on the command line",
+            Self::Configured => "the setting `model` names it",
+            Self::Found => "no model is configured, and it is the best one on this machine",
+        })
+    }
+}
+
 /// A model that is on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Choice {
@@ -33,21 +44,46 @@ pub struct Choice {
 
 /// The model to run. `named` comes from the command line and beats the settings.
 ///
-/// Fails with [`ErrorKind::NotFound`] when it is not on this machine; with nothing named or configured
-/// that means there is no model at all, and the default may be pulled.
+/// Fails with [`NotFound`](gemma_engine::ErrorKind::NotFound) when it is not on this machine; with nothing
+/// named or configured that means there is no model at all, and the default may be pulled.
 pub fn choose(named: Option<&str>, settings: &Settings) -> Result<Choice> {
-    let (wanted, why) = match (named, settings.model.as_deref()) {
+    let (wanted, why) = wanted(named, settings);
+    let found = checkpoint::resolve(wanted)?;
+    Ok(Choice { name: found.name, path: found.path, why })
+}
+
+/// What is asked for, by whom; nothing when the choice is ours.
+pub fn wanted<'a>(named: Option<&'a str>, settings: &'a Settings) -> (Option<&'a str>, Why) {
+    match (named, settings.model.as_deref()) {
         (Some(name), _) => (Some(name), Why::Named),
         (None, Some(name)) => (Some(name), Why::Configured),
         (None, None) => (None, Why::Found),
-    };
-    let Some(wanted) = wanted else {
-        return Err(Error::new(ErrorKind::NotFound, "model", "there is none on this machine"));
-    };
-    let path = Path::new(wanted);
-    if !path.exists() {
-        return Err(Error::new(ErrorKind::NotFound, wanted, "there is no such model on this machine"));
     }
-    let name = path.file_stem().map_or_else(|| wanted.to_owned(), |stem| stem.to_string_lossy().into_owned());
-    Ok(Choice { name, path: path.to_path_buf(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_beats_the_settings() {
+        let configured = Settings { model: Some("b".into()), ..Settings::default() };
+        for (named, settings, expected) in [
+            (Some("a"), &configured, (Some("a"), Why::Named)),
+            (None, &configured, (Some("b"), Why::Configured)),
+            (None, &Settings::default(), (None, Why::Found)),
+        ] {
+            assert_eq!(wanted(named, settings), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_is_a_model_by_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("my-model.gguf");
+        std::fs::write(&path, "").expect("written");
+        let choice = choose(path.to_str(), &Settings::default()).expect("it is there");
+        assert_eq!((choice.name.as_str(), choice.why), ("my-model", Why::Named));
+        assert_eq!(choice.path, path);
+    }
 }

@@ -13,6 +13,7 @@ use super::session::Session;
 use super::{Context, ModelArgs, interrupt, output};
 use crate::completion::{self, Answer, Reason, Request};
 use crate::documents::Snapshot;
+use crate::permission::Permission;
 use crate::text::{Encoding, position_of};
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,7 @@ JSON: text, tokens (ids), finish_reason (stop, length, deadline, cancelled; null
 asked), timings (queue_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens, decode_ms, ttft_ms),
 range (what is replaced: start and end, each with line and character as in the Language Server Protocol,
 from 0 and in UTF-16 units), reason (shown, empty, superseded, filtered, disabled, loading), rule (which
-one filtered it, else null), model.";
+one filtered it, else null), model (null when none was needed).";
 
 /// Show what would be suggested at a place in a file
 #[derive(Args)]
@@ -52,6 +53,11 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
     if let Some(clamped) = offset.clamped.filter(|_| !context.global.quiet) {
         output::say(clamped);
     }
+    if let Some(rule) = Permission::new(&context.settings).refusal(&document) {
+        let answer = Answer::nothing(offset.chars, Reason::Disabled, Some(rule));
+        show(context, args, &document, &answer, None)?;
+        return Ok(Exit::Ok);
+    }
     let cancel = interrupt::flag();
     let session = Session::open(context, &args.model, context.settings.precision.into())?;
     let request = Request {
@@ -72,14 +78,27 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         request,
         cancel.clone(),
     ))?;
-    if args.json {
-        output::print_json(&as_json(&document, &answer, session.model.name()))?;
-    } else if answer.reason == Reason::Shown {
-        output::print(&format!("{}\n", answer.text))?;
-    } else if !context.global.quiet {
-        output::say(nothing(&answer));
-    }
+    show(context, args, &document, &answer, Some(session.model.name()))?;
     Ok(if cancel.is_cancelled() { Exit::Interrupted } else { Exit::Ok })
+}
+
+fn show(
+    context: &Context,
+    args: &CompleteArgs,
+    document: &Snapshot,
+    answer: &Answer,
+    model: Option<&str>,
+) -> Outcome {
+    if args.json {
+        output::print_json(&as_json(document, answer, model))
+    } else if answer.reason == Reason::Shown {
+        output::print(&format!("{}\n", answer.text))
+    } else {
+        if !context.global.quiet {
+            output::say(nothing(answer));
+        }
+        Ok(())
+    }
 }
 
 /// Reads a file as a document that an editor has just opened.
@@ -107,7 +126,7 @@ pub fn workspace_of(path: &Path) -> Option<PathBuf> {
     versioned.map(Path::to_path_buf).or_else(here)
 }
 
-fn as_json(document: &Snapshot, answer: &Answer, model: &str) -> Value {
+fn as_json(document: &Snapshot, answer: &Answer, model: Option<&str>) -> Value {
     let finished = answer.finished.as_ref();
     let place = |chars: usize| {
         let position = position_of(&document.text, chars, Encoding::Utf16);
@@ -155,7 +174,7 @@ mod tests {
             finish_reason: FinishReason::Stop,
             timings: Timings { cached_tokens: 9, ..Timings::default() },
         };
-        let json = as_json(&document, &answer(Some(finished), Reason::Shown), "m");
+        let json = as_json(&document, &answer(Some(finished), Reason::Shown), Some("m"));
         assert_eq!(
             json["range"],
             json!({"start": {"line": 1, "character": 2}, "end": {"line": 1, "character": 3}})
@@ -171,7 +190,7 @@ mod tests {
     #[test]
     fn the_shape_is_the_same_when_the_model_was_not_asked() {
         let document = Snapshot::new("file:///a.py", "", "abcdef");
-        let asked = as_json(&document, &answer(None, Reason::Disabled), "m");
+        let asked = as_json(&document, &answer(None, Reason::Disabled), None);
         assert_eq!(asked["tokens"], json!([]));
         assert_eq!(asked["finish_reason"], Value::Null);
         assert_eq!(asked["timings"]["prefill_tokens"], 0);

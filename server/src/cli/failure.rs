@@ -90,6 +90,16 @@ impl Failure {
         self.exit
     }
 
+    /// What happened, without the remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What the user can do now, where there is something.
+    pub fn remedy_text(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
     /// Whether it is only that nobody reads our output any more.
     pub fn is_closed_pipe(&self) -> bool {
         self.closed_pipe

@@ -1,16 +1,14 @@
 //! `gemma-ls generate`: the model's own continuation of a text, without any prompt around it.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
-use gemma_engine::{FinishReason, Finished, GenerateRequest, Precision, Priority, Sampling, Stop};
-use serde_json::{Value, json};
+use gemma_engine::{GenerateRequest, Precision, Priority, Sampling, Stop};
 
 use super::failure::{Exit, Failure, Outcome};
-use super::output::{self, Streaming};
 use super::session::Session;
-use super::{Context, ModelArgs, interrupt};
+use super::{Context, ModelArgs, answer, interrupt, output};
 
 const EXAMPLES: &str = "\
 The text is given to the model as it is, behind <bos>; no chat template, no fill-in-the-middle. The
@@ -107,7 +105,6 @@ pub fn run(context: &Context, args: &GenerateArgs) -> Outcome<Exit> {
     prompt.extend(model.tokenizer().encode(&text)?);
 
     let stops: Vec<String> = args.stop.iter().map(|stop| unescape(stop)).collect();
-    let mut streaming = Streaming::new(&stops);
     let stream = session.engine.submit(GenerateRequest {
         model: model.clone(),
         prompt,
@@ -118,44 +115,14 @@ pub fn run(context: &Context, args: &GenerateArgs) -> Outcome<Exit> {
         deadline: None,
         cancel: cancel.clone(),
     });
-    let mut printed = Ok(());
-    let finished = stream.finish_blocking(|token| {
-        if !args.json && printed.is_ok() {
-            printed = output::print(streaming.push(&token.text));
-            if printed.is_err() {
-                cancel.cancel();
-            }
-        }
-    })?;
-    printed?;
-    if args.json {
-        output::print_json(&as_json(&finished, model.name()))?;
+    let finished = if args.json {
+        let finished = answer::wait(stream)?;
+        output::print_json(&answer::as_json(&finished, model.name()))?;
+        finished
     } else {
-        output::print(streaming.finish(&finished.text))?;
-        if std::io::stdout().is_terminal() {
-            output::print("\n")?;
-        }
-    }
-    Ok(exit_of(&finished))
-}
-
-/// The JSON of an answer: what the engine says, and which model gave it.
-pub fn as_json(finished: &Finished, model: &str) -> Value {
-    json!({
-        "text": finished.text,
-        "tokens": finished.tokens,
-        "finish_reason": finished.finish_reason,
-        "timings": finished.timings,
-        "model": model,
-    })
-}
-
-/// The exit code of an answer: Ctrl-C is told apart from an end of its own.
-pub fn exit_of(finished: &Finished) -> Exit {
-    match finished.finish_reason {
-        FinishReason::Cancelled => Exit::Interrupted,
-        _ => Exit::Ok,
-    }
+        answer::stream(stream, &cancel)?
+    };
+    Ok(answer::exit_of(&finished))
 }
 
 fn read_prompt(path: &Path) -> Outcome<String> {
@@ -191,7 +158,6 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gemma_engine::Timings;
 
     #[test]
     fn stop_texts_may_be_written_with_escapes() {
@@ -203,34 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_all_that_is_documented() {
-        let finished = Finished {
-            text: "x".into(),
-            tokens: vec![7],
-            finish_reason: FinishReason::Length,
-            timings: Timings { prefill_tokens: 3, ..Timings::default() },
-        };
-        let json = as_json(&finished, "m");
-        assert_eq!(json["text"], "x");
-        assert_eq!(json["tokens"], json!([7]));
-        assert_eq!(json["finish_reason"], "length");
-        assert_eq!(json["model"], "m");
-        let timings = json["timings"].as_object().expect("an object");
-        let mut names: Vec<&str> = timings.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(
-            names,
-            [
-                "cached_tokens",
-                "decode_ms",
-                "decode_tokens",
-                "prefill_ms",
-                "prefill_tokens",
-                "queue_ms",
-                "ttft_ms"
-            ]
-        );
-        assert!(names.iter().all(|name| EXAMPLES.contains(name)), "the help names them all");
+    fn the_help_names_all_of_the_json() {
+        answer::is_documented(EXAMPLES);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `gemma-ls lsp`: the language server on standard input and output.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use clap::Args;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::{Context, output};
+use crate::lsp;
 
 const EXAMPLES: &str = "\
 Editors start this and speak the Language Server Protocol with it on standard input and output; the log
@@ -34,11 +36,16 @@ pub struct LspArgs {
     pub stdio: bool,
 }
 
-/// Runs the server until its client ends it.
-pub fn run(context: &Context, _args: &LspArgs) -> Outcome<Exit> {
+/// Runs the server until its client ends it. Success is a client that said `shutdown` first.
+pub fn run(context: Context) -> Outcome<Exit> {
     if std::io::stdin().is_terminal() && !context.global.quiet {
         output::say(AT_A_TERMINAL);
     }
-    let _ = context;
-    Err(Failure::new(Exit::Failed, "being written"))
+    let Context { settings, problems, set_level, .. } = context;
+    let ended = lsp::serve(lsp::Start { settings, problems, on_log_level: set_level });
+    match ended {
+        Ok(code) if code == ExitCode::SUCCESS => Ok(Exit::Ok),
+        Ok(_) => Ok(Exit::Failed),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("the server cannot start: {error}"))),
+    }
 }

@@ -3,13 +3,18 @@
 //! Results go to standard output, everything else to standard error; with `--json` standard output is
 //! exactly one JSON object. [`failure`] has the exit codes.
 
+mod answer;
+mod chat;
 mod complete;
+mod doctor;
 mod failure;
 mod generate;
 mod inspect;
 mod interrupt;
 mod location;
+mod log;
 mod lsp;
+mod model;
 mod output;
 mod session;
 mod try_client;
@@ -22,9 +27,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::settings::{Problem, Settings};
+use crate::settings::{LogLevel, Problem, Settings};
 use failure::{EXIT_CODES, Exit, Failure, Outcome};
 
 const ABOUT: &str = "Completes code with Gemma models, inside its own process";
@@ -88,7 +92,11 @@ struct Global {
 enum Command {
     Lsp(lsp::LspArgs),
     Complete(complete::CompleteArgs),
+    Chat(chat::ChatArgs),
     Generate(generate::GenerateArgs),
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
     Try(try_it::TryArgs),
@@ -100,18 +108,24 @@ impl Command {
         match self {
             Self::Lsp(_) | Self::Inspect(_) => false,
             Self::Complete(args) => args.json,
+            Self::Chat(args) => args.json,
+            Self::Model(command) => command.json(),
+            Self::Doctor(args) => args.json,
             Self::Generate(args) => args.json,
             Self::Try(args) => args.json,
         }
     }
 
-    fn run(&self, context: &Context) -> Outcome<Exit> {
+    fn run(&self, context: Context) -> Outcome<Exit> {
         match self {
-            Self::Lsp(args) => lsp::run(context, args),
-            Self::Complete(args) => complete::run(context, args),
-            Self::Generate(args) => generate::run(context, args),
-            Self::Inspect(command) => inspect::run(context, command),
-            Self::Try(args) => try_it::run(context, args),
+            Self::Lsp(_) => lsp::run(context),
+            Self::Complete(args) => complete::run(&context, args),
+            Self::Chat(args) => chat::run(&context, args),
+            Self::Generate(args) => generate::run(&context, args),
+            Self::Model(command) => model::run(&context, command),
+            Self::Doctor(args) => doctor::run(&context, args),
+            Self::Inspect(command) => inspect::run(&context, command),
+            Self::Try(args) => try_it::run(&context, args),
         }
     }
 }
@@ -133,10 +147,12 @@ struct Context {
     settings: Settings,
     /// What is wrong in the settings; said once by the commands that use them.
     problems: Vec<Problem>,
+    /// Sets the log's level, unless the command line fixed it.
+    set_level: log::SetLevel,
 }
 
 impl Context {
-    fn new(global: Global) -> Outcome<Self> {
+    fn new(global: Global, set_level: log::SetLevel) -> Outcome<Self> {
         let (mut settings, problems) = match &global.config {
             None => Settings::from_config_file(),
             Some(path) => {
@@ -148,7 +164,13 @@ impl Context {
             }
         };
         settings.threads = global.threads.or(settings.threads);
-        Ok(Self { global, settings, problems })
+        Ok(Self { global, settings, problems, set_level })
+    }
+
+    /// The defaults, whatever the user's file says.
+    #[cfg(test)]
+    fn for_tests() -> Self {
+        Self { global: Global::default(), settings: Settings::default(), problems: Vec::new(), set_level: Box::new(|_| {}) }
     }
 
     /// Says what is wrong in the settings, unless asked to be quiet.
@@ -173,9 +195,11 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Lsp(lsp::LspArgs { stdio: cli.stdio }));
     let json = command.json();
-    let outcome = start_log(&cli.global, &command)
-        .and_then(|()| Context::new(cli.global))
-        .and_then(|context| command.run(&context));
+    // A server's log goes to its editor, which keeps it; a command's would stand among its results.
+    let default = if matches!(command, Command::Lsp(_)) { LogLevel::Info } else { LogLevel::Error };
+    let outcome = log::start(cli.global.log.as_deref(), default)
+        .and_then(|set_level| Context::new(cli.global, set_level))
+        .and_then(|context| command.run(context));
     let exit = match outcome {
         Ok(exit) => exit,
         Err(failure) => {
@@ -190,20 +214,6 @@ pub fn run() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
-}
-
-fn start_log(global: &Global, command: &Command) -> Outcome {
-    let default = if matches!(command, Command::Lsp(_)) { "info" } else { "error" };
-    let level = global.log.as_deref().filter(|level| !level.is_empty()).unwrap_or(default);
-    let filter = EnvFilter::try_new(level).map_err(|error| {
-        Failure::usage(format!("--log {level}: {error}"))
-            .remedy("Give one of error, warn, info, debug, trace, or a filter such as gemma_engine=debug.")
-    })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(output::colours(&std::io::stderr()));
-    subscriber.try_init().map_err(|error| Failure::new(Exit::Failed, format!("the log: {error}")))
 }
 
 #[cfg(test)]

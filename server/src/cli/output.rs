@@ -86,94 +86,9 @@ pub fn table(rows: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
         .collect()
 }
 
-/// Text that arrives in pieces, printed at once, but never past where a stop text might begin:
-/// what is printed cannot be taken back.
-pub struct Streaming {
-    stops: Vec<String>,
-    seen: String,
-    printed: usize,
-}
-
-impl Streaming {
-    /// Starts a text that ends before any of `stops`.
-    pub fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
-        Self { stops, seen: String::new(), printed: 0 }
-    }
-
-    /// Takes the next piece and returns what may be printed now.
-    pub fn push(&mut self, piece: &str) -> &str {
-        self.seen.push_str(piece);
-        let end = self.safe_end().max(self.printed);
-        let start = std::mem::replace(&mut self.printed, end);
-        &self.seen[start..end]
-    }
-
-    /// The end: what is still to be printed of the final `text`.
-    pub fn finish<'a>(&self, text: &'a str) -> &'a str {
-        text.strip_prefix(&self.seen[..self.printed]).unwrap_or("")
-    }
-
-    /// Where printing must halt: at the first stop text, or where the end of the text begins one.
-    fn safe_end(&self) -> usize {
-        let unprinted = &self.seen[self.printed..];
-        self.stops
-            .iter()
-            .map(|stop| {
-                let whole = unprinted.find(stop.as_str());
-                let begun = || {
-                    let from = unprinted.len().saturating_sub(stop.len().saturating_sub(1));
-                    (from..unprinted.len())
-                        .find(|&i| unprinted.is_char_boundary(i) && stop.starts_with(&unprinted[i..]))
-                };
-                whole.or_else(begun).map_or(self.seen.len(), |at| self.printed + at)
-            })
-            .min()
-            .unwrap_or(self.seen.len())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stream(stops: &[&str], pieces: &[&str], text: &str) -> (Vec<String>, String) {
-        let stops: Vec<String> = stops.iter().map(|s| (*s).to_owned()).collect();
-        let mut streaming = Streaming::new(&stops);
-        let printed = pieces.iter().map(|p| streaming.push(p).to_owned()).collect();
-        (printed, streaming.finish(text).to_owned())
-    }
-
-    #[test]
-    fn text_streams_piece_by_piece() {
-        let (printed, rest) = stream(&[], &["a", "", "bc", "ö"], "abcö");
-        assert_eq!(printed, ["a", "", "bc", "ö"]);
-        assert_eq!(rest, "");
-    }
-
-    #[test]
-    fn nothing_of_a_stop_text_is_ever_printed() {
-        for (stops, pieces, text) in [
-            (&["\n\n"][..], &["a\n", "\nb"][..], "a"),
-            (&["END"], &["xE", "N", "D"], "x"),
-            (&["END"], &["xE", "N", "T"], "xENT"),
-            (&["ENDE", "N"], &["E", "N"], "E"),
-            (&["ö!"], &["aö", "b"], "aöb"),
-            (&["stop"], &["a stop b"], "a "),
-            (&[""], &["kept"], "kept"),
-            (&["aab"], &["aa", "ab"], "a"),
-        ] {
-            let (printed, rest) = stream(stops, pieces, text);
-            assert_eq!(printed.concat() + &rest, text, "{stops:?} {pieces:?}");
-        }
-    }
-
-    #[test]
-    fn a_stop_that_did_not_come_is_printed_late() {
-        let (printed, rest) = stream(&["END"], &["xE", "N", "T", "EN"], "xENTEN");
-        assert_eq!(printed, ["x", "", "ENT", ""]);
-        assert_eq!(rest, "EN");
-    }
 
     #[test]
     fn bytes_read_well() {

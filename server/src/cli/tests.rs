@@ -124,7 +124,7 @@ fn settings_come_from_the_file_that_is_named() {
     let path = folder.path().join("c.json");
     let with = |text: &str, threads| {
         std::fs::write(&path, text).expect("written");
-        Context::new(Global { config: Some(path.clone()), threads, ..Global::default() })
+        Context::new(Global { config: Some(path.clone()), threads, ..Global::default() }, Box::new(|_| {}))
     };
     let context = with(r#"{"model": "m", "threads": 3, "modell": 1}"#, None).expect("readable");
     assert_eq!((context.settings.model.as_deref(), context.settings.threads), (Some("m"), Some(3)));
@@ -134,5 +134,5 @@ fn settings_come_from_the_file_that_is_named() {
     let broken = with("{", None).err().expect("no JSON");
     assert_eq!(broken.exit(), Exit::BadFile);
     let missing = Global { config: Some(folder.path().join("none.json")), ..Global::default() };
-    assert_eq!(Context::new(missing).err().expect("no file").exit(), Exit::Missing);
+    assert_eq!(Context::new(missing, Box::new(|_| {})).err().expect("no file").exit(), Exit::Missing);
 }

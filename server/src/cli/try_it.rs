@@ -141,10 +141,10 @@ fn wait_for_model(client: &mut Client, quiet: bool, name: &str) -> Outcome<f64> 
     let spinner = output::spinner(quiet, format!("Loading {name}"));
     let loaded = loop {
         let status = client.request("gemma/status", json!({}), QUICK_LIMIT)?;
-        match status["state"].as_str() {
+        match status["model"]["state"].as_str() {
             Some("ready") => break Ok(started.elapsed().as_secs_f64() * 1000.0),
             Some("failed") => {
-                let why = status["message"].as_str().unwrap_or("the model cannot be loaded");
+                let why = status["model"]["error"].as_str().unwrap_or("the model cannot be loaded");
                 break Err(Failure::new(Exit::Failed, why));
             }
             _ if started.elapsed() > LOAD_LIMIT => {

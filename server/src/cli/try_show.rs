@@ -33,7 +33,7 @@ pub struct Keystroke {
 impl Keystroke {
     /// Takes what the server says about its last completion from an answer to `gemma/status`.
     pub fn take_status(&mut self, status: &serde_json::Value) {
-        let last = &status["lastCompletion"];
+        let last = &status["completions"]["last"];
         let timings = &last["timings"];
         self.reason = last["reason"].as_str().map(str::to_owned);
         self.ttft_ms = timings["ttft_ms"].as_f64();
