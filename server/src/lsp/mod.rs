@@ -1,1 +1,2 @@
-//! lsp
+//! The language server.
+mod frames;
