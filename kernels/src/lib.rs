@@ -1,7 +1,20 @@
 //! Numeric operations of the Gemma family on CPUs.
 //!
+//! [`Ops`] is the contract of every operation; [`Cpu`] runs them fast, [`Reference`] in plain scalar
+//! code, the oracle that everything is held against.
+//!
 //! **Architecture invariant:** nothing here knows of models, tokens, or when a cache is kept.
 
+pub mod cpu;
+pub mod kv;
+pub mod ops;
 pub mod quant;
+pub mod reference;
+#[cfg(test)]
+mod testing;
 
+pub use cpu::{Cpu, Level};
+pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
+pub use ops::{Activation, Attention, Matrix, Ops, Projection, Rope, ShapeError};
 pub use quant::Format;
+pub use reference::Reference;

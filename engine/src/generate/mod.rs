@@ -14,6 +14,8 @@ use crate::engine::Model;
 use crate::error::{Error, ErrorKind};
 
 pub use sampling::Sampling;
+pub(crate) use sampling::Sampler;
+pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 
 /// Who goes first. A keystroke beats a chat; nothing beats a keystroke.

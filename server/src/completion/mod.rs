@@ -1,8 +1,23 @@
-//! Completing at the cursor: when to ask, what to ask, when it is enough, what to cut from the answer.
+//! Completing at the cursor: what to ask, when it is enough, what to cut from the answer.
+//!
+//! The path of a completion: the document around the cursor becomes a [`site::Site`]; the site decides
+//! the [`shape`]; `ask` lays out the prompt; the engine generates until [`enough`]; [`filters`] cut what
+//! is not for the user. [`supersede`] and [`reuse`] belong to whoever holds the documents open.
+
+pub mod boundary;
+pub mod brackets;
+pub mod enough;
+pub mod filters;
+pub mod reuse;
+pub mod shape;
+pub mod site;
+pub mod supersede;
+
+mod ask;
 
 use std::sync::Arc;
 
-use gemma_engine::{CancelFlag, Engine, Error, Finished, Model, Priority};
+use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, FinishReason, Finished, Model, Priority};
 
 use crate::documents::Snapshot;
 use crate::settings::Settings;
@@ -56,7 +71,16 @@ pub struct Answer {
     pub finished: Option<Finished>,
 }
 
+impl Answer {
+    /// An answer that shows nothing.
+    pub fn nothing(cursor: usize, reason: Reason, rule: Option<&'static str>) -> Self {
+        Self { text: String::new(), range: cursor..cursor, reason, rule, finished: None }
+    }
+}
+
 /// Completes once. `cancel` stops the computing; the answer is then [`Reason::Superseded`].
+///
+/// Prompts are laid out on a blocking thread of the runtime, never on the caller's.
 pub async fn complete(
     engine: &Engine,
     model: &Arc<Model>,
@@ -64,6 +88,18 @@ pub async fn complete(
     request: Request,
     cancel: CancelFlag,
 ) -> Result<Answer, Error> {
-    let _ = (engine, model, settings, request, cancel);
-    todo!("being written")
+    let cursor = request.cursor.min(request.document.text.len_chars());
+    if cancel.is_cancelled() {
+        return Ok(Answer::nothing(cursor, Reason::Superseded, None));
+    }
+    let (asked_of, limits) = (model.clone(), settings.completion.clone());
+    let prepared = tokio::task::spawn_blocking(move || ask::prepare(&asked_of, &limits, &request));
+    let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
+    let asked = prepared.submit(engine, model, &settings.completion, &cancel);
+    let finished = asked.stream.finish().await?;
+    if finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled() {
+        let answer = Answer::nothing(cursor, Reason::Superseded, None);
+        return Ok(Answer { finished: Some(finished), ..answer });
+    }
+    Ok(asked.place.answer(finished))
 }

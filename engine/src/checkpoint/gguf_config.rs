@@ -1,0 +1,214 @@
+//! The network that a GGUF file's metadata describes.
+
+use std::path::Path;
+
+use super::gguf::Gguf;
+use super::network::{MAX_LAYERS, Network};
+use crate::config::{Architecture, RopeSpec};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Every sixth layer of Gemma 3 sees everything; files do not say so.
+const GEMMA3_GLOBAL_EVERY: usize = 6;
+
+/// Reads the network from metadata. `bytes` is the whole file.
+pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
+    let architecture = architecture(gguf, bytes, path)?;
+    let keys = Keys { gguf, path, architecture };
+    let layers = keys.dim("block_count")?;
+    if layers > MAX_LAYERS {
+        return Err(keys.wrong("block_count", &format!("at most {MAX_LAYERS}")));
+    }
+    let hidden = keys.dim("embedding_length")?;
+    let heads = keys.dim("attention.head_count")?;
+    let head_dim = match keys.optional_dim("attention.key_length")? {
+        Some(dim) => dim,
+        None => hidden / heads.max(1),
+    };
+    if keys.optional_dim("attention.value_length")?.is_some_and(|value| value != head_dim) {
+        return Err(keys.wrong("attention.value_length", "the same as attention.key_length"));
+    }
+    let window = match architecture {
+        Architecture::Gemma => None,
+        Architecture::Gemma2 => Some(keys.optional_dim("attention.sliding_window")?.unwrap_or(4096)),
+        Architecture::Gemma3 => Some(keys.dim("attention.sliding_window")?),
+    };
+    let (rope_global, rope_local) = ropes(&keys, bytes, hidden, layers)?;
+    let caps = architecture == Architecture::Gemma2;
+    Ok(Network {
+        architecture,
+        hidden,
+        vocab: vocabulary(&keys)?,
+        context: keys.dim("context_length")?,
+        ffn: keys.dim("feed_forward_length")?,
+        heads,
+        kv_heads: keys.optional_dim("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        query_scalar: query_scalar(architecture, hidden, layers, heads, head_dim),
+        norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
+        slides: sliding_layers(architecture, layers),
+        window,
+        rope_global,
+        rope_local,
+        attention_cap: keys.float("attn_logit_softcapping")?.or(caps.then_some(50.0)),
+        final_cap: keys.float("final_logit_softcapping")?.or(caps.then_some(30.0)),
+        bos: keys.token("tokenizer.ggml.bos_token_id")?.unwrap_or(2),
+        eos: eos(&keys, bytes)?,
+    })
+}
+
+/// The architecture of a file, if it is one of the family's.
+pub(super) fn architecture(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Architecture> {
+    match gguf.str(bytes, "general.architecture") {
+        Some("gemma") => Ok(Architecture::Gemma),
+        Some("gemma2") => Ok(Architecture::Gemma2),
+        Some("gemma3") => Ok(Architecture::Gemma3),
+        Some(other) => Err(Error::new(
+            ErrorKind::Unsupported,
+            path.display(),
+            format_args!("general.architecture `{other}` is not supported (gemma, gemma2 and gemma3 are)"),
+        )
+        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2 or Gemma 3 file; `gemma-ls model list` shows what is on this machine.")),
+        None => Err(Error::new(ErrorKind::BadFile, path.display(), "general.architecture is missing from its metadata")
+            .remedy("This is no language model, or the file was made by a broken converter: choose another.")),
+    }
+}
+
+/// What the -1/2nd power of scales queries. The format has no key for it: the two 27B models divide the
+/// hidden size among the heads, all others take the head size.
+fn query_scalar(
+    architecture: Architecture,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    head_dim: usize,
+) -> f32 {
+    match (architecture, layers) {
+        (Architecture::Gemma2, 46) | (Architecture::Gemma3, 62) => (hidden / heads.max(1)) as f32,
+        _ => head_dim as f32,
+    }
+}
+
+fn sliding_layers(architecture: Architecture, layers: usize) -> Vec<bool> {
+    let slides = |layer: usize| match architecture {
+        Architecture::Gemma => false,
+        Architecture::Gemma2 => layer.is_multiple_of(2),
+        Architecture::Gemma3 => !(layer + 1).is_multiple_of(GEMMA3_GLOBAL_EVERY),
+    };
+    (0..layers).map(slides).collect()
+}
+
+/// RoPE of global and of local layers. Ollama's own converter spells the bases differently.
+fn ropes(keys: &Keys<'_>, bytes: &[u8], hidden: usize, layers: usize) -> Result<(RopeSpec, RopeSpec)> {
+    let base = keys.float("rope.freq_base")?.or(keys.float("rope.global.freq_base")?);
+    let scaling = keys.gguf.str(bytes, &keys.key("rope.scaling.type"));
+    let stated = keys.float("rope.scaling.factor")?;
+    let factor = match scaling {
+        None | Some("linear") => stated,
+        Some("none") => Some(1.0),
+        Some(other) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                keys.path.display(),
+                format_args!("{} `{other}` is not supported (linear is)", keys.key("rope.scaling.type")),
+            )
+            .remedy("Choose a file made from a checkpoint as Google published it."));
+        }
+    };
+    if keys.architecture != Architecture::Gemma3 {
+        let rope = RopeSpec { theta: base.unwrap_or(1e4), factor: factor.unwrap_or(1.0) };
+        return Ok((rope, rope));
+    }
+    // Early files of the larger Gemma 3 models lack the factor 8 that these were all trained with.
+    let published = match (hidden, layers) {
+        (2560, 34) | (3840, 48) | (5376, 62) => 8.0,
+        _ => 1.0,
+    };
+    let global = RopeSpec { theta: base.unwrap_or(1e6), factor: factor.unwrap_or(published) };
+    let local_base = keys.float("rope.local.freq_base")?.or(keys.float("rope.freq_base_swa")?);
+    Ok((global, RopeSpec { theta: local_base.unwrap_or(1e4), factor: 1.0 }))
+}
+
+/// Rows of the embedding table: the metadata states them only by way of the tokenizer.
+fn vocabulary(keys: &Keys<'_>) -> Result<usize> {
+    let table = keys.gguf.tensors().iter().find(|t| t.name == "token_embd.weight");
+    match table.map(|t| t.shape.as_slice()) {
+        Some(&[rows, _]) => Ok(rows),
+        Some(_) => Err(Error::new(ErrorKind::BadFile, keys.path.display(), "token_embd.weight is no matrix")
+            .remedy("Download the file again.")),
+        None => Err(Error::new(ErrorKind::BadFile, keys.path.display(), "has no tensor token_embd.weight")
+            .remedy("This file holds no language model (perhaps only an image tower or an adapter): choose another.")),
+    }
+}
+
+/// Tokens that the metadata calls the end of a text or of a turn.
+fn eos(keys: &Keys<'_>, bytes: &[u8]) -> Result<Vec<u32>> {
+    let mut all = Vec::new();
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
+        all.extend(keys.token(key)?.filter(|id| !all.contains(id)));
+    }
+    let listed = keys.gguf.array("tokenizer.ggml.eos_token_ids").and_then(|a| a.numbers(bytes));
+    for id in listed.into_iter().flatten().map(|id| id as u32) {
+        if !all.contains(&id) {
+            all.push(id);
+        }
+    }
+    if all.is_empty() {
+        all.push(1);
+    }
+    Ok(all)
+}
+
+/// The metadata of one architecture, read with messages that name the keys.
+struct Keys<'a> {
+    gguf: &'a Gguf,
+    path: &'a Path,
+    architecture: Architecture,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> Error {
+        Error::new(
+            ErrorKind::BadFile,
+            self.path.display(),
+            format_args!("metadata {}: expected {expected}", self.key(name)),
+        )
+        .remedy("The file was damaged or made by a broken converter: download it again or choose another.")
+    }
+
+    fn dim(&self, name: &str) -> Result<usize> {
+        self.optional_dim(name)?.ok_or_else(|| self.wrong(name, "a positive number, but it is missing"))
+    }
+
+    fn optional_dim(&self, name: &str) -> Result<Option<usize>> {
+        let Some(value) = self.gguf.get(&self.key(name)) else { return Ok(None) };
+        match value.as_u64().and_then(|v| usize::try_from(v).ok()) {
+            Some(dim) if dim > 0 => Ok(Some(dim)),
+            _ => Err(self.wrong(name, "a positive whole number")),
+        }
+    }
+
+    fn float(&self, name: &str) -> Result<Option<f32>> {
+        let Some(value) = self.gguf.get(&self.key(name)) else { return Ok(None) };
+        match value.as_f32() {
+            Some(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(self.wrong(name, "a number")),
+        }
+    }
+
+    fn token(&self, key: &str) -> Result<Option<u32>> {
+        let Some(value) = self.gguf.get(key) else { return Ok(None) };
+        match value.as_u32() {
+            Some(id) => Ok(Some(id)),
+            None => Err(Error::new(
+                ErrorKind::BadFile,
+                self.path.display(),
+                format_args!("metadata {key} is no token id"),
+            )
+            .remedy("Download the file again or choose another.")),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! From the plain numbers that either kind of file states to a [`ModelConfig`], with the checks both need.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use crate::config::{Architecture, AttentionSpec, LayerSpec, Mixer, MlpSpec, ModelConfig, Norms, RopeSpec};
+use crate::error::{Error, ErrorKind, Result};
+
+/// More layers than any model has; keeps a hostile number from being allocated for.
+pub(super) const MAX_LAYERS: usize = 1024;
+/// Wider than any dimension of any model; products of two stay far inside `usize`.
+pub(super) const MAX_DIM: usize = 1 << 24;
+
+/// What a config file states about a text network of the family, defaults filled in.
+pub(super) struct Network {
+    pub(super) architecture: Architecture,
+    pub(super) hidden: usize,
+    pub(super) vocab: usize,
+    pub(super) context: usize,
+    pub(super) ffn: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    /// `q . k` is multiplied with its -1/2nd power.
+    pub(super) query_scalar: f32,
+    pub(super) norm_eps: f32,
+    /// One a layer: does it slide?
+    pub(super) slides: Vec<bool>,
+    pub(super) window: Option<usize>,
+    pub(super) rope_global: RopeSpec,
+    pub(super) rope_local: RopeSpec,
+    pub(super) attention_cap: Option<f32>,
+    pub(super) final_cap: Option<f32>,
+    pub(super) bos: u32,
+    pub(super) eos: Vec<u32>,
+}
+
+impl Network {
+    /// The configuration, once the numbers make sense together. `embed_scale` and `norm_offset` depend on
+    /// the weights and the kind of file.
+    pub(super) fn into_config(self, path: &Path, embed_scale: f32, norm_offset: f32) -> Result<ModelConfig> {
+        self.check(path)?;
+        let norms = match self.architecture {
+            Architecture::Gemma => Norms::Pre,
+            Architecture::Gemma2 | Architecture::Gemma3 => Norms::PrePost,
+        };
+        let layers = self
+            .slides
+            .iter()
+            .map(|&slides| LayerSpec {
+                mixer: Mixer::Attention(AttentionSpec {
+                    heads: self.heads,
+                    kv_heads: self.kv_heads,
+                    head_dim: self.head_dim,
+                    scale: self.query_scalar.powf(-0.5),
+                    window: self.window.filter(|_| slides),
+                    rope: if slides { self.rope_local } else { self.rope_global },
+                    qk_norm: self.architecture == Architecture::Gemma3,
+                    soft_cap: self.attention_cap,
+                }),
+                mlp: MlpSpec { ffn: self.ffn },
+                norms,
+            })
+            .collect();
+        Ok(ModelConfig {
+            architecture: self.architecture,
+            hidden: self.hidden,
+            vocab: self.vocab,
+            context: self.context,
+            embed_scale,
+            norm_eps: self.norm_eps,
+            norm_offset,
+            layers,
+            final_soft_cap: self.final_cap,
+            bos: self.bos,
+            eos: self.eos,
+        })
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        let dims = [
+            ("the hidden size", self.hidden),
+            ("the vocabulary size", self.vocab),
+            ("the context length", self.context),
+            ("the feed-forward size", self.ffn),
+            ("the number of heads", self.heads),
+            ("the number of key-value heads", self.kv_heads),
+            ("the head size", self.head_dim),
+        ];
+        for (what, value) in dims {
+            if value == 0 || value > MAX_DIM {
+                return Err(senseless(path, format_args!("{what} is {value}")));
+            }
+        }
+        if self.slides.is_empty() || self.slides.len() > MAX_LAYERS {
+            return Err(senseless(path, format_args!("the number of layers is {}", self.slides.len())));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let (heads, kv) = (self.heads, self.kv_heads);
+            return Err(senseless(path, format_args!("{heads} heads cannot share {kv} key-value heads")));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(senseless(path, format_args!("the head size {} is odd", self.head_dim)));
+        }
+        if self.window == Some(0) {
+            return Err(senseless(path, "the sliding window is 0"));
+        }
+        let positive = [
+            ("the query scale", Some(self.query_scalar)),
+            ("the norm epsilon", Some(self.norm_eps)),
+            ("the RoPE base", Some(self.rope_global.theta)),
+            ("the local RoPE base", Some(self.rope_local.theta)),
+            ("the RoPE factor", Some(self.rope_global.factor)),
+            ("the local RoPE factor", Some(self.rope_local.factor)),
+            ("the attention soft cap", self.attention_cap),
+            ("the final soft cap", self.final_cap),
+        ];
+        for (what, value) in positive {
+            if value.is_some_and(|v| !v.is_finite() || v <= 0.0) {
+                return Err(senseless(path, format_args!("{what} is {}", value.unwrap_or_default())));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn senseless(path: &Path, problem: impl Display) -> Error {
+    Error::new(ErrorKind::BadFile, path.display(), format_args!("{problem}, which cannot be"))
+        .remedy("The configuration does not belong to a Gemma model or was damaged: download it again.")
+}

@@ -1,0 +1,263 @@
+//! How a kernel reads each quantised panel: quants and scales of 32 columns by 16 rows as vectors.
+
+use half::f16;
+
+use super::simd::Simd;
+
+/// A quantised panel format (see `pack`).
+pub(crate) trait Block {
+    /// Bytes of scales per 256 columns.
+    const PER_256: usize;
+    /// Bytes of scales per 32 columns.
+    const PER_32: usize;
+    /// Bytes of quants per 32 columns.
+    const QUANTS: usize;
+    /// Groups of columns within 32 that have a scale of their own.
+    const GROUPS: usize = 1;
+    /// Subtracted from a stored quant.
+    const OFFSET: i32 = 0;
+    /// Quants are signed bytes.
+    const SIGNED: bool = false;
+    /// There is a minimum: `value = scale * q - minimum`.
+    const MINIMUM: bool = false;
+
+    /// The quants, four columns a vector.
+    ///
+    /// # Safety
+    /// As [`Simd`]; `q` points to [`Block::QUANTS`] bytes.
+    unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8];
+
+    /// Scales of the groups (the first twice where there is one) and the minimum.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the pointers lead to the scales of these 256 and 32 columns.
+    unsafe fn scales<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F);
+}
+
+#[inline(always)]
+unsafe fn nibbles<S: Simd>(q: *const u8) -> [S::B; 8] {
+    // SAFETY: the caller's pointer is valid for 256 bytes.
+    unsafe {
+        let (a, b) = (S::load_b(q), S::load_b(q.add(64)));
+        let (c, d) = (S::load_b(q.add(128)), S::load_b(q.add(192)));
+        [
+            S::shift_right::<0>(a, 15),
+            S::shift_right::<0>(b, 15),
+            S::shift_right::<0>(c, 15),
+            S::shift_right::<0>(d, 15),
+            S::shift_right::<4>(a, 15),
+            S::shift_right::<4>(b, 15),
+            S::shift_right::<4>(c, 15),
+            S::shift_right::<4>(d, 15),
+        ]
+    }
+}
+
+#[inline(always)]
+unsafe fn with_fifth_bit<S: Simd>(q: *const u8) -> [S::B; 8] {
+    // SAFETY: the caller's pointer is valid for 320 bytes.
+    unsafe {
+        let [a, b, c, d, e, f, g, h] = nibbles::<S>(q);
+        let bits = S::load_b(q.add(256));
+        [
+            S::or_b(a, S::shift_left::<4>(bits, 16)),
+            S::or_b(b, S::shift_left::<3>(bits, 16)),
+            S::or_b(c, S::shift_left::<2>(bits, 16)),
+            S::or_b(d, S::shift_left::<1>(bits, 16)),
+            S::or_b(e, S::shift_left::<0>(bits, 16)),
+            S::or_b(f, S::shift_right::<1>(bits, 16)),
+            S::or_b(g, S::shift_right::<2>(bits, 16)),
+            S::or_b(h, S::shift_right::<3>(bits, 16)),
+        ]
+    }
+}
+
+#[inline(always)]
+unsafe fn one_scale<S: Simd>(per_32: *const u8) -> ([S::F; 2], S::F) {
+    // SAFETY: the caller's pointer is valid for 16 f16.
+    unsafe { ([S::load_f16(per_32.cast::<f16>()); 2], S::splat(0.0)) }
+}
+
+/// Q4_1 and Q5_1 store what is added.
+#[inline(always)]
+unsafe fn scale_and_addend<S: Simd>(per_32: *const u8) -> ([S::F; 2], S::F) {
+    // SAFETY: the caller's pointer is valid for 32 f16.
+    unsafe {
+        let addend = S::load_f16(per_32.add(32).cast::<f16>());
+        ([S::load_f16(per_32.cast::<f16>()); 2], S::sub(S::splat(0.0), addend))
+    }
+}
+
+#[inline(always)]
+unsafe fn k_scale_and_minimum<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+    // SAFETY: the caller's pointers are valid for 32 f16 and 32 bytes.
+    unsafe {
+        let scale = S::mul(S::load_f16(per_256.cast::<f16>()), S::load_u8(per_32));
+        let minimum = S::mul(S::load_f16(per_256.add(32).cast::<f16>()), S::load_u8(per_32.add(16)));
+        ([scale; 2], minimum)
+    }
+}
+
+pub(crate) struct Q8_0;
+pub(crate) struct Q4_0;
+pub(crate) struct Q4_1;
+pub(crate) struct Q5_0;
+pub(crate) struct Q5_1;
+pub(crate) struct Q4K;
+pub(crate) struct Q5K;
+pub(crate) struct Q6K;
+
+// SAFETY (all implementations): the trait's contract says how far the pointers reach.
+#[allow(clippy::undocumented_unsafe_blocks)]
+mod blocks {
+    use super::*;
+
+    impl Block for Q8_0 {
+        const PER_256: usize = 0;
+        const PER_32: usize = 32;
+        const QUANTS: usize = 512;
+        const SIGNED: bool = true;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe {
+                [
+                    S::load_b(q),
+                    S::load_b(q.add(64)),
+                    S::load_b(q.add(128)),
+                    S::load_b(q.add(192)),
+                    S::load_b(q.add(256)),
+                    S::load_b(q.add(320)),
+                    S::load_b(q.add(384)),
+                    S::load_b(q.add(448)),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { one_scale::<S>(per_32) }
+        }
+    }
+
+    impl Block for Q4_0 {
+        const PER_256: usize = 0;
+        const PER_32: usize = 32;
+        const QUANTS: usize = 256;
+        const OFFSET: i32 = 8;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe { nibbles::<S>(q) }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { one_scale::<S>(per_32) }
+        }
+    }
+
+    impl Block for Q4_1 {
+        const PER_256: usize = 0;
+        const PER_32: usize = 64;
+        const QUANTS: usize = 256;
+        const MINIMUM: bool = true;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe { nibbles::<S>(q) }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { scale_and_addend::<S>(per_32) }
+        }
+    }
+
+    impl Block for Q5_0 {
+        const PER_256: usize = 0;
+        const PER_32: usize = 32;
+        const QUANTS: usize = 320;
+        const OFFSET: i32 = 16;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe { with_fifth_bit::<S>(q) }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { one_scale::<S>(per_32) }
+        }
+    }
+
+    impl Block for Q5_1 {
+        const PER_256: usize = 0;
+        const PER_32: usize = 64;
+        const QUANTS: usize = 320;
+        const MINIMUM: bool = true;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe { with_fifth_bit::<S>(q) }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { scale_and_addend::<S>(per_32) }
+        }
+    }
+
+    impl Block for Q4K {
+        const PER_256: usize = 64;
+        const PER_32: usize = 32;
+        const QUANTS: usize = 256;
+        const MINIMUM: bool = true;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe { nibbles::<S>(q) }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { k_scale_and_minimum::<S>(per_256, per_32) }
+        }
+    }
+
+    impl Block for Q5K {
+        const PER_256: usize = 64;
+        const PER_32: usize = 32;
+        const QUANTS: usize = 320;
+        const MINIMUM: bool = true;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe { with_fifth_bit::<S>(q) }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe { k_scale_and_minimum::<S>(per_256, per_32) }
+        }
+    }
+
+    impl Block for Q6K {
+        const PER_256: usize = 32;
+        const PER_32: usize = 32;
+        const QUANTS: usize = 384;
+        const GROUPS: usize = 2;
+        const OFFSET: i32 = 32;
+        #[inline(always)]
+        unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
+            unsafe {
+                let [a, b, c, d, e, f, g, h] = nibbles::<S>(q);
+                let (low, high) = (S::load_b(q.add(256)), S::load_b(q.add(320)));
+                [
+                    S::or_b(a, S::shift_left::<4>(low, 48)),
+                    S::or_b(b, S::shift_left::<2>(low, 48)),
+                    S::or_b(c, S::shift_left::<0>(low, 48)),
+                    S::or_b(d, S::shift_right::<2>(low, 48)),
+                    S::or_b(e, S::shift_left::<4>(high, 48)),
+                    S::or_b(f, S::shift_left::<2>(high, 48)),
+                    S::or_b(g, S::shift_left::<0>(high, 48)),
+                    S::or_b(h, S::shift_right::<2>(high, 48)),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn scales<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
+            unsafe {
+                let d = S::load_f16(per_256.cast::<f16>());
+                let scales = [S::mul(d, S::load_i8(per_32)), S::mul(d, S::load_i8(per_32.add(16)))];
+                (scales, S::splat(0.0))
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Which instructions this machine has, found out once at start.
+
+use super::simd::{Kernel, Portable};
+
+/// A set of instructions that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The target's baseline: SSE2 on x86, NEON on ARM, as far as the compiler vectorises.
+    Portable,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+}
+
+/// Environment variable that caps the level: `portable`, `avx2` or `avx512`.
+pub const LEVEL_VARIABLE: &str = "GEMMA_LS_CPU";
+
+impl Level {
+    /// The best level of this machine, capped by [`LEVEL_VARIABLE`].
+    pub fn detect() -> Self {
+        let cap = match std::env::var(LEVEL_VARIABLE).as_deref() {
+            Ok("portable") => Self::Portable,
+            Ok("avx2") => Self::Avx2,
+            _ => Self::Avx512,
+        };
+        Self::available().into_iter().rfind(|&level| level <= cap).unwrap_or(Self::Portable)
+    }
+
+    /// All levels of this machine, lowest first.
+    pub fn available() -> Vec<Self> {
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            levels.extend(avx2.then_some(Self::Avx2));
+            levels.extend(avx512.then_some(Self::Avx512));
+        }
+        levels
+    }
+
+    /// Runs a kernel with this level's instructions.
+    ///
+    /// # Safety
+    /// The level must be one of [`Level::available`], and the kernel's pointers must be valid.
+    pub(crate) unsafe fn run(self, kernel: impl Kernel) {
+        // SAFETY: the caller vouches for the level and the pointers.
+        unsafe {
+            match self {
+                Self::Portable => kernel.run::<Portable>(),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => avx2(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => avx512(kernel),
+                #[cfg(not(target_arch = "x86_64"))]
+                Self::Avx2 | Self::Avx512 => kernel.run::<Portable>(),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2(kernel: impl Kernel) {
+    // SAFETY: as the caller's.
+    unsafe { kernel.run::<super::x86::Avx2>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn avx512(kernel: impl Kernel) {
+    // SAFETY: as the caller's.
+    unsafe { kernel.run::<super::x86::Avx512>() }
+}

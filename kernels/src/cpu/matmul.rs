@@ -1,0 +1,412 @@
+//! Products of activations with packed weights: a panel of 16 outputs against a tile of rows.
+//!
+//! The order in which an output's terms are added up is fixed by the columns alone, never by the
+//! tile: a row has the same bits alone and among 512.
+//!
+//! Loops over vectors count by index: an iterator's or a closure's body is a function of its own, and
+//! where the compiler does not inline it, it is compiled without the level's instructions.
+#![allow(clippy::needless_range_loop)]
+
+use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::pack::PackedMatrix;
+use super::simd::{Kernel, LANES, Simd};
+use super::{Level, SendPtr};
+use crate::cpu::pool::Pool;
+use crate::ops::{Activation, Matrix, Projection, Store};
+use crate::quant::Format;
+
+/// Rows of activations that share one reading of the weights.
+const TILE: usize = 8;
+
+/// Activations in 8 bits: `x = scale * q` in blocks of 32.
+pub(crate) struct Quantized {
+    q: Vec<i8>,
+    scales: Vec<f32>,
+    /// Sums of the `q` of each 16, exact.
+    sums: Vec<f32>,
+}
+
+impl Quantized {
+    fn new(pool: &Pool, level: Level, x: &[f32], n: usize) -> Self {
+        let cols = x.len() / n.max(1);
+        let mut this =
+            Self { q: vec![0; x.len()], scales: vec![0.0; x.len() / 32], sums: vec![0.0; x.len() / 16] };
+        let q = SendPtr(this.q.as_mut_ptr());
+        let scales = SendPtr(this.scales.as_mut_ptr());
+        let sums = SendPtr(this.sums.as_mut_ptr());
+        pool.run(n, &|t| {
+            let row = &x[t * cols..(t + 1) * cols];
+            // SAFETY: the level was detected; rows do not overlap, and the vectors outlive the loop.
+            unsafe {
+                level.run(Quantize {
+                    x: row,
+                    q: std::slice::from_raw_parts_mut(q.get().add(t * cols), cols),
+                    scales: std::slice::from_raw_parts_mut(scales.get().add(t * cols / 32), cols / 32),
+                    sums: std::slice::from_raw_parts_mut(sums.get().add(t * cols / 16), cols / 16),
+                });
+            }
+        });
+        this
+    }
+}
+
+struct Quantize<'a> {
+    x: &'a [f32],
+    q: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Quantize<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let blocks = self.x.chunks_exact(32).zip(self.q.chunks_exact_mut(32));
+        for ((block, q), (scale, sums)) in
+            blocks.zip(self.scales.iter_mut().zip(self.sums.chunks_exact_mut(2)))
+        {
+            let greatest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            *scale = greatest / 127.0;
+            let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
+            for (q, x) in q.iter_mut().zip(block) {
+                *q = (x * inverse).round_ties_even() as i8;
+            }
+            for (sum, half) in sums.iter_mut().zip(q.chunks_exact(16)) {
+                *sum = half.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
+            }
+        }
+    }
+}
+
+/// What the products read.
+enum Input<'a> {
+    F32(&'a [f32]),
+    Int8(&'a Quantized),
+}
+
+/// `out = x w^T` for every part; see [`crate::Ops::project`].
+pub(crate) fn project(
+    pool: &Pool,
+    level: Level,
+    x: &[f32],
+    n: usize,
+    activation: Activation,
+    parts: &mut [Projection<'_>],
+) {
+    let wants_int8 = |m: &PackedMatrix| {
+        activation == Activation::Int8 && m.format.block_len() > 1 && m.cols.is_multiple_of(32)
+    };
+    let quantized =
+        parts.iter().any(|part| wants_int8(packed(part.matrix))).then(|| Quantized::new(pool, level, x, n));
+    let jobs: Vec<Job<'_>> = parts
+        .iter_mut()
+        .map(|part| {
+            let matrix = packed(part.matrix);
+            assert_eq!(x.len(), n * matrix.cols, "an input row is as wide as the matrix");
+            assert_eq!(part.out.len(), n * matrix.rows, "an output row has one number a row of the matrix");
+            let input = match &quantized {
+                Some(q) if wants_int8(matrix) => Input::Int8(q),
+                _ => Input::F32(x),
+            };
+            let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, 16);
+            Job { matrix, input, n, out: SendPtr(part.out.as_mut_ptr()), chunk }
+        })
+        .collect();
+    let items: usize = jobs.iter().map(Job::items).sum();
+    pool.run(items, &|mut item| {
+        for job in &jobs {
+            if item < job.items() {
+                let first = item * job.chunk;
+                let panels = first..(first + job.chunk).min(job.matrix.panels());
+                // SAFETY: the level was detected; chunks of panels write different columns.
+                unsafe { level.run(Panels { job, panels }) };
+                return;
+            }
+            item -= job.items();
+        }
+    });
+}
+
+pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
+    match &matrix.store {
+        Store::Packed(packed) => packed,
+        Store::Plain(_) => unreachable!("a matrix is used by the backend that made it"),
+    }
+}
+
+struct Job<'a> {
+    matrix: &'a PackedMatrix,
+    input: Input<'a>,
+    n: usize,
+    out: SendPtr<f32>,
+    /// Panels a thread takes at a time.
+    chunk: usize,
+}
+
+impl Job<'_> {
+    fn items(&self) -> usize {
+        self.matrix.panels().div_ceil(self.chunk)
+    }
+}
+
+struct Panels<'a> {
+    job: &'a Job<'a>,
+    panels: std::ops::Range<usize>,
+}
+
+impl Kernel for Panels<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the panels are the matrix's own, the input and output have `n` rows.
+        unsafe {
+            match self.job.matrix.format {
+                Format::F32 => self.tiles::<S, PlainF32>(),
+                Format::F16 => self.tiles::<S, PlainF16>(),
+                Format::BF16 => self.tiles::<S, PlainBF16>(),
+                Format::Q8_0 => self.quantized::<S, Q8_0>(),
+                Format::Q4_0 => self.quantized::<S, Q4_0>(),
+                Format::Q4_1 => self.quantized::<S, Q4_1>(),
+                Format::Q5_0 => self.quantized::<S, Q5_0>(),
+                Format::Q5_1 => self.quantized::<S, Q5_1>(),
+                Format::Q4_K => self.quantized::<S, Q4K>(),
+                Format::Q5_K => self.quantized::<S, Q5K>(),
+                Format::Q6_K => self.quantized::<S, Q6K>(),
+            }
+        }
+    }
+}
+
+impl Panels<'_> {
+    #[inline(always)]
+    unsafe fn quantized<S: Simd, B: Block>(self) {
+        // SAFETY: as `run`.
+        unsafe {
+            match self.job.input {
+                Input::Int8(_) => self.tiles::<S, Int8<B>>(),
+                Input::F32(_) => self.tiles::<S, Dequantized<B>>(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, T: TileProduct>(self) {
+        for panel in self.panels.clone() {
+            let mut t = 0;
+            // SAFETY: as `run`; the tiles stay below `n`.
+            unsafe {
+                while t + TILE <= self.job.n {
+                    T::tile::<S, TILE>(self.job, panel, t);
+                    t += TILE;
+                }
+                while t < self.job.n {
+                    T::tile::<S, 1>(self.job, panel, t);
+                    t += 1;
+                }
+            }
+        }
+    }
+}
+
+/// One panel against `M` rows from row `t` on.
+trait TileProduct {
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize);
+}
+
+/// Quantised weights against 8-bit activations.
+struct Int8<B>(std::marker::PhantomData<B>);
+
+impl<B: Block> TileProduct for Int8<B> {
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
+        let Input::Int8(x) = &job.input else { return };
+        let (matrix, cols) = (job.matrix, job.matrix.cols);
+        let blocks = cols / 32;
+        let base = matrix.panel(panel);
+        let offset = B::OFFSET + if B::SIGNED { S::SIGNED_OFFSET } else { 0 };
+        // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
+        unsafe {
+            let per_32 = base.add(matrix.shape.super_scales);
+            let quants = per_32.add(matrix.shape.block_scales);
+            let mut acc = [S::splat(0.0); M];
+            for b in 0..blocks {
+                let w = B::quants::<S>(quants.add(b * B::QUANTS));
+                let (scale, minimum) =
+                    B::scales::<S>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
+                for m in 0..M {
+                    let row = (t + m) * cols + 32 * b;
+                    let (q, x_scale) = (x.q.as_ptr().add(row), *x.scales.get_unchecked(row / 32));
+                    let sums = [*x.sums.get_unchecked(row / 16), *x.sums.get_unchecked(row / 16 + 1)];
+                    let x_scale_v = S::splat(x_scale);
+                    for g in 0..B::GROUPS {
+                        let per_group = 8 / B::GROUPS;
+                        let mut dot = S::zero_i();
+                        for j in g * per_group..(g + 1) * per_group {
+                            dot = if B::SIGNED {
+                                S::dot_signed(dot, w[j], q.add(4 * j))
+                            } else {
+                                S::dot(dot, w[j], q.add(4 * j))
+                            };
+                        }
+                        let mut dot = S::to_f(dot);
+                        if offset != 0 {
+                            // Exact: whole numbers below 2^24.
+                            let sum = if B::GROUPS == 1 { sums[0] + sums[1] } else { sums[g] };
+                            dot = S::sub(dot, S::splat(sum * offset as f32));
+                        }
+                        acc[m] = S::fma(S::mul(dot, scale[g]), x_scale_v, acc[m]);
+                    }
+                    if B::MINIMUM {
+                        let share = S::splat(-x_scale * (sums[0] + sums[1]));
+                        acc[m] = S::fma(minimum, share, acc[m]);
+                    }
+                }
+            }
+            for m in 0..M {
+                store::<S>(job, panel, t + m, acc[m]);
+            }
+        }
+    }
+}
+
+/// Quantised weights, as numbers, against f32 activations.
+struct Dequantized<B>(std::marker::PhantomData<B>);
+
+impl<B: Block> TileProduct for Dequantized<B> {
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
+        let Input::F32(x) = job.input else { return };
+        let (matrix, cols) = (job.matrix, job.matrix.cols);
+        let base = matrix.panel(panel);
+        // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
+        unsafe {
+            let per_32 = base.add(matrix.shape.super_scales);
+            let quants = per_32.add(matrix.shape.block_scales);
+            let x = x.as_ptr().add(t * cols);
+            let mut acc = [S::splat(0.0); M];
+            for b in 0..cols / 32 {
+                let w = B::quants::<S>(quants.add(b * B::QUANTS));
+                let (scale, minimum) =
+                    B::scales::<S>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
+                for j in 0..8 {
+                    let w = w[j];
+                    let scale = scale[j * B::GROUPS / 8];
+                    let q = if B::SIGNED {
+                        [
+                            S::byte_signed::<0>(w),
+                            S::byte_signed::<1>(w),
+                            S::byte_signed::<2>(w),
+                            S::byte_signed::<3>(w),
+                        ]
+                    } else {
+                        [S::byte::<0>(w), S::byte::<1>(w), S::byte::<2>(w), S::byte::<3>(w)]
+                    };
+                    for k in 0..4 {
+                        let q = S::sub(q[k], S::splat(B::OFFSET as f32));
+                        let weight = S::sub(S::mul(q, scale), minimum);
+                        for m in 0..M {
+                            let x = S::splat(*x.add(m * cols + 32 * b + 4 * j + k));
+                            acc[m] = S::fma(weight, x, acc[m]);
+                        }
+                    }
+                }
+            }
+            for m in 0..M {
+                store::<S>(job, panel, t + m, acc[m]);
+            }
+        }
+    }
+}
+
+/// Plain numbers, two columns at a time; even and odd columns add up apart.
+trait Plain {
+    /// Bytes of two columns of a panel.
+    const PAIR: usize;
+    /// # Safety
+    /// As [`Simd`]; `p` points to [`Plain::PAIR`] bytes, or to half of them if `last`.
+    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F);
+}
+
+struct PlainF32;
+struct PlainF16;
+struct PlainBF16;
+
+impl Plain for PlainF32 {
+    const PAIR: usize = 8 * LANES;
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let second = if last { S::splat(0.0) } else { S::load(p.cast::<f32>().add(LANES)) };
+            (S::load(p.cast()), second)
+        }
+    }
+}
+
+impl Plain for PlainF16 {
+    const PAIR: usize = 4 * LANES;
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let second = if last { S::splat(0.0) } else { S::load_f16(p.cast::<half::f16>().add(LANES)) };
+            (S::load_f16(p.cast()), second)
+        }
+    }
+}
+
+impl Plain for PlainBF16 {
+    const PAIR: usize = 4 * LANES;
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(p: *const u8, _: bool) -> (S::F, S::F) {
+        // SAFETY: a panel of bf16 holds whole pairs, the last one filled up with zeros.
+        unsafe { S::load_bf16_pairs(p.cast()) }
+    }
+}
+
+impl<P: Plain> TileProduct for P {
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
+        let Input::F32(x) = job.input else { return };
+        let cols = job.matrix.cols;
+        let base = job.matrix.panel(panel);
+        // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
+        unsafe {
+            let x = x.as_ptr().add(t * cols);
+            let (mut even, mut odd) = ([S::splat(0.0); M], [S::splat(0.0); M]);
+            for pair in 0..cols / 2 {
+                let (first, second) = P::pair::<S>(base.add(pair * P::PAIR), false);
+                for m in 0..M {
+                    let x = x.add(m * cols + 2 * pair);
+                    even[m] = S::fma(first, S::splat(*x), even[m]);
+                    odd[m] = S::fma(second, S::splat(*x.add(1)), odd[m]);
+                }
+            }
+            if !cols.is_multiple_of(2) {
+                let (first, _) = P::pair::<S>(base.add(cols / 2 * P::PAIR), true);
+                for m in 0..M {
+                    even[m] = S::fma(first, S::splat(*x.add(m * cols + cols - 1)), even[m]);
+                }
+            }
+            for m in 0..M {
+                store::<S>(job, panel, t + m, S::add(even[m], odd[m]));
+            }
+        }
+    }
+}
+
+/// Writes a panel's outputs of one row, fewer than 16 at the matrix's end.
+#[inline(always)]
+unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: S::F) {
+    let rows = job.matrix.rows;
+    let first = panel * LANES;
+    // SAFETY: `t < n` and `first < rows`, so the row's columns from `first` on are in the output.
+    unsafe {
+        let to = job.out.get().add(t * rows + first);
+        if first + LANES <= rows {
+            S::store(to, acc);
+        } else {
+            let mut lanes = [0.0f32; LANES];
+            S::store(lanes.as_mut_ptr(), acc);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, rows - first);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The CPU backend: packed weights, SIMD chosen at run time, a thread pool of its own.
+
+mod attention;
+mod formats;
+mod level;
+mod matmul;
+mod pack;
+mod pool;
+mod rows;
+mod simd;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::ops::{Activation, Attention, Matrix, Ops, Projection, Rope, ShapeError, Store};
+use crate::quant::Format;
+
+pub use level::{LEVEL_VARIABLE, Level};
+pub use pack::PackedMatrix;
+use pool::Pool;
+use rows::Elementwise;
+
+/// A pointer that threads of the pool may share; what they write through it does not overlap.
+#[derive(Clone, Copy)]
+pub(crate) struct SendPtr<T>(pub(crate) *mut T);
+
+// SAFETY: every user writes disjoint parts, stated where it does.
+unsafe impl<T> Send for SendPtr<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for SendPtr<T> {}
+
+impl<T> SendPtr<T> {
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+/// The CPU backend.
+#[derive(Debug)]
+pub struct Cpu {
+    pool: Pool,
+    level: Level,
+}
+
+impl Cpu {
+    /// A backend of `threads` compute threads (at least one) at `level`, or at the best level below it
+    /// that this machine has.
+    pub fn new(threads: usize, level: Level) -> Self {
+        let level = Level::available().into_iter().rfind(|&l| l <= level).unwrap_or(Level::Portable);
+        Self { pool: Pool::new(threads.max(1)), level }
+    }
+
+    /// Compute threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instructions in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Physical cores of this machine, as far as it tells.
+    pub fn physical_cores() -> usize {
+        let logical = std::thread::available_parallelism().map_or(1, |n| n.get());
+        physical_cores_of_linux().map_or(logical, |physical| physical.min(logical))
+    }
+}
+
+/// Distinct (package, core) pairs of `/proc/cpuinfo`; `None` elsewhere or where it does not say.
+fn physical_cores_of_linux() -> Option<usize> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let value = |line: &str| line.split_once(':').map(|(_, value)| value.trim().to_owned());
+    let mut package = None;
+    let mut cores = std::collections::HashSet::new();
+    for line in info.lines() {
+        if line.starts_with("physical id") {
+            package = value(line);
+        } else if line.starts_with("core id") {
+            cores.insert((package.clone(), value(line)));
+        }
+    }
+    (!cores.is_empty()).then_some(cores.len())
+}
+
+impl Ops for Cpu {
+    fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
+        let packed = PackedMatrix::new(&self.pool, format, rows, cols, bytes)?;
+        Ok(Matrix { rows, cols, store: Store::Packed(packed) })
+    }
+
+    fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]) {
+        matmul::project(&self.pool, self.level, x, n, activation, parts);
+    }
+
+    fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]) {
+        let packed = matmul::packed(table);
+        for (row, &id) in out.chunks_exact_mut(table.cols).zip(ids) {
+            packed.row(id as usize, row);
+            row.iter_mut().for_each(|v| *v *= scale);
+        }
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "a norm writes what it reads");
+        rows::rms_norm(&self.pool, self.level, x.as_ptr(), out, weight, eps);
+    }
+
+    fn rms_norm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
+        rows::rms_norm(&self.pool, self.level, x.as_ptr(), x, weight, eps);
+    }
+
+    fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, start: usize, rope: &Rope) {
+        rows::rope(&self.pool, x, heads, head_dim, start, rope);
+    }
+
+    fn attention(&self, args: Attention<'_>) {
+        attention::attention(&self.pool, self.level, args);
+    }
+
+    fn geglu(&self, gate: &mut [f32], up: &[f32]) {
+        rows::elementwise(&self.pool, self.level, Elementwise::Geglu, gate, up);
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        rows::elementwise(&self.pool, self.level, Elementwise::Add, x, y);
+    }
+
+    fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        rows::elementwise(&self.pool, self.level, Elementwise::SoftCap(cap), x, &[]);
+    }
+
+    fn log_sum_exp(&self, x: &[f32]) -> f32 {
+        rows::log_sum_exp(&self.pool, self.level, x)
+    }
+}

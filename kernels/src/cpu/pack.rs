@@ -1,0 +1,364 @@
+//! Weights in the order the products read them: panels of 16 rows, interleaved so that a vector's
+//! lane is a row.
+//!
+//! A product then needs no sum across lanes, decoding reads memory straight through, and the bits of
+//! an output do not depend on what is computed beside it. The numbers stay in the file's format, at
+//! the file's size (K formats: 3% more, their 6-bit scales spread to bytes).
+//!
+//! A quantised panel is three regions, each rounded up to 64 bytes: per 256 numbers the f16 scales
+//! (and minimums) of the K formats, per 32 numbers the block scales, per 32 numbers the quants:
+//! - 4 bits: four vectors; byte `4 * row + k % 4` of vector `v` holds numbers `4v + k % 4` (low half)
+//!   and `16 + 4v + k % 4` (high half);
+//! - a fifth bit: one vector; bit `j` of a byte belongs to number `4j + k % 4`;
+//! - bits five and six: two vectors; bits `2s` of vector `v` belong to number `16v + 4s + k % 4`;
+//! - 8 bits: eight vectors, signed.
+
+use super::pool::Pool;
+use super::simd::LANES;
+use crate::ops::ShapeError;
+use crate::quant::{self, Format};
+
+/// Memory that starts on a cache line.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Aligned {
+    fn zeroed(bytes: usize) -> Self {
+        Self { lines: vec![Line([0; 64]); bytes.div_ceil(64)] }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.lines.as_ptr().cast()
+    }
+}
+
+/// A matrix in panels.
+#[derive(Debug)]
+pub struct PackedMatrix {
+    pub(crate) format: Format,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) shape: PanelShape,
+    pub(crate) data: Aligned,
+}
+
+/// Sizes of the regions of a panel, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PanelShape {
+    pub(crate) super_scales: usize,
+    pub(crate) block_scales: usize,
+    quants: usize,
+}
+
+impl PanelShape {
+    fn new(format: Format, cols: usize) -> Self {
+        let line = |bytes: usize| bytes.next_multiple_of(64);
+        let (per_256, per_32, quants) = per_block(format);
+        let blocks = cols.div_ceil(32);
+        match format {
+            Format::F32 => Self { super_scales: 0, block_scales: 0, quants: line(cols * LANES * 4) },
+            Format::F16 => Self { super_scales: 0, block_scales: 0, quants: line(cols * LANES * 2) },
+            Format::BF16 => Self { super_scales: 0, block_scales: 0, quants: cols.div_ceil(2) * LANES * 4 },
+            _ => Self {
+                super_scales: line(blocks.div_ceil(8) * per_256),
+                block_scales: line(blocks * per_32),
+                quants: blocks * quants,
+            },
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        self.super_scales + self.block_scales + self.quants
+    }
+}
+
+/// Bytes of scales per 256 columns, of scales per 32 columns, of quants per 32 columns, for 16 rows.
+const fn per_block(format: Format) -> (usize, usize, usize) {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => (0, 0, 0),
+        Format::Q8_0 => (0, 32, 512),
+        Format::Q4_0 => (0, 32, 256),
+        Format::Q4_1 => (0, 64, 256),
+        Format::Q5_0 => (0, 32, 320),
+        Format::Q5_1 => (0, 64, 320),
+        Format::Q4_K => (64, 32, 256),
+        Format::Q5_K => (64, 32, 320),
+        Format::Q6_K => (32, 32, 384),
+    }
+}
+
+impl PackedMatrix {
+    /// Interleaves a `rows x cols` matrix, the panels spread over the pool's threads.
+    pub(crate) fn new(
+        pool: &Pool,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<Self, ShapeError> {
+        quant::check(format, rows, cols, bytes)?;
+        let shape = PanelShape::new(format, cols);
+        let panels = rows.div_ceil(LANES);
+        let mut data = Aligned::zeroed(panels * shape.bytes());
+        let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
+        let base = super::SendPtr(data.lines.as_mut_ptr().cast::<u8>());
+        pool.run(panels, &|panel| {
+            // SAFETY: panels do not overlap, each is written by one call, and `data` outlives the loop.
+            let panel_bytes = unsafe {
+                std::slice::from_raw_parts_mut(base.get().add(panel * shape.bytes()), shape.bytes())
+            };
+            for lane in 0..LANES.min(rows - panel * LANES) {
+                let row = panel * LANES + lane;
+                pack_row(format, shape, lane, &bytes[row * row_bytes..(row + 1) * row_bytes], panel_bytes);
+            }
+        });
+        Ok(Self { format, rows, cols, shape, data })
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.data.lines.len() * 64
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    pub(crate) fn panel(&self, panel: usize) -> *const u8 {
+        debug_assert!(panel < self.panels());
+        // SAFETY: `data` holds `panels()` panels.
+        unsafe { self.data.as_ptr().add(panel * self.shape.bytes()) }
+    }
+
+    /// The numbers of one row.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        // SAFETY: the panel is this long, initialised, and never written again.
+        let panel = unsafe { std::slice::from_raw_parts(self.panel(row / LANES), self.shape.bytes()) };
+        let lane = row % LANES;
+        let number = |at: usize| [panel[at], panel[at + 1], panel[at + 2], panel[at + 3]];
+        match self.format {
+            Format::F32 => {
+                for (k, o) in out.iter_mut().enumerate() {
+                    *o = f32::from_le_bytes(number(4 * (k * LANES + lane)));
+                }
+            }
+            Format::F16 => {
+                for (k, o) in out.iter_mut().enumerate() {
+                    *o = half(panel, 2 * (k * LANES + lane));
+                }
+            }
+            Format::BF16 => {
+                for (k, o) in out.iter_mut().enumerate() {
+                    let at = 4 * (k / 2 * LANES + lane) + 2 * (k % 2);
+                    *o = half::bf16::from_le_bytes([panel[at], panel[at + 1]]).to_f32();
+                }
+            }
+            format => {
+                let (supers, rest) = panel.split_at(self.shape.super_scales);
+                let (scales, quants) = rest.split_at(self.shape.block_scales);
+                let (_, per_32, per_block) = per_block(format);
+                for (b, out) in out.chunks_exact_mut(32).enumerate() {
+                    let block = &quants[b * per_block..(b + 1) * per_block];
+                    let scales = &scales[b * per_32..(b + 1) * per_32];
+                    for (k, o) in out.iter_mut().enumerate() {
+                        let (scale, minimum) = unpack_scales(format, supers, scales, b / 8, lane, k);
+                        *o = scale * f32::from(unpack_quant(format, block, lane, k)) - minimum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn half(bytes: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// What is subtracted from a stored quant to give the format's own.
+pub(crate) const fn offset(format: Format) -> i32 {
+    match format {
+        Format::Q4_0 => 8,
+        Format::Q5_0 => 16,
+        Format::Q6_K => 32,
+        _ => 0,
+    }
+}
+
+fn pack_row(format: Format, shape: PanelShape, lane: usize, row: &[u8], panel: &mut [u8]) {
+    match format {
+        Format::F32 => interleave::<4>(row, panel, |k| 4 * (k * LANES + lane)),
+        Format::F16 => interleave::<2>(row, panel, |k| 2 * (k * LANES + lane)),
+        Format::BF16 => {
+            interleave::<2>(row, panel, |k| 4 * (k / 2 * LANES + lane) + 2 * (k % 2));
+        }
+        _ => {
+            let (supers, rest) = panel.split_at_mut(shape.super_scales);
+            let (scales, quants) = rest.split_at_mut(shape.block_scales);
+            let (per_256, per_32, per_block) = per_block(format);
+            let blocks_each = format.block_len() / 32;
+            let mut q = [0i8; 256];
+            for (i, block) in row.chunks_exact(format.block_bytes()).enumerate() {
+                quant::quants(format, block, &mut q);
+                pack_super_scales(format, lane, block, supers.get_mut(i * per_256..).unwrap_or_default());
+                for j in 0..blocks_each {
+                    let b = i * blocks_each + j;
+                    pack_scales(format, lane, block, j, &mut scales[b * per_32..(b + 1) * per_32]);
+                    let to = &mut quants[b * per_block..(b + 1) * per_block];
+                    pack_quants(format, lane, &q[32 * j..32 * j + 32], to);
+                }
+            }
+        }
+    }
+}
+
+fn interleave<const N: usize>(row: &[u8], panel: &mut [u8], place: impl Fn(usize) -> usize) {
+    for (k, number) in row.chunks_exact(N).enumerate() {
+        let at = place(k);
+        panel[at..at + N].copy_from_slice(number);
+    }
+}
+
+fn pack_super_scales(format: Format, lane: usize, block: &[u8], to: &mut [u8]) {
+    let at = 2 * lane;
+    match format {
+        Format::Q4_K | Format::Q5_K => {
+            to[at..at + 2].copy_from_slice(&block[0..2]);
+            to[32 + at..34 + at].copy_from_slice(&block[2..4]);
+        }
+        Format::Q6_K => to[at..at + 2].copy_from_slice(&block[208..210]),
+        _ => {}
+    }
+}
+
+fn pack_scales(format: Format, lane: usize, block: &[u8], j: usize, to: &mut [u8]) {
+    let at = 2 * lane;
+    match format {
+        Format::Q4_K | Format::Q5_K => {
+            (to[lane], to[16 + lane]) = quant::six_bit_scales(&block[4..16], j);
+        }
+        Format::Q6_K => {
+            to[lane] = block[192 + 2 * j];
+            to[16 + lane] = block[193 + 2 * j];
+        }
+        Format::Q4_1 | Format::Q5_1 => {
+            to[at..at + 2].copy_from_slice(&block[0..2]);
+            to[32 + at..34 + at].copy_from_slice(&block[2..4]);
+        }
+        _ => to[at..at + 2].copy_from_slice(&block[0..2]),
+    }
+}
+
+fn pack_quants(format: Format, lane: usize, q: &[i8], to: &mut [u8]) {
+    let raise = offset(format) as i8;
+    for (k, &q) in q.iter().enumerate() {
+        let (q, group, byte) = ((q + raise) as u8, k / 4, 4 * lane + k % 4);
+        if format == Format::Q8_0 {
+            to[64 * group + byte] = q;
+            continue;
+        }
+        to[64 * (group % 4) + byte] |= (q & 15) << (4 * (group / 4));
+        match format {
+            Format::Q5_0 | Format::Q5_1 | Format::Q5_K => to[256 + byte] |= (q >> 4) << group,
+            Format::Q6_K => to[256 + 64 * (group / 4) + byte] |= (q >> 4) << (2 * (group % 4)),
+            _ => {}
+        }
+    }
+}
+
+fn unpack_quant(format: Format, block: &[u8], lane: usize, k: usize) -> i8 {
+    let (group, byte) = (k / 4, 4 * lane + k % 4);
+    if format == Format::Q8_0 {
+        return block[64 * group + byte] as i8;
+    }
+    let low = block[64 * (group % 4) + byte] >> (4 * (group / 4)) & 15;
+    let high = match format {
+        Format::Q5_0 | Format::Q5_1 | Format::Q5_K => block[256 + byte] >> group & 1,
+        Format::Q6_K => block[256 + 64 * (group / 4) + byte] >> (2 * (group % 4)) & 3,
+        _ => 0,
+    };
+    (low | high << 4) as i8 - offset(format) as i8
+}
+
+fn unpack_scales(
+    format: Format,
+    supers: &[u8],
+    scales: &[u8],
+    super_block: usize,
+    lane: usize,
+    k: usize,
+) -> (f32, f32) {
+    match format {
+        Format::Q4_K | Format::Q5_K => (
+            half(supers, 64 * super_block + 2 * lane) * f32::from(scales[lane]),
+            half(supers, 64 * super_block + 32 + 2 * lane) * f32::from(scales[16 + lane]),
+        ),
+        Format::Q6_K => {
+            let scale = f32::from(scales[16 * (k / 16) + lane] as i8);
+            (half(supers, 32 * super_block + 2 * lane) * scale, 0.0)
+        }
+        Format::Q4_1 | Format::Q5_1 => (half(scales, 2 * lane), -half(scales, 32 + 2 * lane)),
+        _ => (half(scales, 2 * lane), 0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FORMATS, Random};
+
+    #[test]
+    fn a_packed_row_is_the_row() {
+        let pool = Pool::new(2);
+        let mut random = Random::new(1);
+        for format in FORMATS {
+            for (rows, cols) in [(1, 256), (16, 512), (37, 768)] {
+                let bytes = random.matrix(format, rows, cols);
+                let packed = PackedMatrix::new(&pool, format, rows, cols, &bytes).unwrap();
+                let expected = quant::dequantize(format, rows, cols, &bytes).unwrap();
+                let mut row = vec![0.0; cols];
+                for r in 0..rows {
+                    packed.row(r, &mut row);
+                    assert_eq!(row, expected[r * cols..(r + 1) * cols], "{format:?} row {r} of {rows}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn odd_widths_pack_too() {
+        let pool = Pool::new(1);
+        let mut random = Random::new(2);
+        for format in [Format::F32, Format::F16, Format::BF16] {
+            let bytes = random.matrix(format, 5, 7);
+            let packed = PackedMatrix::new(&pool, format, 5, 7, &bytes).unwrap();
+            let expected = quant::dequantize(format, 5, 7, &bytes).unwrap();
+            let mut row = [0.0; 7];
+            packed.row(4, &mut row);
+            assert_eq!(row, expected[28..]);
+        }
+    }
+
+    #[test]
+    fn a_matrix_takes_about_its_bytes() {
+        let pool = Pool::new(1);
+        let mut random = Random::new(3);
+        for format in FORMATS {
+            let bytes = random.matrix(format, 64, 2048);
+            let packed = PackedMatrix::new(&pool, format, 64, 2048, &bytes).unwrap();
+            assert!(packed.bytes() as f64 <= 1.03 * bytes.len() as f64, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        let pool = Pool::new(1);
+        assert!(PackedMatrix::new(&pool, Format::Q4_0, 2, 33, &[0; 36]).is_err());
+        assert!(PackedMatrix::new(&pool, Format::F32, usize::MAX, 8, &[0; 36]).is_err());
+    }
+}

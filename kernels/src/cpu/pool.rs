@@ -1,0 +1,242 @@
+//! A thread pool for loops of microseconds: workers spin for the next loop for a moment, then sleep.
+//!
+//! A general pool wakes its threads through the kernel for every loop, which costs more than most of
+//! the loops here take. An idle pool sleeps: it uses no CPU at all.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Turns of the spinning loop before a worker sleeps: some tens of microseconds, more than lies
+/// between two operations of one forward pass.
+const SPINS: u32 = 20_000;
+
+type Body<'a> = &'a (dyn Fn(usize) + Sync);
+
+struct Shared {
+    /// Raised by one for every loop; workers wait for it to change.
+    epoch: AtomicUsize,
+    body: UnsafeCell<Option<Body<'static>>>,
+    items: AtomicUsize,
+    next: AtomicUsize,
+    /// Workers that have not finished the current loop.
+    busy: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    sleepers: Mutex<usize>,
+    wake: Condvar,
+}
+
+// SAFETY: `body` is written only by the thread that holds the pool's turn, while no worker is busy, and
+// read by workers only between the raise of `epoch` (release) and their decrement of `busy` (release).
+unsafe impl Sync for Shared {}
+
+/// A pool of `threads` threads, the calling one included.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// Starts a pool; fewer threads than asked for if the system refuses some.
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            epoch: AtomicUsize::new(0),
+            body: UnsafeCell::new(None),
+            items: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            sleepers: Mutex::new(0),
+            wake: Condvar::new(),
+        });
+        let workers = (1..threads)
+            .map_while(|i| {
+                let shared = shared.clone();
+                let name = format!("gemma-compute-{i}");
+                std::thread::Builder::new().name(name).spawn(move || work(&shared)).ok()
+            })
+            .collect();
+        Self { shared, workers, turn: Mutex::new(()) }
+    }
+
+    /// Threads that compute, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `body` with every index below `items`, spread over the threads, and returns when all are
+    /// done. Items are taken one at a time, so an uneven machine stays busy. A panic in `body` is
+    /// passed on to the caller. Not to be called from inside `body`.
+    pub fn run(&self, items: usize, body: &(dyn Fn(usize) + Sync)) {
+        if items <= 1 || self.workers.is_empty() {
+            (0..items).for_each(body);
+            return;
+        }
+        let _turn = lock(&self.turn);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; this function does not return, nor unwind, before every
+        // worker has left `body` (the wait for `busy` below).
+        let body: Body<'static> = unsafe { std::mem::transmute::<Body<'_>, Body<'static>>(body) };
+        // SAFETY: no worker is busy and the turn is ours: nobody else touches the cell.
+        unsafe { *shared.body.get() = Some(body) };
+        shared.items.store(items, Ordering::Relaxed);
+        shared.next.store(0, Ordering::Relaxed);
+        shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        if *lock(&shared.sleepers) > 0 {
+            shared.wake.notify_all();
+        }
+        let mine = catch_unwind(AssertUnwindSafe(|| take_items(shared, body)));
+        let mut spins = 0u32;
+        while shared.busy.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            // With fewer free cores than threads a worker may need ours to get on.
+            if spins.is_multiple_of(4096) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        let theirs = shared.panicked.swap(false, Ordering::Relaxed);
+        match mine {
+            Err(panic) => resume_unwind(panic),
+            Ok(()) if theirs => panic!("a compute thread panicked"),
+            Ok(()) => {}
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.shared.sleepers));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches every panic of a body: there is nothing to report.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn take_items(shared: &Shared, body: Body<'_>) {
+    let items = shared.items.load(Ordering::Relaxed);
+    loop {
+        let item = shared.next.fetch_add(1, Ordering::Relaxed);
+        if item >= items {
+            return;
+        }
+        body(item);
+    }
+}
+
+fn work(shared: &Shared) {
+    let mut seen = 0;
+    loop {
+        seen = wait_for_epoch(shared, seen);
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: the epoch was raised after the cell was written, and the caller leaves the cell alone
+        // until `busy` is zero.
+        if let Some(body) = unsafe { *shared.body.get() }
+            && catch_unwind(AssertUnwindSafe(|| take_items(shared, body))).is_err()
+        {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        shared.busy.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Waits until the epoch is not `seen` any more and returns it.
+fn wait_for_epoch(shared: &Shared, seen: usize) -> usize {
+    for _ in 0..SPINS {
+        let epoch = shared.epoch.load(Ordering::Acquire);
+        if epoch != seen {
+            return epoch;
+        }
+        std::hint::spin_loop();
+    }
+    let mut sleepers = lock(&shared.sleepers);
+    *sleepers += 1;
+    loop {
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        if epoch != seen {
+            *sleepers -= 1;
+            return epoch;
+        }
+        sleepers = shared.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_runs_exactly_once() {
+        let pool = Pool::new(4);
+        for items in [0, 1, 2, 3, 17, 1000] {
+            let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(items, &|i| {
+                counts[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{items} items");
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake_up() {
+        let pool = Pool::new(3);
+        for _ in 0..3 {
+            // Long enough for the workers to fall asleep.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let sum = AtomicUsize::new(0);
+            pool.run(100, &|i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2);
+        let result = catch_unwind(AssertUnwindSafe(|| pool.run(50, &|i| assert!(i != 33))));
+        assert!(result.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.run(10, &|i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 45);
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let pool = Pool::new(2);
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        pool.run(8, &|_| {
+                            sum.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.into_inner(), 3200);
+    }
+}

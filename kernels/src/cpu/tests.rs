@@ -1,0 +1,264 @@
+//! Every operation at every level this machine has, against the oracle, over random shapes.
+
+use super::*;
+use crate::kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
+use crate::reference::Reference;
+use crate::testing::{FORMATS, Random};
+
+fn backends() -> Vec<Cpu> {
+    Level::available().into_iter().flat_map(|level| [Cpu::new(1, level), Cpu::new(3, level)]).collect()
+}
+
+fn project(ops: &dyn Ops, m: &Matrix, x: &[f32], n: usize, activation: Activation) -> Vec<f32> {
+    let mut out = vec![f32::NAN; n * m.rows()];
+    ops.project(x, n, activation, &mut [Projection { matrix: m, out: &mut out }]);
+    out
+}
+
+fn assert_close(got: &[f32], want: &[f32], bound: f32, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= bound * (1.0 + w.abs()), "{what}: number {i} is {g}, not {w}");
+    }
+}
+
+#[test]
+fn products_agree_with_the_oracle() {
+    let mut random = Random::new(7);
+    let cpus = backends();
+    for format in FORMATS {
+        for (rows, n) in [(1, 1), (16, 3), (33, 9), (100, 17)] {
+            let cols =
+                if format.block_len() == 1 { 1 + random.below(300) } else { 256 * (1 + random.below(3)) };
+            let bytes = random.matrix(format, rows, cols);
+            let x = random.numbers(n * cols);
+            let oracle = Reference.matrix(format, rows, cols, &bytes).unwrap();
+            let want = project(&Reference, &oracle, &x, n, Activation::F32);
+            for cpu in &cpus {
+                let what = format!("{format:?} {rows}x{cols}, {n} rows, {:?}", cpu.level());
+                let m = cpu.matrix(format, rows, cols, &bytes).unwrap();
+                // The longest row bounds what a sum's terms can add up to, and so its rounding.
+                let norm: f32 = (0..rows)
+                    .map(|r| {
+                        let mut row = vec![0.0; cols];
+                        matmul::packed(&m).row(r, &mut row);
+                        row.iter().map(|w| w * w).sum::<f32>().sqrt()
+                    })
+                    .fold(0.0, f32::max);
+                let exact = 3e-6 * (1.0 + norm);
+                assert_close(&project(cpu, &m, &x, n, Activation::F32), &want, exact, &what);
+                // Rounding to 8 bits moves a number by at most 1/254 of its block's greatest.
+                let bound = if format.block_len() == 1 { exact } else { exact + norm / 254.0 * 4.0 };
+                assert_close(&project(cpu, &m, &x, n, Activation::Int8), &want, bound, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_a_batch_and_at_any_fused_level() {
+    let mut random = Random::new(8);
+    for format in FORMATS {
+        let (rows, cols, n) = (48, 512, 21);
+        let bytes = random.matrix(format, rows, cols);
+        let x = random.numbers(n * cols);
+        for activation in [Activation::F32, Activation::Int8] {
+            let mut fused: Option<Vec<f32>> = None;
+            for cpu in backends() {
+                let m = cpu.matrix(format, rows, cols, &bytes).unwrap();
+                let all = project(&cpu, &m, &x, n, activation);
+                for t in 0..n {
+                    let alone = project(&cpu, &m, &x[t * cols..(t + 1) * cols], 1, activation);
+                    assert_eq!(alone, all[t * rows..(t + 1) * rows], "{format:?} {:?} row {t}", cpu.level());
+                }
+                if cpu.level() > Level::Portable {
+                    assert_eq!(*fused.get_or_insert_with(|| all.clone()), all, "{format:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_products_share_one_input() {
+    let mut random = Random::new(9);
+    let cols = 256;
+    let x = random.numbers(2 * cols);
+    let shapes = [(Format::Q4_K, 40), (Format::F32, 16), (Format::Q6_K, 7)];
+    let bytes: Vec<_> = shapes.iter().map(|&(f, rows)| random.matrix(f, rows, cols)).collect();
+    for cpu in backends() {
+        let matrices: Vec<_> = shapes
+            .iter()
+            .zip(&bytes)
+            .map(|(&(f, rows), bytes)| cpu.matrix(f, rows, cols, bytes).unwrap())
+            .collect();
+        let mut outs: Vec<Vec<f32>> = shapes.iter().map(|&(_, rows)| vec![0.0; 2 * rows]).collect();
+        let mut parts: Vec<_> =
+            matrices.iter().zip(&mut outs).map(|(matrix, out)| Projection { matrix, out }).collect();
+        cpu.project(&x, 2, Activation::Int8, &mut parts);
+        for (m, out) in matrices.iter().zip(&outs) {
+            assert_eq!(*out, project(&cpu, m, &x, 2, Activation::Int8));
+        }
+    }
+}
+
+#[test]
+fn embedding_rows_are_the_tables() {
+    let mut random = Random::new(10);
+    let bytes = random.matrix(Format::Q5_K, 20, 256);
+    let oracle = Reference.matrix(Format::Q5_K, 20, 256, &bytes).unwrap();
+    let ids = [19, 0, 7];
+    let (mut want, mut got) = (vec![0.0; 3 * 256], vec![0.0; 3 * 256]);
+    Reference.embed(&oracle, &ids, 3.5, &mut want);
+    for cpu in backends() {
+        let table = cpu.matrix(Format::Q5_K, 20, 256, &bytes).unwrap();
+        cpu.embed(&table, &ids, 3.5, &mut got);
+        assert_eq!(got, want);
+    }
+}
+
+#[test]
+fn rows_agree_with_the_oracle() {
+    let mut random = Random::new(11);
+    for (n, width) in [(1, 5), (3, 40), (50, 640)] {
+        let x: Vec<f32> = random.numbers(n * width).iter().map(|v| v * 6.0).collect();
+        let (y, weight) = (random.numbers(n * width), random.numbers(width));
+        for cpu in backends() {
+            let what = format!("{n}x{width} {:?}", cpu.level());
+            let (mut want, mut got) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            Reference.rms_norm(&x, &weight, 1e-6, &mut want);
+            cpu.rms_norm(&x, &weight, 1e-6, &mut got);
+            assert_close(&got, &want, 1e-6, &what);
+            let mut in_place = x.clone();
+            cpu.rms_norm_in_place(&mut in_place, &weight, 1e-6);
+            assert_eq!(in_place, got, "{what}");
+            let both = |f: &dyn Fn(&dyn Ops, &mut [f32])| {
+                let (mut want, mut got) = (x.clone(), x.clone());
+                f(&Reference, &mut want);
+                f(&cpu, &mut got);
+                assert_close(&got, &want, 1e-6, &what);
+            };
+            both(&|ops, x| ops.geglu(x, &y));
+            both(&|ops, x| ops.add(x, &y));
+            both(&|ops, x| ops.soft_cap(x, 3.0));
+        }
+    }
+}
+
+#[test]
+fn a_number_has_the_same_bits_wherever_it_stands() {
+    let mut random = Random::new(12);
+    let (x, y) = (random.numbers(203), random.numbers(203));
+    for cpu in backends() {
+        let mut all = x.clone();
+        cpu.geglu(&mut all, &y);
+        for i in 0..x.len() {
+            let mut alone = [x[i]];
+            cpu.geglu(&mut alone, &y[i..=i]);
+            assert_eq!(alone[0], all[i]);
+        }
+    }
+}
+
+struct Case {
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    window: Option<usize>,
+    soft_cap: Option<f32>,
+    format: KvFormat,
+}
+
+fn attend(
+    ops: &dyn Ops,
+    case: &Case,
+    layout: &KvLayout,
+    pages: &[KvPage],
+    q: &[f32],
+    start: usize,
+) -> Vec<f32> {
+    let mut out = vec![f32::NAN; q.len()];
+    let pages: Vec<&KvPage> = pages.iter().collect();
+    ops.attention(Attention {
+        q,
+        start,
+        heads: case.heads,
+        scale: 0.3,
+        soft_cap: case.soft_cap,
+        window: case.window,
+        layout,
+        layer: 1,
+        pages: &pages,
+        out: &mut out,
+    });
+    out
+}
+
+#[test]
+fn attention_agrees_with_the_oracle_and_does_not_depend_on_the_batch() {
+    let mut random = Random::new(13);
+    let shapes = [(4, 1, 64), (8, 8, 16), (8, 4, 256), (3, 1, 20), (6, 2, 72)];
+    for (i, (heads, kv_heads, dim)) in shapes.into_iter().enumerate() {
+        for window in [None, Some(1), Some(5), Some(16), Some(33)] {
+            let format = if i % 2 == 0 { KvFormat::F32 } else { KvFormat::F16 };
+            let soft_cap = (i % 3 == 0).then_some(2.0);
+            let case = Case { heads, kv_heads, dim, window, soft_cap, format };
+            check_attention(&mut random, &case);
+        }
+    }
+}
+
+fn check_attention(random: &mut Random, case: &Case) {
+    let tokens = 1 + random.below(75);
+    let layout = KvLayout::new(case.format, [(2, 8), (case.kv_heads, case.dim)]);
+    let mut pages = vec![KvPage::new(&layout); tokens.div_ceil(PAGE_TOKENS)];
+    for t in 0..tokens {
+        let width = case.kv_heads * case.dim;
+        let (k, v) = (random.numbers(width), random.numbers(width));
+        pages[t / PAGE_TOKENS].store(&layout, 1, t % PAGE_TOKENS, &k, &v);
+    }
+    let row = case.heads * case.dim;
+    let q = random.numbers(tokens * row);
+    let want = attend(&Reference, case, &layout, &pages, &q, 0);
+    for cpu in backends() {
+        let what = format!("{tokens} tokens, window {:?}, dim {}, {:?}", case.window, case.dim, cpu.level());
+        let all = attend(&cpu, case, &layout, &pages, &q, 0);
+        assert_close(&all, &want, 3e-6, &what);
+        let start = random.below(tokens);
+        for end in [start + 1, tokens] {
+            let part = attend(&cpu, case, &layout, &pages, &q[start * row..end * row], start);
+            assert_eq!(part, all[start * row..end * row], "{what}, from {start} to {end}");
+        }
+    }
+}
+
+#[test]
+fn rope_rotates_by_position() {
+    let mut random = Random::new(14);
+    let mut rope = Rope::new(16, 10_000.0, 1.0);
+    rope.grow(40);
+    // Two heads of 20 of which 16 numbers are rotated.
+    let x = random.numbers(5 * 40);
+    let mut want = x.clone();
+    Reference.rope(&mut want, 2, 20, 31, &rope);
+    for cpu in backends() {
+        let mut got = x.clone();
+        cpu.rope(&mut got, 2, 20, 31, &rope);
+        assert_eq!(got, want);
+    }
+    assert_eq!(want[16..20], x[16..20], "the rest of a head stays");
+    let angle = 31.0f32;
+    let first = x[0] * angle.cos() - x[8] * angle.sin();
+    assert!((want[0] - first).abs() < 1e-6);
+}
+
+#[test]
+fn log_sum_exp_agrees_with_the_oracle() {
+    let mut random = Random::new(15);
+    for len in [1, 7, 16, 100, 70_000] {
+        let x: Vec<f32> = random.numbers(len).iter().map(|v| v * 20.0).collect();
+        let want = Reference.log_sum_exp(&x);
+        let got: Vec<f32> = backends().iter().map(|cpu| cpu.log_sum_exp(&x)).collect();
+        assert_close(&got, &vec![want; got.len()], 2e-6, &format!("{len} numbers"));
+    }
+}

@@ -1,0 +1,174 @@
+//! The operations, each with its contract: shapes, types and what is fused.
+//!
+//! All matrices of activations are row-major f32, one row a token. *Batch invariance:* the bits of a
+//! row's result do not depend on how many rows are computed beside it, nor on the number of threads,
+//! so that a cached run and a cold one agree exactly.
+
+use thiserror::Error;
+
+use crate::cpu::PackedMatrix;
+use crate::kv::{KvLayout, KvPage};
+use crate::quant::Format;
+
+/// A matrix whose bytes do not fit its shape.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a {rows} x {cols} matrix of {format:?} does not take {bytes} bytes")]
+pub struct ShapeError {
+    /// Storage format.
+    pub format: Format,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Bytes that were given.
+    pub bytes: usize,
+}
+
+/// How activations meet quantised weights. Plain weights (f32, f16, bf16) always meet f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Rounded to 8 bits with one scale per 32 numbers; sums are exact integers within such a block.
+    Int8,
+    /// Kept in f32.
+    F32,
+}
+
+/// A weight matrix in the layout its backend reads. Made by [`Ops::matrix`].
+#[derive(Debug)]
+pub struct Matrix {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) store: Store,
+}
+
+#[derive(Debug)]
+pub(crate) enum Store {
+    Packed(PackedMatrix),
+    Plain(Vec<f32>),
+}
+
+impl Matrix {
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match &self.store {
+            Store::Packed(packed) => packed.bytes(),
+            Store::Plain(values) => size_of_val(values.as_slice()),
+        }
+    }
+}
+
+/// One product of [`Ops::project`].
+pub struct Projection<'a> {
+    /// `[out, in]`.
+    pub matrix: &'a Matrix,
+    /// `[n, out]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// Cosines and sines of rotary position embedding, f32, for positions `0..len`.
+#[derive(Debug, Clone)]
+pub struct Rope {
+    frequencies: Vec<f32>,
+    table: Vec<f32>,
+}
+
+impl Rope {
+    /// Frequencies `theta^(-2i / dim) / factor` (RoFormer, with linear position scaling), for the first
+    /// `dim` numbers of each head. `dim` is even.
+    pub fn new(dim: usize, theta: f32, factor: f32) -> Self {
+        // The reference computes the frequencies in f32; the table must round where it does.
+        let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / dim as f32) / factor;
+        Self { frequencies: (0..dim / 2).map(frequency).collect(), table: Vec::new() }
+    }
+
+    /// Numbers of a head that are rotated.
+    pub fn dim(&self) -> usize {
+        2 * self.frequencies.len()
+    }
+
+    /// Makes sure that positions `0..len` are there.
+    pub fn grow(&mut self, len: usize) {
+        let have = self.table.len() / self.dim().max(1);
+        for position in have..len {
+            let angle = |&frequency: &f32| position as f32 * frequency;
+            self.table.extend(self.frequencies.iter().map(|f| angle(f).cos()));
+            self.table.extend(self.frequencies.iter().map(|f| angle(f).sin()));
+        }
+    }
+
+    /// Cosines and sines of a position below what [`Rope::grow`] was asked for.
+    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let dim = self.dim();
+        self.table[position * dim..(position + 1) * dim].split_at(dim / 2)
+    }
+}
+
+/// Arguments of [`Ops::attention`].
+pub struct Attention<'a> {
+    /// `[n, heads * head_dim]`, rotated.
+    pub q: &'a [f32],
+    /// Absolute position of the first query; keys and values up to the last query are in the pages.
+    pub start: usize,
+    /// Query heads; query head `h` reads key head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// What `q . k` is multiplied with.
+    pub scale: f32,
+    /// `cap * tanh(score / cap)` before the mask.
+    pub soft_cap: Option<f32>,
+    /// Query `p` sees keys `t` with `p - window < t <= p`.
+    pub window: Option<usize>,
+    /// Where this layer's keys and values stand in a page.
+    pub layout: &'a KvLayout,
+    /// The layer.
+    pub layer: usize,
+    /// Pages of the sequence from position 0 on.
+    pub pages: &'a [&'a KvPage],
+    /// `[n, heads * head_dim]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// The operations of a backend.
+pub trait Ops: Send + Sync {
+    /// Brings a weight matrix `[rows, cols]` into the backend's layout.
+    fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError>;
+
+    /// `out = x w^T` for several `w` over one input `x [n, in]`.
+    fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]);
+
+    /// `out[i] = scale * table[ids[i]]`, `[n, hidden]`.
+    fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]);
+
+    /// `out = x / rms(x) * weight` over rows of `weight.len()`, in f32 (Zhang and Sennrich 2019).
+    /// The `1 +` of Gemma's norms is in `weight` already.
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+
+    /// As [`Ops::rms_norm`], in place; for query and key heads and for norms behind a sublayer.
+    fn rms_norm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32);
+
+    /// Rotates the halves of the first `rope.dim()` numbers of each head of `x [n, heads * head_dim]`, the
+    /// first row at position `start`.
+    fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, start: usize, rope: &Rope);
+
+    /// Softmax attention over the pages.
+    fn attention(&self, args: Attention<'_>);
+
+    /// `gate = gelu_tanh(gate) * up`.
+    fn geglu(&self, gate: &mut [f32], up: &[f32]);
+
+    /// `x += y`.
+    fn add(&self, x: &mut [f32], y: &[f32]);
+
+    /// `x = cap * tanh(x / cap)`.
+    fn soft_cap(&self, x: &mut [f32], cap: f32);
+
+    /// `ln(sum(e^x))`, the constant that turns logits into log-probabilities. `x` is not empty.
+    fn log_sum_exp(&self, x: &[f32]) -> f32;
+}

@@ -1,0 +1,146 @@
+//! Each operation in plain scalar Rust: the oracle. Sums run in f64, so that what a fast kernel
+//! differs by is its own rounding.
+
+use crate::kv::PAGE_TOKENS;
+use crate::ops::{Activation, Attention, Matrix, Ops, Projection, Rope, ShapeError, Store};
+use crate::quant::{Format, dequantize};
+
+/// The oracle backend: every weight as f32, one thread, no SIMD. Slow and simple.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reference;
+
+/// `x * Phi(x)` in its tanh approximation (Hendrycks and Gimpel 2016).
+pub fn gelu_tanh(x: f32) -> f32 {
+    let x = f64::from(x);
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+    (0.5 * x * (1.0 + inner.tanh())) as f32
+}
+
+/// Rotates one head, its first half against its second.
+pub(crate) fn rotate_half(head: &mut [f32], (cos, sin): (&[f32], &[f32])) {
+    let (low, high) = head.split_at_mut(cos.len());
+    for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+    }
+}
+
+fn dot(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> f64 {
+    a.zip(b).map(|(a, b)| f64::from(a) * f64::from(b)).sum()
+}
+
+fn plain(matrix: &Matrix) -> &[f32] {
+    match &matrix.store {
+        Store::Plain(values) => values,
+        Store::Packed(_) => unreachable!("a matrix is used by the backend that made it"),
+    }
+}
+
+impl Ops for Reference {
+    fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
+        let values = dequantize(format, rows, cols, bytes)?;
+        Ok(Matrix { rows, cols, store: Store::Plain(values) })
+    }
+
+    fn project(&self, x: &[f32], n: usize, _: Activation, parts: &mut [Projection<'_>]) {
+        for part in parts {
+            let (rows, cols) = (part.matrix.rows, part.matrix.cols);
+            let w = plain(part.matrix);
+            for t in 0..n {
+                let row = &x[t * cols..(t + 1) * cols];
+                for o in 0..rows {
+                    let weights = &w[o * cols..(o + 1) * cols];
+                    part.out[t * rows + o] = dot(row.iter().copied(), weights.iter().copied()) as f32;
+                }
+            }
+        }
+    }
+
+    fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]) {
+        let w = plain(table);
+        for (row, &id) in out.chunks_exact_mut(table.cols).zip(ids) {
+            let from = id as usize * table.cols;
+            for (o, &v) in row.iter_mut().zip(&w[from..from + table.cols]) {
+                *o = v * scale;
+            }
+        }
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        out.copy_from_slice(x);
+        self.rms_norm_in_place(out, weight, eps);
+    }
+
+    fn rms_norm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
+        for row in x.chunks_exact_mut(weight.len()) {
+            let mean = dot(row.iter().copied(), row.iter().copied()) / row.len() as f64;
+            let scale = 1.0 / (mean + f64::from(eps)).sqrt();
+            for (v, &w) in row.iter_mut().zip(weight) {
+                *v = (f64::from(*v) * scale * f64::from(w)) as f32;
+            }
+        }
+    }
+
+    fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, start: usize, rope: &Rope) {
+        for (t, row) in x.chunks_exact_mut(heads * head_dim).enumerate() {
+            for head in row.chunks_exact_mut(head_dim) {
+                rotate_half(&mut head[..rope.dim()], rope.at(start + t));
+            }
+        }
+    }
+
+    fn attention(&self, args: Attention<'_>) {
+        let Attention { q, start, heads, scale, soft_cap, window, layout, layer, pages, out } = args;
+        let dim = layout.head_dim(layer);
+        let group = heads / layout.kv_heads(layer);
+        for (row, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+            let (position, kv_head) = (start + row / heads, row % heads / group);
+            let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+            let number = |base: usize, t: usize, i: usize| {
+                pages[t / PAGE_TOKENS].get(base + t % PAGE_TOKENS * dim + i)
+            };
+            let (key, value) = (layout.key(layer, kv_head), layout.value(layer, kv_head));
+            let scores: Vec<f64> = (first..=position)
+                .map(|t| {
+                    let score =
+                        dot(q.iter().copied(), (0..dim).map(|i| number(key, t, i))) * f64::from(scale);
+                    match soft_cap.map(f64::from) {
+                        Some(cap) => cap * (score / cap).tanh(),
+                        None => score,
+                    }
+                })
+                .collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for (i, o) in out.iter_mut().enumerate() {
+                let sum: f64 =
+                    weights.iter().zip(first..).map(|(w, t)| w * f64::from(number(value, t, i))).sum();
+                *o = (sum / total) as f32;
+            }
+        }
+    }
+
+    fn geglu(&self, gate: &mut [f32], up: &[f32]) {
+        for (g, &u) in gate.iter_mut().zip(up) {
+            *g = gelu_tanh(*g) * u;
+        }
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        for (x, &y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+
+    fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        for v in x {
+            *v = (f64::from(cap) * (f64::from(*v) / f64::from(cap)).tanh()) as f32;
+        }
+    }
+
+    fn log_sum_exp(&self, x: &[f32]) -> f32 {
+        let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = x.iter().map(|&v| (f64::from(v) - max).exp()).sum();
+        (max + sum.ln()) as f32
+    }
+}

@@ -1,0 +1,75 @@
+//! Loading models into engines, and asking them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gemma_engine::{
+    CancelFlag, Engine, EngineOptions, Finished, GenerateRequest, LoadOptions, Model, Precision, Priority,
+    Sampling, Stop, Token,
+};
+
+use crate::numbers::Matrix;
+
+/// An engine with one model in it.
+pub struct Loaded {
+    /// The engine.
+    pub engine: Engine,
+    /// The model.
+    pub model: Arc<Model>,
+}
+
+/// A generation: its tokens one by one, and its end.
+pub struct Generated {
+    /// The tokens as they came.
+    pub tokens: Vec<Token>,
+    /// The end.
+    pub finished: Finished,
+}
+
+impl Generated {
+    /// The tokens' ids.
+    pub fn ids(&self) -> Vec<u32> {
+        self.tokens.iter().map(|token| token.id).collect()
+    }
+}
+
+impl Loaded {
+    /// Starts an engine and loads a model into it.
+    pub fn new(path: &Path, precision: Precision) -> Self {
+        let engine = Engine::start(EngineOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        let options = LoadOptions { path: path.to_path_buf(), name: None, precision };
+        let model = engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        Self { engine, model }
+    }
+
+    /// The logits of every position, fed in pieces.
+    pub fn logits(&self, ids: &[u32], split: Option<&[usize]>) -> Matrix {
+        let logits = self.engine.logits(&self.model, ids, split).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(logits.rows, ids.len(), "a row of logits for each token");
+        assert_eq!(logits.data.len(), logits.rows * logits.vocab);
+        Matrix { cols: logits.vocab, data: logits.data }
+    }
+
+    /// Greedy tokens behind a prompt; the model's own end tokens do not stop them.
+    pub fn greedy(&self, prompt: &[u32], max_tokens: usize) -> Generated {
+        let stop = Stop { ignore_eos: true, ..Stop::default() };
+        self.generate(prompt, max_tokens, Sampling::default(), stop)
+    }
+
+    /// A generation, waited for.
+    pub fn generate(&self, prompt: &[u32], max_tokens: usize, sampling: Sampling, stop: Stop) -> Generated {
+        let request = GenerateRequest {
+            model: self.model.clone(),
+            prompt: prompt.to_vec(),
+            max_tokens,
+            sampling,
+            stop,
+            priority: Priority::Chat,
+            deadline: None,
+            cancel: CancelFlag::new(),
+        };
+        let mut tokens = Vec::new();
+        let finished = self.engine.submit(request).finish_blocking(|token| tokens.push(token.clone()));
+        Generated { tokens, finished: finished.unwrap_or_else(|e| panic!("{e}")) }
+    }
+}

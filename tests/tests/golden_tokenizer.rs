@@ -1,0 +1,113 @@
+//! The reference's ids for 3 x 200 texts: Gemma 1 and 2, CodeGemma, Gemma 3.
+
+use std::path::Path;
+
+use gemma_engine::Tokenizer;
+use gemma_engine::checkpoint::Checkpoint;
+use gemma_tests::golden::{self, Case, Encoded, Vocabulary};
+use gemma_tests::numbers::Findings;
+use gemma_tests::places;
+
+/// Reads the tokenizer of a checkpoint.
+fn tokenizer(checkpoint: &Path) -> Tokenizer {
+    let checkpoint = Checkpoint::open(checkpoint).unwrap_or_else(|e| panic!("{e}"));
+    checkpoint.tokenizer().unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A tiny checkpoint's tokenizer when it is given this `tokenizer.json`.
+fn tokenizer_from_json(vocabulary: &str) -> Tokenizer {
+    let folder = Case::read("gemma1-mqa").checkpoint("config.json");
+    let json = places::tokenizer_json(vocabulary);
+    std::fs::copy(&json, folder.path().join("tokenizer.json"))
+        .unwrap_or_else(|e| panic!("{}: {e}", json.display()));
+    tokenizer(folder.path())
+}
+
+/// All the text that streaming the ids gives out, and whether a piece of it held U+FFFD.
+fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> (String, bool) {
+    let mut decoder = tokenizer.stream();
+    let mut pieces: Vec<String> = ids.iter().map(|id| decoder.push(*id)).collect();
+    pieces.push(decoder.flush());
+    (pieces.concat(), pieces.iter().any(|piece| piece.contains(char::REPLACEMENT_CHARACTER)))
+}
+
+fn check_case(tokenizer: &Tokenizer, case: &Encoded, vocabulary: &Vocabulary, findings: &mut Findings) {
+    let text = &case.text;
+    match tokenizer.encode_with_control(text) {
+        Ok(ids) => findings.check(ids == case.ids, || format!("{text:?}: {ids:?}, not {:?}", case.ids)),
+        Err(error) => findings.check(false, || format!("{text:?}: {error}")),
+    }
+    let has_control = vocabulary.special_ids.keys().any(|name| text.contains(name));
+    match tokenizer.encode(text) {
+        Ok(ids) if has_control => {
+            let control = ids.iter().find(|id| vocabulary.special_ids.values().any(|special| special == *id));
+            findings.check(control.is_none(), || format!("{text:?} as a user's text became {ids:?}"));
+        }
+        Ok(ids) => findings.check(ids == case.ids, || format!("{text:?} plain: {ids:?}, not {:?}", case.ids)),
+        Err(error) => findings.check(false, || format!("{text:?}: {error}")),
+    }
+
+    let decoded = tokenizer.decode(&case.ids, false);
+    findings.check(decoded == case.decoded(), || {
+        format!("{:?}: {decoded:?}, not {:?}", case.ids, case.decoded())
+    });
+    let visible = tokenizer.decode(&case.ids, true);
+    let expected = case.decoded_without_special();
+    findings.check(visible == expected, || format!("{:?}: {visible:?}, not {expected:?}", case.ids));
+
+    let (text, broken) = streamed(tokenizer, &case.ids);
+    findings.check(text == expected, || format!("{:?} streamed: {text:?}, not {expected:?}", case.ids));
+    findings.check(!broken || expected.contains(char::REPLACEMENT_CHARACTER), || {
+        format!("{:?} streamed: half a character was given out", case.ids)
+    });
+}
+
+fn check(vocabulary: &str, tokenizer: &Tokenizer) {
+    let vocabulary: Vocabulary = golden::json(&format!("tokenizer/{vocabulary}.json"));
+    assert_eq!(vocabulary.cases.len(), 200);
+    let mut findings = Findings::default();
+    for (name, id) in &vocabulary.special_ids {
+        let found = tokenizer.id(name);
+        findings.check(found == Some(*id), || format!("{name} is {found:?}, not {id}"));
+        findings.check(tokenizer.is_control(*id), || format!("{name} is no control token"));
+    }
+    for case in &vocabulary.cases {
+        check_case(tokenizer, case, &vocabulary, &mut findings);
+    }
+    findings.assert_none();
+}
+
+#[test]
+fn gemma_1_and_2() {
+    check("gemma", &tokenizer_from_json("gemma"));
+}
+
+#[test]
+fn codegemma() {
+    let tokenizer = tokenizer_from_json("codegemma");
+    check("codegemma", &tokenizer);
+    let fim = tokenizer.fim().expect("CodeGemma's vocabulary names the tokens of fill-in-the-middle");
+    assert_eq!((fim.prefix, fim.middle, fim.suffix, fim.separator), (67, 68, 69, 70));
+    assert_eq!(tokenizer.turns(), Some((106, 107)));
+}
+
+#[test]
+fn gemma_3_from_gguf() {
+    let tokenizer = tokenizer(&places::real_model());
+    check("gemma3", &tokenizer);
+    assert!(tokenizer.fim().is_none(), "Gemma 3 has no tokens of fill-in-the-middle");
+    assert_eq!(tokenizer.turns(), Some((105, 106)));
+}
+
+#[test]
+fn half_a_character_is_held_back_and_flushed() {
+    let tokenizer = tokenizer(&places::real_model());
+    let bytes: Vec<u32> =
+        "é".bytes().map(|b| tokenizer.id(&format!("<0x{b:02X}>")).expect("a byte token")).collect();
+    let mut decoder = tokenizer.stream();
+    assert_eq!(decoder.push(bytes[0]), "");
+    assert_eq!(decoder.push(bytes[1]), "é");
+    assert_eq!(decoder.push(bytes[0]), "");
+    assert_eq!(decoder.flush(), "\u{fffd}");
+    assert_eq!(decoder.flush(), "");
+}
