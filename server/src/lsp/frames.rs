@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Longest body that is accepted, in bytes.
 const LONGEST_BODY: usize = 256 << 20;
 /// Longest header block; what is longer is not a header.
-const LONGEST_HEADER: usize = 8 << 10;
+const LONGEST_HEADER: usize = 1 << 10;
 /// Read from the stream at most this much at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -227,9 +227,15 @@ fn other_headers_only(bytes: &[u8]) -> bool {
 
 /// Where a complete header with a number stands among these bytes, which then are not JSON.
 fn embedded_header(bytes: &[u8], from: usize) -> Option<usize> {
+    /// Longer than any number that is accepted, with the line break.
+    const NUMBER: usize = 32;
     let mut from = from;
     while let Some(at) = find(bytes, from) {
-        if let Found::At { at: 0, length: Ok(_), .. } = find_header(&bytes[at..]) {
+        let rest = &bytes[at..bytes.len().min(at + LONGEST_HEADER)];
+        let line = &rest[HEADER.len()..rest.len().min(HEADER.len() + NUMBER)];
+        // The number is looked at first: in a long text with these words in it the rest is dear.
+        let number = line.iter().position(|b| *b == b'\n').map(|end| length_of(&line[..end]));
+        if matches!(number, Some(Ok(_))) && end_of_block(rest).is_some() {
             return Some(at);
         }
         from = at + HEADER.len();
