@@ -45,10 +45,12 @@ pub(super) trait Backend: Send + Sync + 'static {
 pub(super) trait Completer: Send + Sync {
     /// What it is called in messages.
     fn name(&self) -> &str;
-    /// Where it computes.
-    fn device(&self) -> &str;
+    /// Where it computes, in words.
+    fn device(&self) -> String;
     /// Bytes its weights take in memory.
     fn weight_bytes(&self) -> u64;
+    /// Bytes kept for reuse right now. Blocks for as long as a step of the model takes.
+    fn cache_bytes(&self) -> u64;
     /// Completes once; `cancel` stops the computing.
     fn complete<'a>(
         &'a self,
@@ -105,7 +107,7 @@ impl Backend for Local {
     }
 }
 
-/// A model in an engine; dropping it frees the model.
+/// A model in an engine, which frees it when this and all its requests are gone.
 struct Loaded {
     engine: Engine,
     model: Arc<Model>,
@@ -116,8 +118,13 @@ impl Completer for Loaded {
         self.model.name()
     }
 
-    fn device(&self) -> &str {
-        "cpu"
+    fn device(&self) -> String {
+        let info = self.engine.device();
+        format!("{} ({}, {} threads)", info.device, info.level, info.threads)
+    }
+
+    fn cache_bytes(&self) -> u64 {
+        self.engine.cache_bytes()
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -131,11 +138,5 @@ impl Completer for Loaded {
         cancel: CancelFlag,
     ) -> Pending<'a, Result<Answer, Error>> {
         Box::pin(completion::complete(&self.engine, &self.model, settings, request, cancel))
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.engine.unload(&self.model);
     }
 }

@@ -50,6 +50,16 @@ struct State {
     error: Option<String>,
 }
 
+impl State {
+    /// A load begins, or will as soon as the one before it ends.
+    fn begin(&mut self) -> watch::Sender<Progress> {
+        let (progress, watching) = watch::channel(Progress::default());
+        self.loading = Some(watching);
+        self.error = None;
+        progress
+    }
+}
+
 /// What `gemma/status` tells of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,10 +79,11 @@ pub(super) struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Phase {
-    /// None was asked for yet.
-    None,
+    /// It is being loaded, or will be once the client has told which one it wants. Another one may
+    /// complete meanwhile.
     Loading,
     Ready,
+    /// The last load failed. The model before it, if there is one, goes on completing.
     Failed,
 }
 
@@ -93,6 +104,7 @@ impl Host {
         self.wanted.send_if_modified(|wanted| {
             let is_new = wanted.as_ref().is_none_or(|wanted| wanted.key != key);
             if is_new {
+                self.state().begin();
                 *wanted = Some(Wanted { settings: settings.clone(), key });
             }
             is_new
@@ -117,14 +129,14 @@ impl Host {
             (Some(_), ..) => Phase::Loading,
             (None, _, Some(_)) => Phase::Failed,
             (None, Some(_), None) => Phase::Ready,
-            (None, None, None) => Phase::None,
+            (None, None, None) => Phase::Loading,
         };
         Status {
             name: current.map(|model| model.name().to_owned()),
             state: phase,
             percent: state.loading.as_ref().and_then(|progress| progress.borrow().percent()),
             error: state.error.clone(),
-            device: current.map(|model| model.device().to_owned()),
+            device: current.map(|model| model.device()),
             weight_bytes: current.map(|model| model.weight_bytes()),
         }
     }
@@ -164,13 +176,8 @@ pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
 
 async fn load(session: &Arc<Session>, wanted: Wanted) {
     let host = &session.host;
-    let (progress, watching) = watch::channel(Progress::default());
-    {
-        let mut state = host.state();
-        state.loading = Some(watching.clone());
-        state.error = None;
-    }
-    tokio::spawn(report(session.clone(), watching));
+    let progress = host.state().begin();
+    tokio::spawn(report(session.clone(), progress.subscribe()));
     let (backend, settings) = (host.backend.clone(), wanted.settings.clone());
     let loading = tokio::task::spawn_blocking(move || {
         backend.load(&settings, &mut |now| {
@@ -183,11 +190,11 @@ async fn load(session: &Arc<Session>, wanted: Wanted) {
     });
 
     let still_wanted = host.wanted.borrow().as_ref().is_some_and(|now| now.key == wanted.key);
-    let mut state = host.state();
-    state.loading = None;
     if !still_wanted {
         return;
     }
+    let mut state = host.state();
+    state.loading = None;
     match result {
         Ok(model) => {
             tracing::info!("{} is ready on {}", model.name(), model.device());

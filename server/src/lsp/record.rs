@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use gemma_engine::Timings;
+use gemma_engine::{FinishReason, Finished, Timings};
 use serde::Serialize;
 
 use crate::completion::{Answer, Reason};
@@ -18,19 +18,21 @@ pub(super) struct Record {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Summary {
-    /// The last one that ended.
-    pub(super) last: Option<Outcome>,
-    /// How often each reason was given.
+    #[serde(flatten)]
     pub(super) counters: Counters,
     /// Tokens of prompts, all completions together.
     pub(super) cache: Cache,
+    /// The last one that ended.
+    pub(super) last: Option<Outcome>,
 }
 
-/// How often each reason was given.
+/// How many requests were answered, how many of them by a computation that ran to its end, and how
+/// often each reason was given.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Counters {
-    pub(super) requests: u64,
+    pub(super) requested: u64,
+    pub(super) computed: u64,
     pub(super) shown: u64,
     pub(super) empty: u64,
     pub(super) superseded: u64,
@@ -72,27 +74,33 @@ impl Record {
     /// Notes an answer.
     pub(super) fn answered(&self, method: &'static str, answer: &Answer, took: Duration) {
         let timings = answer.finished.as_ref().map(|finished| finished.timings);
-        self.note(method, Some(answer.reason), answer.rule, None, took, timings);
+        let outcome = Outcome {
+            method,
+            reason: Some(answer.reason),
+            rule: answer.rule,
+            error: None,
+            total_ms: milliseconds(took),
+            timings,
+        };
+        let to_the_end = |finished: &Finished| finished.finish_reason != FinishReason::Cancelled;
+        self.note(outcome, answer.finished.as_ref().is_some_and(to_the_end));
     }
 
     /// Notes a failure.
     pub(super) fn failed(&self, method: &'static str, error: String, took: Duration) {
-        self.note(method, None, None, Some(error), took, None);
+        let total_ms = milliseconds(took);
+        self.note(
+            Outcome { method, reason: None, rule: None, error: Some(error), total_ms, timings: None },
+            false,
+        );
     }
 
-    fn note(
-        &self,
-        method: &'static str,
-        reason: Option<Reason>,
-        rule: Option<&'static str>,
-        error: Option<String>,
-        took: Duration,
-        timings: Option<Timings>,
-    ) {
+    fn note(&self, outcome: Outcome, finished: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = &mut state.counters;
-        counters.requests += 1;
-        *match reason {
+        counters.requested += 1;
+        counters.computed += u64::from(finished);
+        *match outcome.reason {
             Some(Reason::Shown) => &mut counters.shown,
             Some(Reason::Empty) => &mut counters.empty,
             Some(Reason::Superseded) => &mut counters.superseded,
@@ -101,17 +109,20 @@ impl Record {
             Some(Reason::Loading) => &mut counters.loading,
             None => &mut counters.failed,
         } += 1;
-        if let Some(timings) = timings {
+        if let Some(timings) = outcome.timings {
             state.cache.computed_tokens += timings.prefill_tokens;
             state.cache.found_tokens += timings.cached_tokens;
         }
-        let total_ms = took.as_secs_f64() * 1e3;
-        tracing::debug!(method, ?reason, rule, error, total_ms, "answered");
-        state.last = Some(Outcome { method, reason, rule, error, total_ms, timings });
+        tracing::debug!(?outcome, "answered");
+        state.last = Some(outcome);
     }
 
     /// All of it, as it is now.
     pub(super) fn summary(&self) -> Summary {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }

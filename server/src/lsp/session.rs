@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) recent: Recent,
     pub(super) host: Host,
     pub(super) record: Record,
+    /// Computations going on, also those that nobody waits for any more.
+    pub(super) running: Arc<AtomicUsize>,
     /// Counts edits, to wake what was computed for an older text.
     pub(super) edits: watch::Sender<u64>,
     /// True once the conversation ends.
@@ -106,6 +108,7 @@ impl Session {
             recent: Recent::new(),
             host,
             record: Record::default(),
+            running: Arc::default(),
             edits: watch::Sender::new(0),
             closing,
             agreed: OnceLock::new(),

@@ -11,7 +11,7 @@ pub(super) const COMMANDS: &[&str] = &["gemma.status"];
 
 pub(in crate::lsp) async fn handle(server: &Server, params: ExecuteCommandParams) -> Result<Option<LspAny>> {
     match params.command.as_str() {
-        "gemma.status" => status::of(&server.0).map(Some),
+        "gemma.status" => status::of(&server.0).await.map(Some),
         other => {
             Err(Error::invalid_params(format!("no command {other:?}; there are: {}", COMMANDS.join(", "))))
         }

@@ -1,5 +1,7 @@
 //! `gemma/status`: the model, the last completion and why it shows what it shows, the settings.
 
+use std::sync::atomic::Ordering;
+
 use serde::Serialize;
 use serde_json::Value;
 use tower_lsp::jsonrpc::{Error, Result};
@@ -16,10 +18,21 @@ use crate::settings::Settings;
 struct Status<'a> {
     version: &'static str,
     model: host::Status,
+    engine: Engine,
     completions: Summary,
     settings: &'a Settings,
     /// What is wrong in the settings, in sentences.
     problems: Vec<String>,
+}
+
+/// What the engine does now.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Engine {
+    /// Computations going on.
+    running: usize,
+    /// Bytes kept for reuse.
+    cache_bytes: Option<u64>,
 }
 
 /// Whatever the parameters are: there is nothing to say in them.
@@ -34,14 +47,19 @@ impl From<Value> for Anything {
 }
 
 pub(in crate::lsp) async fn handle(server: &Server, _: Anything) -> Result<Value> {
-    of(&server.0)
+    of(&server.0).await
 }
 
-pub(super) fn of(session: &Session) -> Result<Value> {
+pub(super) async fn of(session: &Session) -> Result<Value> {
+    let cache_bytes = match session.host.current() {
+        None => None,
+        Some(model) => tokio::task::spawn_blocking(move || model.cache_bytes()).await.ok(),
+    };
     let config = session.config();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         model: session.host.status(),
+        engine: Engine { running: session.running.load(Ordering::SeqCst), cache_bytes },
         completions: session.record.summary(),
         settings: &config.settings,
         problems: config.problems.iter().map(ToString::to_string).collect(),
