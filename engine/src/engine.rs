@@ -170,7 +170,11 @@ impl Engine {
     pub fn load(&self, options: LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Result<Arc<Model>> {
         let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let checkpoint = Checkpoint::open(&options.path)?;
-        let tokenizer = checkpoint.tokenizer()?;
+        let tokenizer = match checkpoint.tokenizer() {
+            // Without one a model still runs by token ids.
+            Err(e) if e.kind() == ErrorKind::NotFound => Tokenizer::missing(e, checkpoint.path())?,
+            other => other?,
+        };
         let (ops, activation): (Arc<dyn Ops>, _) = match options.precision {
             Precision::Fast => (self.inner.cpu.clone(), Activation::Int8),
             Precision::Exact => (self.inner.cpu.clone(), Activation::F32),
@@ -179,7 +183,6 @@ impl Engine {
         let fast = options.precision == Precision::Fast && !is_f32(&checkpoint)?;
         let kv = if fast { KvFormat::F16 } else { KvFormat::F32 };
         let network = crate::model::load(&checkpoint, ops, activation, kv, progress)?;
-        checkpoint.release_pages();
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
         let model = Model {
             id,

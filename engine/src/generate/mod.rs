@@ -13,8 +13,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::engine::Model;
 use crate::error::{Error, ErrorKind};
 
-pub use sampling::Sampling;
 pub(crate) use sampling::Sampler;
+pub use sampling::Sampling;
 pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 

@@ -48,11 +48,13 @@ impl Sampler {
         let total: f64 = candidates.iter().map(|&(_, p)| p).sum();
         let mut left = self.uniform() * total;
         let fallback = candidates[0].0;
-        candidates.drain(..).find(|&(_, p)| {
-            left -= p;
-            left < 0.0
-        })
-        .map_or(fallback, |(id, _)| id)
+        candidates
+            .drain(..)
+            .find(|&(_, p)| {
+                left -= p;
+                left < 0.0
+            })
+            .map_or(fallback, |(id, _)| id)
     }
 
     fn penalise(&self, logits: &mut [f32], seen: &[u32]) {

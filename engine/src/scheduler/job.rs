@@ -112,8 +112,7 @@ impl Job {
     fn prefill(&mut self, network: &mut Network, sequence: &mut Sequence) -> Option<Vec<f32>> {
         let left = &self.request.prompt[sequence.tokens().len()..];
         let chunk = if self.request.priority == Priority::Completion { LONG_CHUNK } else { SHORT_CHUNK };
-        let (ids, rows) =
-            if left.len() <= chunk { (left, Rows::Last) } else { (&left[..chunk], Rows::None) };
+        let (ids, rows) = if left.len() <= chunk { (left, Rows::Last) } else { (&left[..chunk], Rows::None) };
         let logits = network.forward(sequence, ids, rows, &self.interrupt)?;
         self.timings.prefill_tokens += ids.len();
         Some(logits)
