@@ -88,9 +88,15 @@ mod tests {
         let json = as_json(&finished, "m");
         assert_eq!((&json["text"], &json["tokens"]), (&json!("x"), &json!([7])));
         assert_eq!((&json["finish_reason"], &json["model"]), (&json!("length"), &json!("m")));
-        for name in
-            ["queue_ms", "prefill_tokens", "cached_tokens", "prefill_ms", "decode_tokens", "decode_ms", "ttft_ms"]
-        {
+        for name in [
+            "queue_ms",
+            "prefill_tokens",
+            "cached_tokens",
+            "prefill_ms",
+            "decode_tokens",
+            "decode_ms",
+            "ttft_ms",
+        ] {
             assert!(json["timings"][name].is_number(), "{name}");
         }
         assert_eq!(exit_of(&finished), Exit::Ok);

@@ -53,8 +53,9 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome<Exit> {
     let file = complete::open(&args.file)?;
     if !Permission::new(&context.settings).may_be_read(&file.location()) {
         let name = args.file.display();
-        return Err(Failure::usage(format!("{name}: it may hold secrets, so no model reads it"))
-            .remedy("The setting secretFiles says which files these are; a rule with ! in front allows one."));
+        return Err(Failure::usage(format!("{name}: it may hold secrets, so no model reads it")).remedy(
+            "The setting secretFiles says which files these are; a rule with ! in front allows one.",
+        ));
     }
     let cancel = interrupt::flag();
     let wanted = ModelArgs {
@@ -101,14 +102,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(".env");
         std::fs::write(&path, "TOKEN=x").expect("written");
-        let (context, args) = (Context::for_tests(), ChatArgs {
-            file: path,
-            question: "?".into(),
-            model: ModelArgs::default(),
-            max_tokens: 1,
-            seed: 0,
-            json: false,
-        });
+        let (context, args) = (
+            Context::for_tests(),
+            ChatArgs {
+                file: path,
+                question: "?".into(),
+                model: ModelArgs::default(),
+                max_tokens: 1,
+                seed: 0,
+                json: false,
+            },
+        );
         let failure = run(&context, &args).err().expect("refused");
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().contains("may hold secrets"), "{failure}");

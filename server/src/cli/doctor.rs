@@ -6,9 +6,9 @@ use gemma_engine::{Error, Machine};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{self, bytes};
-use super::Context;
 use crate::models::{self, Choice};
 use crate::settings;
 
@@ -117,7 +117,10 @@ fn examine(context: &Context) -> Report {
     let hub = checkpoint::reach_hub();
     if let Err(error) = &hub {
         let what = format!("HuggingFace's hub is out of reach. {}", Failure::from(error.clone()).message());
-        findings.push(Finding::note(what, "Models that are here run without it; it is needed for downloads only."));
+        findings.push(Finding::note(
+            what,
+            "Models that are here run without it; it is needed for downloads only.",
+        ));
     }
     Report {
         threads: context.settings.threads.unwrap_or(machine.cores),
@@ -202,19 +205,19 @@ impl Report {
         let mut rows = vec![
             ("processor", machine.processor.clone().unwrap_or_else(unknown)),
             ("computes with", format!("{}, {} of {} cores", machine.simd, self.threads, machine.cores)),
-            ("memory", match (machine.memory_bytes, machine.available_bytes) {
-                (Some(all), Some(free)) => format!("{}, {} available", bytes(all), bytes(free)),
-                (Some(all), None) => bytes(all),
-                (None, _) => unknown(),
-            }),
+            (
+                "memory",
+                match (machine.memory_bytes, machine.available_bytes) {
+                    (Some(all), Some(free)) => format!("{}, {} available", bytes(all), bytes(free)),
+                    (Some(all), None) => bytes(all),
+                    (None, _) => unknown(),
+                },
+            ),
         ];
         match &self.runs {
             Some(runs) => {
-                let memory = format!(
-                    "{} weights, up to {} cache",
-                    bytes(runs.weight_bytes),
-                    bytes(runs.cache_bytes)
-                );
+                let memory =
+                    format!("{} weights, up to {} cache", bytes(runs.weight_bytes), bytes(runs.cache_bytes));
                 rows.push(("model", format!("{}  ({memory})", runs.choice.name)));
                 rows.push(("", runs.choice.path.display().to_string()));
                 rows.push(("", format!("because {}", runs.choice.why)));
@@ -270,8 +273,13 @@ mod tests {
         let fine = report(Some(runs(1)), vec![Finding::note("a", "b")]);
         assert!(fine.usable());
         let text = fine.to_text();
-        for part in ["• a\n  b\n", "✓ Ready", "AVX2, 3 of 4 cores", "because the setting `model` names it", "other (ollama)"]
-        {
+        for part in [
+            "• a\n  b\n",
+            "✓ Ready",
+            "AVX2, 3 of 4 cores",
+            "because the setting `model` names it",
+            "other (ollama)",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
@@ -280,7 +288,9 @@ mod tests {
     fn the_json_has_all_that_is_documented() {
         let json = report(Some(runs(1)), vec![]).to_json();
         let names = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
-        for value in [&json, &json["machine"], &json["model"], &json["settings"], &json["hub"], &json["models"][0]] {
+        for value in
+            [&json, &json["machine"], &json["model"], &json["settings"], &json["hub"], &json["models"][0]]
+        {
             for name in names(value) {
                 assert!(EXAMPLES.contains(name.as_str()), "the help does not name {name}");
             }

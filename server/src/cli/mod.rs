@@ -170,7 +170,12 @@ impl Context {
     /// The defaults, whatever the user's file says.
     #[cfg(test)]
     fn for_tests() -> Self {
-        Self { global: Global::default(), settings: Settings::default(), problems: Vec::new(), set_level: Box::new(|_| {}) }
+        Self {
+            global: Global::default(),
+            settings: Settings::default(),
+            problems: Vec::new(),
+            set_level: Box::new(|_| {}),
+        }
     }
 
     /// Says what is wrong in the settings, unless asked to be quiet.

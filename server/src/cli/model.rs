@@ -250,7 +250,8 @@ impl Facts<'_> {
         let number = |name: &str| json[name].to_string();
         let told = config.context.min(TOLD_CONTEXT);
         let cache = config.kv_bytes_per_token(CACHE_ELEMENT).saturating_mul(told) as u64;
-        let window = self.window().map_or_else(String::new, |window| format!(", window {window} in some layers"));
+        let window =
+            self.window().map_or_else(String::new, |window| format!(", window {window} in some layers"));
         let yes = |is| if is { "yes" } else { "no" }.to_owned();
         let rows = [
             ("model", self.name.to_owned()),
