@@ -19,7 +19,7 @@ pub(crate) mod test_cache;
 pub mod tokenizer;
 
 pub use config::ModelConfig;
-pub use engine::{Engine, EngineOptions, LoadOptions, LoadProgress, Model, Precision};
+pub use engine::{DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, Model, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
