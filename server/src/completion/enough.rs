@@ -93,6 +93,11 @@ fn block_end(text: &str, site: &Site, block: Block) -> Option<usize> {
         if !line.continues && !inside && line.column < floor {
             return scope_end(text, &line, site);
         }
+        let next =
+            seen > 0 && !inside && line.column == floor && !line.text.trim_start().starts_with(is_closer);
+        if next && one_statement(site, block, floor) {
+            return Some(line.start);
+        }
         if let Some(at) = surplus_closer(text, &line, site) {
             return Some(at);
         }
@@ -102,6 +107,12 @@ fn block_end(text: &str, site: &Site, block: Block) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whether one statement is enough: among the statements of a body, a model that does not see the ones
+/// below writes on and on.
+fn one_statement(site: &Site, block: Block, floor: usize) -> bool {
+    site.blind && !block.whole && site.below().is_some_and(|below| indent(below) >= floor)
 }
 
 /// The line leaves the scope: the answer ends before it, or behind the brackets with which it closes the
@@ -220,6 +231,19 @@ mod tests {
             ("fn f() {‸", "\n    a();\n}\n\nfn g() {}", "\n    a();\n}\n"),
         ] {
             assert_eq!(streamed(document, answer).0, stopped);
+        }
+    }
+
+    #[test]
+    fn a_model_that_does_not_see_the_next_statement_writes_one() {
+        for (document, kept) in [
+            ("fn f() {\n    ‸\n    z();\n}", "if a {\n        b();\n    }"),
+            ("fn f() {\n    ‸\n}", "if a {\n        b();\n    }\n    c();"),
+        ] {
+            let site = Site { blind: true, ..site(document) };
+            let answer = "if a {\n        b();\n    }\n    c();\n";
+            let end = end(answer, &site).unwrap_or(answer.len());
+            assert_eq!(answer[..end].trim_end(), kept, "{document}");
         }
     }
 
