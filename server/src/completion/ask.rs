@@ -150,6 +150,7 @@ impl Prepared {
             let stream = engine.submit(GenerateRequest {
                 model: model.clone(),
                 prompt: prompt.ids,
+                begin_with: String::new(),
                 max_tokens: settings.max_tokens,
                 sampling: Sampling::default(),
                 stop: Stop {
