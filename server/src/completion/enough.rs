@@ -6,7 +6,7 @@
 
 use gemma_engine::generate::Enough;
 
-use crate::completion::boundary::{Joined, Seam};
+use crate::completion::boundary::Seam;
 use crate::completion::brackets::{excess, is_closer, open_at_end, surplus};
 use crate::completion::filters::runaway;
 use crate::completion::shape::{Block, Shape};
@@ -20,11 +20,7 @@ const SIGNIFICANT: usize = 3;
 
 /// The engine's rule for a site: stop as soon as the end is certain.
 pub fn rule(site: Site, seam: Seam) -> Enough {
-    Box::new(move |raw: &str| match seam.join(raw) {
-        Joined::Rest(text) => end(text, &site).is_some(),
-        Joined::Short => false,
-        Joined::Contradicts => true,
-    })
+    Box::new(move |raw: &str| seam.join(raw).is_some_and(|text| end(text, &site).is_some()))
 }
 
 /// Where the answer ends, in bytes of it; `None` while more of it may be wanted.
