@@ -14,6 +14,8 @@ mod methods;
 mod permission;
 mod record;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 use std::sync::Arc;
