@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod generate;
+pub mod machine;
 pub mod model;
 pub mod scheduler;
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
     TokenStream,
 };
+pub use machine::Machine;
 pub use tokenizer::{FimTokens, Tokenizer};

@@ -11,7 +11,6 @@ mod dispatch;
 mod frames;
 mod host;
 mod methods;
-mod permission;
 mod record;
 mod session;
 #[cfg(test)]

@@ -16,11 +16,11 @@ use tower_lsp::gen_lsp_types::MessageType;
 use crate::completion::reuse::Recent;
 use crate::completion::supersede::Slots;
 use crate::documents::Documents;
+use crate::permission::Permission;
 use crate::settings::{LogLevel, Problem, Settings};
 use crate::text::Encoding;
 
 use super::host::Host;
-use super::permission::Permission;
 use super::record::Record;
 
 /// Told of the setting `logLevel` whenever it may have changed.

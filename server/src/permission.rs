@@ -9,7 +9,7 @@ use crate::secrets::SecretFiles;
 use crate::settings::Settings;
 
 /// The rules of one set of settings, ready for use.
-pub(super) struct Permission {
+pub struct Permission {
     languages_off: Vec<String>,
     files_off: GlobSet,
     secrets: SecretFiles,
@@ -17,7 +17,7 @@ pub(super) struct Permission {
 
 impl Permission {
     /// Globs have been validated with the settings; one that cannot be read is left out.
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         let mut files_off = GlobSetBuilder::new();
         for glob in &settings.files_off {
             // `*.md` and `src/*.md` mean anywhere, as in the ignore files people know.
@@ -35,7 +35,7 @@ impl Permission {
     }
 
     /// The rule by which nothing is completed in a document, if there is one.
-    pub(super) fn refusal(&self, document: &Snapshot) -> Option<&'static str> {
+    pub fn refusal(&self, document: &Snapshot) -> Option<&'static str> {
         let location = document.location();
         let known_as = [document.language_id.as_ref(), document.language.id()];
         if self.secrets.is_secret(&location) {
@@ -51,7 +51,7 @@ impl Permission {
     }
 
     /// Whether a document may be shown to the model as context for another.
-    pub(super) fn may_be_read(&self, path: &Path) -> bool {
+    pub fn may_be_read(&self, path: &Path) -> bool {
         !self.secrets.is_secret(path)
     }
 }
