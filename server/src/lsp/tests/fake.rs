@@ -7,7 +7,7 @@ use std::time::Duration;
 use gemma_engine::{CancelFlag, Error, ErrorKind};
 
 use crate::completion::{Answer, Reason, Request};
-use crate::lsp::backend::{Backend, Completer, Pending, Progress};
+use crate::lsp::backend::{Backend, Completer, Doing, Pending, Progress};
 use crate::settings::Settings;
 
 /// What a test sees and decides.
@@ -35,7 +35,8 @@ impl Backend for Fake {
     ) -> Result<Arc<dyn Completer>, Error> {
         let name = settings.model.clone().unwrap_or_else(|| "fake".into());
         for done in 0..=4 {
-            progress(Progress { done, total: 4 });
+            let doing = if name == "download" && done < 4 { Doing::Downloading } else { Doing::Loading };
+            progress(Progress { doing, done, total: 4 });
             while done == 2 && self.0.hold_loads.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(1));
             }

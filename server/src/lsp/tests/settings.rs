@@ -148,3 +148,17 @@ async fn the_old_model_completes_until_the_new_one_is_ready() {
     assert_eq!(client.until_model("ready").await["model"]["name"], "new");
     client.finish().await;
 }
+
+#[tokio::test]
+async fn a_download_is_announced() {
+    let mut client = Client::connect();
+    client.fake.hold_loads.store(true, Ordering::SeqCst);
+    client.initialize(json!({"model": "download"})).await;
+    let told = client.hears("window/showMessage").await;
+    assert_eq!(told["type"], 3);
+    assert!(told["message"].as_str().unwrap().contains("Gemma Terms of Use"), "{told}");
+    client.fake.hold_loads.store(false, Ordering::SeqCst);
+    client.until_model("ready").await;
+    assert_eq!(client.heard("window/showMessage").len(), 1);
+    client.finish().await;
+}
