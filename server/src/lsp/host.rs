@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gemma_engine::checkpoint::DEFAULT_MODEL;
+use gemma_engine::checkpoint::{DEFAULT_MODEL, LICENCE_PAGE, known};
 use gemma_engine::{Error, ErrorKind};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -264,8 +264,12 @@ fn doing(progress: Progress) -> &'static str {
 }
 
 fn announcement() -> String {
+    let model = known(DEFAULT_MODEL).map_or_else(
+        || "the default model".to_owned(),
+        |entry| format!("{} ({} MB), a small one", entry.local_name(), entry.bytes / 1_000_000),
+    );
     format!(
-        "gemma-ls: there is no model on this machine yet; downloading the default one, {DEFAULT_MODEL}. \
+        "gemma-ls: there is no model on this machine yet; downloading {model}. \
          Gemma is provided under and subject to the Gemma Terms of Use: {LICENCE_PAGE}"
     )
 }
