@@ -1,11 +1,18 @@
 //! The public face: start an engine, load models into it, submit requests, read tokens.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use gemma_kernels::{Activation, Cpu, Format, KvFormat, Level, Ops, Reference};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, TokenStream};
+use crate::scheduler::{Command, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
 
 /// What an engine may use of the machine.
@@ -49,13 +56,17 @@ pub struct LoadProgress {
     pub total: u64,
 }
 
-/// A loaded model: what anyone may know of it. The weights themselves belong to the engine's thread.
+/// A loaded model: what anyone may know of it. The weights themselves belong to the engine's thread, which
+/// frees them when the last handle to the model is dropped.
 pub struct Model {
     pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) config: ModelConfig,
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) weight_bytes: u64,
+    name: String,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    weight_bytes: u64,
+    kv_bytes_per_token: u64,
+    chat_template: Option<String>,
+    commands: Sender<Command>,
 }
 
 impl Model {
@@ -75,6 +86,21 @@ impl Model {
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
+    /// Bytes that one token's keys and values take in the cache.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        self.kv_bytes_per_token
+    }
+    /// The checkpoint's own chat template, where it has one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // If the thread is gone, so are the weights.
+        let _ = self.commands.send(Command::Remove(self.id));
+    }
 }
 
 /// All logits of a sequence, for holding a checkpoint against another implementation.
@@ -88,35 +114,102 @@ pub struct Logits {
     pub data: Vec<f32>,
 }
 
+/// What computes, for people who ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// `cpu`.
+    pub device: String,
+    /// Instructions in use: `avx512`, `avx2` or `portable`.
+    pub level: String,
+    /// Compute threads.
+    pub threads: usize,
+}
+
 /// A handle to the engine; clones share one engine, which stops with the last of them.
 #[derive(Clone)]
 pub struct Engine {
-    _private: (),
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    scheduler: Scheduler,
+    cpu: Arc<Cpu>,
+    next_model: AtomicU64,
+    /// One load at a time: two would fight over the compute threads and the disk.
+    loading: Mutex<()>,
 }
 
 impl Engine {
     /// Starts the engine's thread and its compute threads.
     pub fn start(options: EngineOptions) -> Result<Self> {
-        let _ = options;
-        todo!("being written")
+        let threads = options.threads.unwrap_or_else(Cpu::physical_cores).max(1);
+        let cache_bytes = options.cache_bytes.unwrap_or_else(|| total_memory() / 4);
+        let inner = Inner {
+            scheduler: Scheduler::start(cache_bytes)?,
+            cpu: Arc::new(Cpu::new(threads, Level::detect())),
+            next_model: AtomicU64::new(1),
+            loading: Mutex::new(()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What computes.
+    pub fn device(&self) -> DeviceInfo {
+        let level = format!("{:?}", self.inner.cpu.level()).to_lowercase();
+        DeviceInfo { device: "cpu".to_owned(), level, threads: self.inner.cpu.threads() }
+    }
+
+    /// Bytes of keys and values that are kept for reuse right now. Waits for the running step.
+    pub fn cache_bytes(&self) -> u64 {
+        let (reply, answer) = channel();
+        self.inner.scheduler.send(Command::CacheBytes(reply));
+        answer.recv().unwrap_or(0)
     }
 
     /// Loads a model on the calling thread; requests for other models go on meanwhile.
     pub fn load(&self, options: LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Result<Arc<Model>> {
-        let _ = (options, progress);
-        todo!("being written")
+        let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let checkpoint = Checkpoint::open(&options.path)?;
+        let tokenizer = match checkpoint.tokenizer() {
+            // Without one a model still runs by token ids.
+            Err(e) if e.kind() == ErrorKind::NotFound => Tokenizer::missing(e, checkpoint.path())?,
+            other => other?,
+        };
+        let (ops, activation): (Arc<dyn Ops>, _) = match options.precision {
+            Precision::Fast => (self.inner.cpu.clone(), Activation::Int8),
+            Precision::Exact => (self.inner.cpu.clone(), Activation::F32),
+            Precision::Reference => (Arc::new(Reference), Activation::F32),
+        };
+        let fast = options.precision == Precision::Fast && !is_f32(&checkpoint)?;
+        let kv = if fast { KvFormat::F16 } else { KvFormat::F32 };
+        let network = crate::model::load(&checkpoint, ops, activation, kv, progress)?;
+        let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
+        let model = Model {
+            id,
+            name: options.name.unwrap_or_else(|| file_name(&options.path)),
+            config: network.config().clone(),
+            tokenizer,
+            weight_bytes: network.weight_bytes(),
+            kv_bytes_per_token: network.config().kv_bytes_per_token(kv.bytes()) as u64,
+            chat_template: checkpoint.chat_template().map(str::to_owned),
+            commands: self.inner.scheduler.sender(),
+        };
+        self.inner.scheduler.send(Command::Add(id, Box::new(network)));
+        Ok(Arc::new(model))
     }
 
-    /// Frees a model once its running requests are done.
-    pub fn unload(&self, model: &Arc<Model>) {
-        let _ = model;
-        todo!("being written")
-    }
-
-    /// Queues a request; never blocks.
+    /// Queues a request; never blocks. A prompt that is empty, too long, or has ids outside the
+    /// vocabulary ends with an error.
     pub fn submit(&self, request: GenerateRequest) -> TokenStream {
-        let _ = request;
-        todo!("being written")
+        let (events, receiver) = unbounded_channel();
+        let shutdown = self.inner.scheduler.shutdown().clone();
+        let checked = check_prompt(&request.model, &request.prompt);
+        let mut job = Job::new(request, events, shutdown);
+        match checked {
+            Ok(()) => self.inner.scheduler.send(Command::Submit(Box::new(job))),
+            Err(error) => drop(job.fail(error)),
+        }
+        TokenStream { events: receiver }
     }
 
     /// The logits of every position of `ids`, fed through a fresh cache in pieces of the lengths
@@ -124,7 +217,52 @@ impl Engine {
     ///
     /// Fails when `ids` is empty, holds an id outside the vocabulary, or `split` does not add up to it.
     pub fn logits(&self, model: &Arc<Model>, ids: &[u32], split: Option<&[usize]>) -> Result<Logits> {
-        let _ = (model, ids, split);
-        todo!("being written")
+        check_prompt(model, ids)?;
+        let split = split.map_or_else(|| vec![ids.len()], <[usize]>::to_vec);
+        let total = split.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
+        if total != Some(ids.len()) || split.contains(&0) {
+            let problem = format!("its pieces must be positive and add up to {} tokens", ids.len());
+            return Err(Error::new(ErrorKind::Input, "split", problem));
+        }
+        let (reply, answer) = channel();
+        let ids = ids.to_vec();
+        self.inner.scheduler.send(Command::Logits { model: model.id, ids, split, reply });
+        answer.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopped, "engine", "it was stopped")))
     }
+}
+
+fn check_prompt(model: &Model, ids: &[u32]) -> Result<()> {
+    let error = |problem| Err(Error::new(ErrorKind::Input, format!("prompt for {}", model.name()), problem));
+    let config = model.config();
+    if ids.is_empty() {
+        return error("it is empty".to_owned());
+    }
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab) {
+        return error(format!("token id {id} is not below the vocabulary's {}", config.vocab));
+    }
+    if ids.len() > config.context {
+        let problem = format!("it has {} tokens, the model reads {} at most", ids.len(), config.context);
+        return error(problem);
+    }
+    Ok(())
+}
+
+/// Whether the checkpoint's numbers are all f32: somebody wants them kept.
+fn is_f32(checkpoint: &Checkpoint) -> Result<bool> {
+    Ok(checkpoint.tensor("model.embed_tokens.weight")?.format == Format::F32)
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Bytes of memory of this machine; 4 GiB where it does not say.
+fn total_memory() -> u64 {
+    let kilobytes = || {
+        let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = info.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    kilobytes().map_or(4 << 30, |kib| kib * 1024)
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod generate;
+pub mod machine;
 pub mod model;
 pub mod scheduler;
 #[cfg(test)]
@@ -19,10 +20,11 @@ pub(crate) mod test_cache;
 pub mod tokenizer;
 
 pub use config::ModelConfig;
-pub use engine::{Engine, EngineOptions, LoadOptions, LoadProgress, Model, Precision};
+pub use engine::{DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, Model, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
     TokenStream,
 };
+pub use machine::Machine;
 pub use tokenizer::{FimTokens, Tokenizer};

@@ -168,4 +168,7 @@ pub trait Ops: Send + Sync {
 
     /// `x = cap * tanh(x / cap)`.
     fn soft_cap(&self, x: &mut [f32], cap: f32);
+
+    /// `ln(sum(e^x))`, the constant that turns logits into log-probabilities. `x` is not empty.
+    fn log_sum_exp(&self, x: &[f32]) -> f32;
 }

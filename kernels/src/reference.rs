@@ -137,4 +137,10 @@ impl Ops for Reference {
             *v = (f64::from(cap) * (f64::from(*v) / f64::from(cap)).tanh()) as f32;
         }
     }
+
+    fn log_sum_exp(&self, x: &[f32]) -> f32 {
+        let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = x.iter().map(|&v| (f64::from(v) - max).exp()).sum();
+        (max + sum.ln()) as f32
+    }
 }

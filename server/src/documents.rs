@@ -8,13 +8,14 @@ mod parse;
 mod uri;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use ropey::Rope;
 use tree_sitter::{InputEdit, Tree};
 
+use crate::context::Facts;
 use crate::language::Language;
 use crate::text::{Change, Encoding, LineEnding, offsets_of};
 use parse::{Syntax, point};
@@ -45,6 +46,8 @@ pub struct Snapshot {
     /// Whether the client saved exactly this text.
     pub saved: bool,
     syntax: Option<Arc<Syntax>>,
+    /// What [`crate::context`] has worked out from this text.
+    pub(crate) facts: Arc<OnceLock<Arc<Facts>>>,
 }
 
 impl Snapshot {
@@ -64,6 +67,12 @@ impl Snapshot {
     /// Where the document is, or what it is called where it is not on disk.
     pub fn location(&self) -> PathBuf {
         self.path.clone().unwrap_or_else(|| name_of(&self.uri))
+    }
+
+    /// After a change: nothing that was known of the old text holds.
+    fn revise(&mut self) {
+        self.revision = next_revision();
+        self.facts = Arc::default();
     }
 }
 
@@ -113,7 +122,7 @@ impl Documents {
             document.apply(change, encoding);
         }
         document.now.version = version;
-        document.now.revision = next_revision();
+        document.now.revise();
         document.used = self.tick();
         true
     }
@@ -125,7 +134,7 @@ impl Documents {
             && document.now.text != text
         {
             document.replace_all(text);
-            document.now.revision = next_revision();
+            document.now.revise();
         }
         document.now.saved = true;
         true
@@ -190,6 +199,7 @@ impl Document {
             line_ending: LineEnding::of(&text).unwrap_or_default(),
             saved: false,
             syntax: syntax_for(language),
+            facts: Arc::default(),
             text,
         };
         Document { line_feeds: line_feeds(now.text.slice(..)), now, used: 0 }
@@ -241,7 +251,7 @@ impl Document {
         let now = &mut self.now;
         now.uri = uri.into();
         now.path = path_of(uri);
-        now.revision = next_revision();
+        now.revise();
         let language = Language::of_name(&name_of(uri)).unwrap_or(now.language);
         if language != now.language {
             now.language = language;

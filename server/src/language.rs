@@ -79,6 +79,14 @@ pub struct Spec {
     pub strings: &'static [&'static str],
     /// Code inside of strings.
     pub interpolations: &'static [&'static str],
+    /// What begins and ends a string: for reading a line without a tree.
+    pub quotes: &'static [char],
+    /// What ends a statement, where that cannot be left out.
+    pub terminator: Option<char>,
+    /// Words that end the line before a block, besides opening brackets.
+    pub openers: &'static [&'static str],
+    /// What the line after a block begins with.
+    pub closers: &'static [&'static str],
 }
 
 /// A kind of node that defines something.
@@ -128,6 +136,11 @@ impl Language {
                 || extension.is_some_and(|extension| spec.extensions.contains(&extension))
         };
         table::ALL.iter().find(fits).map(|spec| spec.language)
+    }
+
+    /// All that have a grammar.
+    pub fn all() -> impl Iterator<Item = Language> {
+        table::ALL.iter().map(|spec| spec.language)
     }
 
     /// What the protocol usually calls it.

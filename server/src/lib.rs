@@ -11,6 +11,7 @@ pub mod documents;
 pub mod language;
 pub mod lsp;
 pub mod models;
+pub mod permission;
 pub mod prompt;
 pub mod secrets;
 pub mod settings;

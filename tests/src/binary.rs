@@ -1,12 +1,21 @@
 //! The shipped binary: where it is, and running it.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::places;
+
+/// How long a run may take before it counts as hanging: far longer than any should.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Lines that a refusal may have: what happened, what to do, how to get help.
+const MESSAGE_LINES: usize = 8;
 
 /// The binary: `$GEMMA_LS_BIN`, else the one in cargo's target folder.
 pub fn path() -> PathBuf {
@@ -41,12 +50,19 @@ impl Ran {
         self
     }
 
-    /// Asserts a refusal: this code, a message on standard error, no panic's text.
+    /// Asserts a refusal: this exit code and one short message on standard error.
     pub fn expect_refusal(self, code: i32) -> Self {
         let ran = self.expect_code(code);
-        assert!(!ran.err.trim().is_empty(), "a refusal says nothing: {ran:?}");
-        assert!(!ran.err.contains("panicked at"), "a refusal panicked: {ran:?}");
+        let lines = ran.err.trim().lines().count();
+        assert!(lines > 0, "a refusal says nothing: {ran:?}");
+        assert!(lines <= MESSAGE_LINES, "a refusal says too much: {ran:?}");
+        assert!(!ran.panicked(), "a refusal panicked: {ran:?}");
         ran
+    }
+
+    /// Whether standard error has a panic's text.
+    pub fn panicked(&self) -> bool {
+        self.err.contains("panicked at") || self.err.contains("RUST_BACKTRACE")
     }
 }
 
@@ -57,11 +73,41 @@ pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
 
 /// Runs the binary to its end in a folder, with no input.
 pub fn run_in<A: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = A>) -> Ran {
-    let program = path();
-    let mut command = Command::new(&program);
-    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").stdin(std::process::Stdio::null());
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|e| panic!("{} does not run: {e}", program.display()));
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: status.code(), out: text(stdout), err: text(stderr) }
+    let mut command = Command::new(path());
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
+    finish(command)
+}
+
+/// Waits for a command's end; one that takes longer than [`PATIENCE`] is ended and is a failure.
+fn finish(mut command: Command) -> Ran {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?} does not run: {e}"));
+    let out = drain(child.stdout.take());
+    let err = drain(child.stderr.take());
+    let started = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("a child can be waited for") {
+            Some(status) => break status,
+            None if started.elapsed() > PATIENCE => {
+                let _ = child.kill();
+                panic!("{command:?} hangs");
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let text = |reader: JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&reader.join().expect("reading a pipe does not panic")).into_owned()
+    };
+    Ran { code: status.code(), out: text(out), err: text(err) }
+}
+
+/// Reads a pipe to its end on a thread of its own, so that a full one stops nobody.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        bytes
+    })
 }

@@ -13,7 +13,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::engine::Model;
 use crate::error::{Error, ErrorKind};
 
+pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
+pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 
 /// Who goes first. A keystroke beats a chat; nothing beats a keystroke.

@@ -22,3 +22,171 @@ impl Default for Sampling {
         Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
     }
 }
+
+/// Picks tokens for one request.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    sampling: Sampling,
+    state: u64,
+}
+
+impl Sampler {
+    pub(crate) fn new(sampling: Sampling) -> Self {
+        // One round of SplitMix64, so that seeds that differ little give unrelated sequences.
+        let state = mix(sampling.seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        Self { sampling, state }
+    }
+
+    /// Picks a token by its logits; `seen` are the ids that the repetition penalty applies to. The logits
+    /// are changed.
+    pub(crate) fn pick(&mut self, logits: &mut [f32], seen: &[u32]) -> u32 {
+        self.penalise(logits, seen);
+        if self.sampling.temperature <= 0.0 {
+            return greatest(logits);
+        }
+        let mut candidates = self.candidates(logits);
+        let total: f64 = candidates.iter().map(|&(_, p)| p).sum();
+        let mut left = self.uniform() * total;
+        let fallback = candidates[0].0;
+        candidates
+            .drain(..)
+            .find(|&(_, p)| {
+                left -= p;
+                left < 0.0
+            })
+            .map_or(fallback, |(id, _)| id)
+    }
+
+    fn penalise(&self, logits: &mut [f32], seen: &[u32]) {
+        let penalty = self.sampling.repetition_penalty;
+        if penalty == 1.0 || penalty <= 0.0 {
+            return;
+        }
+        let mut seen = seen.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for id in seen {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+    }
+
+    /// The ids that may be picked with their weights, most likely first; never empty.
+    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+        let s = &self.sampling;
+        let top = logits[greatest(logits) as usize];
+        // Far below the best nothing can be picked anyway: what is left is short enough to sort.
+        let floor = top - 40.0 * s.temperature;
+        let mut candidates: Vec<(u32, f32)> =
+            (0..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect();
+        let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if s.top_k > 0 && s.top_k < candidates.len() {
+            candidates.select_nth_unstable_by(s.top_k - 1, by_logit);
+            candidates.truncate(s.top_k);
+        }
+        candidates.sort_unstable_by(by_logit);
+        let weight = |logit: f32| f64::from((logit - top) / s.temperature).exp();
+        let mut weighted: Vec<(u32, f64)> = candidates.iter().map(|&(id, l)| (id, weight(l))).collect();
+        if s.min_p > 0.0 {
+            // The best has weight 1.
+            weighted.retain(|&(_, w)| w >= f64::from(s.min_p.min(1.0)));
+        }
+        if s.top_p < 1.0 {
+            let total: f64 = weighted.iter().map(|&(_, w)| w).sum();
+            let mut sum = 0.0;
+            let enough = weighted.iter().position(|&(_, w)| {
+                sum += w / total;
+                sum >= f64::from(s.top_p)
+            });
+            weighted.truncate(enough.map_or(weighted.len(), |last| last + 1));
+        }
+        weighted
+    }
+
+    /// Uniform in 0..1.
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        (mix(self.state) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The output function of SplitMix64 (Steele, Lea and Flood 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Index of the greatest logit, the first of equals; 0 where there is none.
+fn greatest(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > best.1 {
+            best = (id, logit);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick(sampling: Sampling, logits: &[f32], seen: &[u32]) -> u32 {
+        Sampler::new(sampling).pick(&mut logits.to_vec(), seen)
+    }
+
+    /// Ids picked in 2,000 draws with different seeds.
+    fn picked(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
+        let mut ids: Vec<u32> =
+            (0..2000).map(|seed| pick(Sampling { seed, ..sampling.clone() }, logits, &[])).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn hot() -> Sampling {
+        Sampling { temperature: 1.0, ..Sampling::default() }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_best() {
+        assert_eq!(pick(Sampling::default(), &[0.0, 3.0, 3.0, -1.0], &[]), 1);
+        assert_eq!(pick(Sampling::default(), &[f32::NAN, 1.0], &[]), 1);
+    }
+
+    #[test]
+    fn the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() {
+        let penalty = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
+        assert_eq!(pick(penalty.clone(), &[3.0, 2.0], &[0, 0]), 1);
+        assert_eq!(pick(penalty, &[-1.0, -1.5], &[0, 99]), 1);
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let logits = [1.0, 0.9, 0.8, 0.7];
+        assert_eq!(picked(hot(), &logits), [0, 1, 2, 3]);
+        assert_eq!(picked(Sampling { top_k: 2, ..hot() }, &logits), [0, 1]);
+        assert_eq!(picked(Sampling { top_p: 0.5, ..hot() }, &logits), [0, 1]);
+        assert_eq!(picked(Sampling { min_p: 0.85, ..hot() }, &logits), [0, 1]);
+        assert_eq!(picked(Sampling { top_p: 0.0, ..hot() }, &logits), [0]);
+    }
+
+    #[test]
+    fn frequencies_follow_the_probabilities() {
+        let logits = [0.0, (3.0f32).ln()];
+        let ones: u32 = (0..4000).map(|seed| pick(Sampling { seed, ..hot() }, &logits, &[])).sum();
+        assert!((2880..3120).contains(&ones), "{ones} of 4000, not about three quarters");
+    }
+
+    #[test]
+    fn a_seed_fixes_the_sequence() {
+        let draw = |seed| {
+            let mut sampler = Sampler::new(Sampling { seed, ..hot() });
+            (0..20).map(|_| sampler.pick(&mut [0.5; 50], &[])).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(3), draw(3));
+        assert_ne!(draw(3), draw(4));
+    }
+}

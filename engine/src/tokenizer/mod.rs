@@ -83,6 +83,8 @@ struct Inner {
     /// Characters after which a piece goes on with a space: after all others a word ends there.
     joined_by_space: HashSet<char>,
     fim: Option<FimTokens>,
+    /// Why there is no vocabulary.
+    missing: Option<Error>,
 }
 
 /// What the readers of files find in them.
@@ -142,20 +144,37 @@ impl Tokenizer {
                 added,
                 added_and_control,
                 fim,
+                missing: None,
             }),
         })
+    }
+
+    /// The tokenizer of a checkpoint that has none: ids have no text, and encoding fails with `reason`.
+    /// Such a model still runs by ids.
+    pub(crate) fn missing(reason: Error, path: &Path) -> Result<Self> {
+        let parts = Parts {
+            pieces: Pieces::with_capacity(0),
+            merges: Merges::Scored(Vec::new()),
+            unknown: 0,
+            fim: None,
+        };
+        let mut tokenizer = Self::assemble(parts, path)?;
+        if let Some(inner) = Arc::get_mut(&mut tokenizer.inner) {
+            inner.missing = Some(reason);
+        }
+        Ok(tokenizer)
     }
 
     /// Ids of a text in which nothing has a special meaning: `<eos>` in a user's file is five characters.
     /// No `<bos>` is added. Gives exactly the reference's ids.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.inner.encode(&self.inner.added, text))
+        self.inner.encode(&self.inner.added, text)
     }
 
     /// As [`Tokenizer::encode`], but control tokens in the text (`<start_of_turn>`, ...) become their ids.
     /// For texts of our own making only.
     pub fn encode_with_control(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.inner.encode(&self.inner.added_and_control, text))
+        self.inner.encode(&self.inner.added_and_control, text)
     }
 
     /// Text of ids; control tokens are left out when `skip_control`.
@@ -170,7 +189,7 @@ impl Tokenizer {
     }
 
     /// A streaming decoder that never gives out half a character.
-    pub fn stream(&self) -> StreamDecoder<'_> {
+    pub fn stream(&self) -> StreamDecoder {
         StreamDecoder::new(self, true)
     }
 
@@ -201,7 +220,10 @@ impl Tokenizer {
 }
 
 impl Inner {
-    fn encode(&self, matcher: &Matcher, text: &str) -> Vec<u32> {
+    fn encode(&self, matcher: &Matcher, text: &str) -> Result<Vec<u32>> {
+        if let Some(reason) = &self.missing {
+            return Err(reason.clone());
+        }
         let mut out = Vec::with_capacity(text.len() / 3);
         let mut workspace = Workspace::default();
         let mut normal = String::new();
@@ -213,7 +235,7 @@ impl Inner {
             done = found.end();
         }
         self.encode_between(text.get(done..).unwrap_or_default(), &mut normal, &mut workspace, &mut out);
-        out
+        Ok(out)
     }
 
     /// Encodes a stretch without added tokens. No piece spans a place where a run of spaces begins, save

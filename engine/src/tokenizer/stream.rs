@@ -4,17 +4,17 @@ use super::Tokenizer;
 use super::pieces::Kind;
 
 /// Turns ids into text one at a time.
-pub struct StreamDecoder<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct StreamDecoder {
+    tokenizer: Tokenizer,
     /// Whether control tokens are left out.
     skip_control: bool,
     /// Bytes of a character that is not complete yet; never a whole one.
     pending: Vec<u8>,
 }
 
-impl<'a> StreamDecoder<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, skip_control: bool) -> Self {
-        Self { tokenizer, skip_control, pending: Vec::new() }
+impl StreamDecoder {
+    pub(super) fn new(tokenizer: &Tokenizer, skip_control: bool) -> Self {
+        Self { tokenizer: tokenizer.clone(), skip_control, pending: Vec::new() }
     }
 
     /// The text that became certain with this id: empty in the middle of a character (byte tokens) and
@@ -34,8 +34,8 @@ impl<'a> StreamDecoder<'a> {
     }
 
     pub(super) fn push_into(&mut self, id: u32, out: &mut String) {
-        let pieces = &self.tokenizer.inner.pieces;
-        match pieces.kind(id) {
+        let inner = self.tokenizer.inner.clone();
+        match inner.pieces.kind(id) {
             Kind::Byte(byte) => {
                 self.pending.push(byte);
                 self.give_out_whole_characters(out);
@@ -44,7 +44,7 @@ impl<'a> StreamDecoder<'a> {
             Kind::Control if self.skip_control => {}
             Kind::Normal | Kind::Added | Kind::Control => {
                 self.flush_into(out);
-                let mut parts = pieces.spelling(id).split('\u{2581}');
+                let mut parts = inner.pieces.spelling(id).split('\u{2581}');
                 out.push_str(parts.next().unwrap_or_default());
                 for part in parts {
                     out.push(' ');

@@ -130,4 +130,8 @@ impl Ops for Cpu {
     fn soft_cap(&self, x: &mut [f32], cap: f32) {
         rows::elementwise(&self.pool, self.level, Elementwise::SoftCap(cap), x, &[]);
     }
+
+    fn log_sum_exp(&self, x: &[f32]) -> f32 {
+        rows::log_sum_exp(&self.pool, self.level, x)
+    }
 }

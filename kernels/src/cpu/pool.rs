@@ -1,7 +1,8 @@
 //! A thread pool for loops of microseconds: workers spin for the next loop for a moment, then sleep.
 //!
 //! A general pool wakes its threads through the kernel for every loop, which costs more than most of
-//! the loops here take. An idle pool sleeps: it uses no CPU at all.
+//! the loops here take. An idle pool sleeps: it uses no CPU at all. And where other programs keep the
+//! cores busy, a loop does not wait for a worker that has no core: only those that have joined it count.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,35 +10,37 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Turns of the spinning loop before a worker sleeps: some tens of microseconds, more than lies
-/// between two operations of one forward pass.
+/// Turns of the spinning loop before a worker sleeps: about a millisecond, more than lies between two
+/// operations of one forward pass or between two tokens.
 const SPINS: u32 = 20_000;
 
 type Body<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// Raised by one for every loop; workers wait for it to change.
-    epoch: AtomicUsize,
+    /// The number of the loop that workers may join; 0 while there is none.
+    open: AtomicUsize,
+    /// Workers inside the loop.
+    joined: AtomicUsize,
     body: UnsafeCell<Option<Body<'static>>>,
     items: AtomicUsize,
     next: AtomicUsize,
-    /// Workers that have not finished the current loop.
-    busy: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
     sleepers: Mutex<usize>,
     wake: Condvar,
 }
 
-// SAFETY: `body` is written only by the thread that holds the pool's turn, while no worker is busy, and
-// read by workers only between the raise of `epoch` (release) and their decrement of `busy` (release).
+// SAFETY: `body` is written only by the thread that holds the pool's turn, before it opens a loop and
+// after `joined` was zero with no loop open; a worker reads it only while it has joined an open loop. Both
+// counters are sequentially consistent, so a worker that joins either sees the loop closed or is seen.
 unsafe impl Sync for Shared {}
 
 /// A pool of `threads` threads, the calling one included.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    turn: Mutex<()>,
+    /// Number of the last loop; holding it is the turn to open one.
+    turn: Mutex<usize>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -54,11 +57,11 @@ impl Pool {
     /// Starts a pool; fewer threads than asked for if the system refuses some.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            joined: AtomicUsize::new(0),
             body: UnsafeCell::new(None),
             items: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleepers: Mutex::new(0),
@@ -71,7 +74,7 @@ impl Pool {
                 std::thread::Builder::new().name(name).spawn(move || work(&shared)).ok()
             })
             .collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        Self { shared, workers, turn: Mutex::new(0) }
     }
 
     /// Threads that compute, the calling one included.
@@ -87,26 +90,27 @@ impl Pool {
             (0..items).for_each(body);
             return;
         }
-        let _turn = lock(&self.turn);
+        let mut number = lock(&self.turn);
+        *number = number.wrapping_add(1).max(1);
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes; this function does not return, nor unwind, before every
-        // worker has left `body` (the wait for `busy` below).
+        // SAFETY: only the lifetime changes; this function does not return, nor unwind, before the loop
+        // is closed and every worker has left it.
         let body: Body<'static> = unsafe { std::mem::transmute::<Body<'_>, Body<'static>>(body) };
-        // SAFETY: no worker is busy and the turn is ours: nobody else touches the cell.
+        // SAFETY: no loop is open, nobody has joined one, and the turn is ours.
         unsafe { *shared.body.get() = Some(body) };
         shared.items.store(items, Ordering::Relaxed);
         shared.next.store(0, Ordering::Relaxed);
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        shared.open.store(*number, Ordering::SeqCst);
         if *lock(&shared.sleepers) > 0 {
             shared.wake.notify_all();
         }
         let mine = catch_unwind(AssertUnwindSafe(|| take_items(shared, body)));
+        shared.open.store(0, Ordering::SeqCst);
         let mut spins = 0u32;
-        while shared.busy.load(Ordering::Acquire) != 0 {
+        while shared.joined.load(Ordering::SeqCst) != 0 {
             spins += 1;
             // With fewer free cores than threads a worker may need ours to get on.
-            if spins.is_multiple_of(4096) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         let theirs = shared.panicked.swap(false, Ordering::Relaxed);
         match mine {
@@ -120,7 +124,6 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         drop(lock(&self.shared.sleepers));
         self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {
@@ -143,41 +146,41 @@ fn take_items(shared: &Shared, body: Body<'_>) {
 
 fn work(shared: &Shared) {
     let mut seen = 0;
-    loop {
-        seen = wait_for_epoch(shared, seen);
-        if shared.stop.load(Ordering::Relaxed) {
-            return;
+    while wait_for_loop(shared, seen) {
+        shared.joined.fetch_add(1, Ordering::SeqCst);
+        let open = shared.open.load(Ordering::SeqCst);
+        if open != 0 {
+            seen = open;
+            // SAFETY: this worker has joined and the loop is open: the caller waits for it.
+            if let Some(body) = unsafe { *shared.body.get() }
+                && catch_unwind(AssertUnwindSafe(|| take_items(shared, body))).is_err()
+            {
+                shared.panicked.store(true, Ordering::Relaxed);
+            }
         }
-        // SAFETY: the epoch was raised after the cell was written, and the caller leaves the cell alone
-        // until `busy` is zero.
-        if let Some(body) = unsafe { *shared.body.get() }
-            && catch_unwind(AssertUnwindSafe(|| take_items(shared, body))).is_err()
-        {
-            shared.panicked.store(true, Ordering::Relaxed);
-        }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        shared.joined.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Waits until the epoch is not `seen` any more and returns it.
-fn wait_for_epoch(shared: &Shared, seen: usize) -> usize {
+/// Waits for a loop other than `seen`; `false` once the pool stops.
+fn wait_for_loop(shared: &Shared, seen: usize) -> bool {
+    let ready = || {
+        let open = shared.open.load(Ordering::SeqCst);
+        (open != 0 && open != seen) || shared.stop.load(Ordering::SeqCst)
+    };
     for _ in 0..SPINS {
-        let epoch = shared.epoch.load(Ordering::Acquire);
-        if epoch != seen {
-            return epoch;
+        if ready() {
+            return !shared.stop.load(Ordering::SeqCst);
         }
         std::hint::spin_loop();
     }
     let mut sleepers = lock(&shared.sleepers);
     *sleepers += 1;
-    loop {
-        let epoch = shared.epoch.load(Ordering::SeqCst);
-        if epoch != seen {
-            *sleepers -= 1;
-            return epoch;
-        }
+    while !ready() {
         sleepers = shared.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
     }
+    *sleepers -= 1;
+    !shared.stop.load(Ordering::SeqCst)
 }
 
 #[cfg(test)]

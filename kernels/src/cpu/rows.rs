@@ -157,3 +157,39 @@ unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
         S::div(x, S::add(S::splat(1.0), e))
     }
 }
+
+/// See [`crate::Ops::log_sum_exp`]. Pieces have a fixed length, so that the sum does not depend on the
+/// number of threads.
+pub(crate) fn log_sum_exp(pool: &Pool, level: Level, x: &[f32]) -> f32 {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sums = vec![0.0f32; x.len().div_ceil(SERIAL)];
+    let to = SendPtr(sums.as_mut_ptr());
+    pool.run(sums.len(), &|i| {
+        let piece = &x[i * SERIAL..((i + 1) * SERIAL).min(x.len())];
+        // SAFETY: the level was detected; each piece has a sum of its own.
+        unsafe { level.run(SumExp { x: piece, max, sum: &mut *to.get().add(i) }) };
+    });
+    let total: f64 = sums.iter().copied().map(f64::from).sum();
+    (f64::from(max) + total.ln()) as f32
+}
+
+struct SumExp<'a> {
+    x: &'a [f32],
+    max: f32,
+    sum: &'a mut f32,
+}
+
+impl Kernel for SumExp<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (chunks, rest) = self.x.as_chunks::<LANES>();
+        // SAFETY: chunks are whole vectors.
+        unsafe {
+            let mut sum = S::splat(0.0);
+            for chunk in chunks {
+                sum = S::add(sum, S::exp(S::sub(S::load(chunk.as_ptr()), S::splat(self.max))));
+            }
+            *self.sum = S::sum(sum) + rest.iter().map(|v| (v - self.max).exp()).sum::<f32>();
+        }
+    }
+}

@@ -251,3 +251,14 @@ fn rope_rotates_by_position() {
     let first = x[0] * angle.cos() - x[8] * angle.sin();
     assert!((want[0] - first).abs() < 1e-6);
 }
+
+#[test]
+fn log_sum_exp_agrees_with_the_oracle() {
+    let mut random = Random::new(15);
+    for len in [1, 7, 16, 100, 70_000] {
+        let x: Vec<f32> = random.numbers(len).iter().map(|v| v * 20.0).collect();
+        let want = Reference.log_sum_exp(&x);
+        let got: Vec<f32> = backends().iter().map(|cpu| cpu.log_sum_exp(&x)).collect();
+        assert_close(&got, &vec![want; got.len()], 2e-6, &format!("{len} numbers"));
+    }
+}

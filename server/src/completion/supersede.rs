@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use gemma_engine::CancelFlag;
+use tokio::sync::Notify;
 
 /// The running completion of each document.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,7 @@ struct Shared {
 struct Running {
     number: u64,
     cancel: CancelFlag,
+    told: Arc<Notify>,
 }
 
 /// The right to complete in one document, until a newer ticket for it is drawn. Dropping it stops the
@@ -34,6 +36,7 @@ pub struct Ticket {
     uri: Arc<str>,
     number: u64,
     cancel: CancelFlag,
+    told: Arc<Notify>,
 }
 
 impl Slots {
@@ -46,18 +49,18 @@ impl Slots {
     /// which the requests arrived.
     pub fn begin(&self, uri: &Arc<str>) -> Ticket {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let cancel = CancelFlag::new();
-        let running = Running { number, cancel: cancel.clone() };
+        let (cancel, told) = (CancelFlag::new(), Arc::<Notify>::default());
+        let running = Running { number, cancel: cancel.clone(), told: told.clone() };
         if let Some(older) = self.shared.running.insert(uri.clone(), running) {
-            older.cancel.cancel();
+            older.stop();
         }
-        Ticket { shared: self.shared.clone(), uri: uri.clone(), number, cancel }
+        Ticket { shared: self.shared.clone(), uri: uri.clone(), number, cancel, told }
     }
 
     /// Cancels what runs for a document, for instance when it is closed or edited.
     pub fn cancel(&self, uri: &str) {
         if let Some(running) = self.shared.running.get(uri) {
-            running.cancel.cancel();
+            running.stop();
         }
     }
 
@@ -67,7 +70,22 @@ impl Slots {
     }
 }
 
+impl Running {
+    fn stop(&self) {
+        self.cancel.cancel();
+        // Kept for the ticket if it does not wait yet.
+        self.told.notify_one();
+    }
+}
+
 impl Ticket {
+    /// Waits until a newer ticket is drawn or the document's completion is cancelled. For one waiter.
+    pub async fn superseded(&self) {
+        if !self.is_superseded() {
+            self.told.notified().await;
+        }
+    }
+
     /// The flag to hand to the engine.
     pub fn flag(&self) -> CancelFlag {
         self.cancel.clone()
@@ -99,6 +117,18 @@ mod tests {
         let live: Vec<_> = (0..20).filter(|&i| !tickets[i].is_superseded()).collect();
         assert_eq!(live, [19]);
         assert_eq!(slots.running(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_older_one_is_told() {
+        let slots = Slots::new();
+        let uri: Arc<str> = "file:///a".into();
+        let older = slots.begin(&uri);
+        let waiting = tokio::spawn(async move { older.superseded().await });
+        let newer = slots.begin(&uri);
+        waiting.await.unwrap();
+        slots.cancel(&uri);
+        newer.superseded().await;
     }
 
     #[test]

@@ -1,1 +1,105 @@
-//! context
+//! What to show the model besides the text around the cursor: imports, the scopes it is in, what else
+//! the document defines, and pieces of other open documents.
+//!
+//! What goes into a prompt should change as little as it can from one keystroke to the next, because a
+//! prompt is cheap only as far as it begins like the one before. So everything here is a function of
+//! whole lines and coarse steps; see [`pieces`] for how pieces keep their place.
+
+mod facts;
+mod lines;
+mod pieces;
+mod survey;
+pub mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::documents::Snapshot;
+use crate::language::Kind;
+
+pub use facts::Facts;
+pub use pieces::Piece;
+pub use syntax::{Scope, ScopeKind};
+
+/// Some of the document's own text, on whole lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The text, without the last line break.
+    pub text: String,
+    /// Where it stands, in characters.
+    pub chars: Range<usize>,
+}
+
+/// What is worth showing besides what is visible already.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Context {
+    /// The document's imports that are not visible, in order.
+    pub imports: Vec<Excerpt>,
+    /// The headers of what the cursor is in, as far as they stand before the visible part; the
+    /// outermost first.
+    pub scopes: Vec<Excerpt>,
+    /// The signatures of the document's other definitions, as far as they are not visible, in order.
+    pub outline: Vec<Excerpt>,
+    /// Pieces of other documents, the most useful first.
+    pub pieces: Vec<Piece>,
+}
+
+/// Signatures in an outline: beyond this many, those nearest to the visible part.
+const LONGEST_OUTLINE: usize = 80;
+
+/// Gathers what to show around `cursor` (in characters). `window` is what of the document is visible
+/// in the prompt anyway, and `others` are documents that may be shown: secret ones are not among them.
+///
+/// Meant for any thread but the message loop: the first time that a document is seen it is parsed.
+pub fn gather(document: &Snapshot, cursor: usize, others: &[Snapshot], window: Range<usize>) -> Context {
+    let end = document.text.len_chars();
+    let window = window.start.min(end)..window.end.min(end);
+    let facts = Facts::of(document);
+    let scopes = syntax::enclosing_scopes(document, cursor);
+    let headers: Vec<_> = scopes.iter().rev().map(|scope| scope.header.clone()).collect();
+    let hidden = |chars: &Range<usize>| chars.end <= window.start || chars.start >= window.end;
+    let before = headers.iter().filter(|header| header.start < window.start);
+    Context {
+        imports: facts.imports().iter().filter(|chars| hidden(chars)).map(|c| excerpt(document, c)).collect(),
+        scopes: before.map(|header| excerpt(document, header)).collect(),
+        outline: outline(document, &facts, &headers, &window),
+        pieces: pieces::pieces(document, &facts, cursor, others, &window),
+    }
+}
+
+fn excerpt(document: &Snapshot, chars: &Range<usize>) -> Excerpt {
+    Excerpt { text: document.text.slice(chars.clone()).to_string(), chars: chars.clone() }
+}
+
+fn outline(
+    document: &Snapshot,
+    facts: &Facts,
+    shown: &[Range<usize>],
+    window: &Range<usize>,
+) -> Vec<Excerpt> {
+    let text = &document.text;
+    let hidden = facts.definitions().iter().filter(|one| {
+        let start = one.chars.start;
+        let visible = window.contains(&start);
+        // A module's own line says little where its members are listed one by one.
+        !visible && !shown.iter().any(|header| header.contains(&start))
+    });
+    let hidden: Vec<_> = hidden.collect();
+    let split = hidden.partition_point(|one| one.chars.start < window.start);
+    let first =
+        split.saturating_sub(LONGEST_OUTLINE.saturating_sub(hidden.len() - split).max(LONGEST_OUTLINE / 2));
+    let mut excerpts: Vec<Excerpt> = Vec::new();
+    for one in hidden.into_iter().skip(first).take(LONGEST_OUTLINE) {
+        let Some(chars) = survey::signature(text, one) else { continue };
+        if excerpts.last().is_none_or(|last| last.chars.end <= chars.start) {
+            excerpts.push(excerpt(document, &chars));
+        }
+    }
+    excerpts
+}
+
+/// Whether something of this kind is worth finding by its name in another document.
+fn is_sought(kind: Kind) -> bool {
+    kind != Kind::Module
+}

@@ -1,1 +1,111 @@
-//! lsp
+//! The language server: the protocol, and nothing but the protocol.
+//!
+//! **Architecture invariant:** this is the only place that names a type of the protocol. A message goes
+//! from [`frames`] through [`dispatch`] to its file under [`methods`]; what handlers have in common is
+//! the [`session`]; [`backend`] is all that this room knows of models.
+
+mod ask;
+mod backend;
+mod convert;
+mod dispatch;
+mod frames;
+mod host;
+mod methods;
+mod record;
+mod session;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tower_lsp::gen_lsp_types as lsp;
+use tower_lsp::jsonrpc::Result;
+use tower_lsp::{Client, ClientSocket, LanguageServer, LspService};
+
+use crate::settings::{Problem, Settings};
+
+use backend::{Backend, Local};
+use host::Host;
+use session::Session;
+
+pub use session::OnLogLevel;
+
+/// What a server starts with.
+pub struct Start {
+    /// The settings under those of the client: the user's file and the command line's.
+    pub settings: Settings,
+    /// What is wrong in them; the client's user is told.
+    pub problems: Vec<Problem>,
+    /// Called with the setting `logLevel` whenever it may have changed.
+    pub on_log_level: OnLogLevel,
+}
+
+/// Serves on standard input and output until the client ends the conversation. Success is a client
+/// that said `shutdown` before it went, as the protocol wants it.
+///
+/// Nothing else in the process may write to standard output meanwhile.
+///
+/// # Errors
+/// The system refuses the threads to serve with.
+pub fn serve(start: Start) -> std::io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let run = run(tokio::io::stdin(), tokio::io::stdout(), Arc::new(Local::default()), start);
+    let was_shut_down = runtime.block_on(run);
+    // A read of standard input or a load may still block a thread; neither is worth waiting for.
+    runtime.shutdown_background();
+    Ok(if was_shut_down { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Serves on any streams; true if the client said `shutdown`.
+async fn run<I, O>(input: I, output: O, backend: Arc<dyn Backend>, start: Start) -> bool
+where
+    I: AsyncRead + Unpin + Send + 'static,
+    O: AsyncWrite + Unpin + Send + 'static,
+{
+    let closing = watch::Sender::new(false);
+    let (service, socket) = service(backend, start, closing.clone());
+    let session = service.inner().0.clone();
+    dispatch::run(input, output, service, socket, closing).await;
+    session.is_shut_down()
+}
+
+/// The server's methods: every name of the protocol that this server knows.
+fn service(
+    backend: Arc<dyn Backend>,
+    start: Start,
+    closing: watch::Sender<bool>,
+) -> (LspService<Server>, ClientSocket) {
+    let server = |client: Client| Server(Arc::new(Session::new(client, Host::new(backend), start, closing)));
+    LspService::build_with_lifecycle_methods(server)
+        .custom_method("textDocument/didOpen", methods::did_open::handle)
+        .custom_method("textDocument/didChange", methods::did_change::handle)
+        .custom_method("textDocument/didSave", methods::did_save::handle)
+        .custom_method("textDocument/didClose", methods::did_close::handle)
+        .custom_method("textDocument/inlineCompletion", methods::inline_completion::handle)
+        .custom_method("textDocument/completion", methods::completion::handle)
+        .custom_method("workspace/didRenameFiles", methods::did_rename_files::handle)
+        .custom_method("workspace/didChangeConfiguration", methods::did_change_configuration::handle)
+        .custom_method("workspace/didChangeWorkspaceFolders", methods::did_change_workspace_folders::handle)
+        .custom_method("workspace/executeCommand", methods::execute_command::handle)
+        .custom_method("gemma/status", methods::status::handle)
+        .finish()
+}
+
+/// What the framework calls; a name of ours for the session.
+struct Server(Arc<Session>);
+
+impl LanguageServer for Server {
+    async fn initialize(&self, params: lsp::InitializeParams) -> Result<lsp::InitializeResult> {
+        methods::initialize::handle(self, params).await
+    }
+
+    async fn initialized(&self, params: lsp::InitializedParams) {
+        methods::initialized::handle(self, params).await;
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.0.shut_down();
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! The forward pass of every text model of the family.
+//!
+//! Follows the reference implementation's `modeling_gemma.py`, `modeling_gemma2.py` and
+//! `modeling_gemma3.py`; which of their steps a layer has is in its [`crate::config::LayerSpec`].
+
+use std::time::Instant;
+
+use gemma_kernels::{Attention, KvPage, Projection};
+
+use super::{Layer, Network};
+use crate::cache::Sequence;
+use crate::config::{AttentionSpec, Mixer};
+use crate::generate::CancelFlag;
+
+/// Whose logits a forward pass computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// Nobody's: only keys and values are wanted.
+    None,
+    /// The last token's.
+    Last,
+    /// Every token's.
+    All,
+}
+
+/// What may stop a forward pass between two layers.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt {
+    /// Set from outside.
+    pub cancel: CancelFlag,
+    /// Set when the engine stops.
+    pub shutdown: CancelFlag,
+    /// The time after which nobody wants the result.
+    pub deadline: Option<Instant>,
+}
+
+impl Interrupt {
+    /// Whether to stop now.
+    pub fn is_due(&self) -> bool {
+        self.cancel.is_cancelled() || self.shutdown.is_cancelled() || self.is_late()
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// Buffers of a forward pass, kept between passes.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// `[n, hidden]`: the residual stream.
+    residual: Vec<f32>,
+    /// `[n, hidden]`: what a sublayer reads, then what it gives.
+    hidden: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+}
+
+/// Makes a buffer `len` long; what stands in it does not matter.
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
+
+impl Network {
+    /// Appends `ids` to `sequence` and returns the logits of `rows`, `[rows, vocab]`, after the final
+    /// soft cap. `None` if interrupted: the sequence is then as it was.
+    ///
+    /// Ids are below the vocabulary's size; the caller checks.
+    pub fn forward(
+        &mut self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        rows: Rows,
+        interrupt: &Interrupt,
+    ) -> Option<Vec<f32>> {
+        let start = sequence.tokens().len();
+        let n = ids.len();
+        for (_, rope) in &mut self.ropes {
+            rope.grow(start + n);
+        }
+        sequence.reserve(n);
+        let mut s = std::mem::take(&mut self.scratch);
+        let residual = sized(&mut s.residual, n * self.config.hidden);
+        self.ops.embed(&self.embedding, ids, self.config.embed_scale, residual);
+        let mut interrupted = false;
+        for i in 0..self.layers.len() {
+            interrupted = interrupt.is_due();
+            if interrupted {
+                break;
+            }
+            self.mixer(&mut s, sequence, i, start, n);
+            self.mlp(&mut s, i, n);
+        }
+        let logits = (!interrupted).then(|| {
+            sequence.advance(ids);
+            self.logits(&mut s, rows, n)
+        });
+        self.scratch = s;
+        logits
+    }
+
+    fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, i: usize, start: usize, n: usize) {
+        let layer = &self.layers[i];
+        let Mixer::Attention(spec) = &self.config.layers[i].mixer;
+        let hidden = sized(&mut s.hidden, n * self.config.hidden);
+        self.ops.rms_norm(&s.residual, &layer.before_mixer, self.config.norm_eps, hidden);
+        self.attention(s, sequence, layer, spec, (i, start, n));
+        if let Some(weight) = &layer.after_mixer {
+            self.ops.rms_norm_in_place(&mut s.hidden, weight, self.config.norm_eps);
+        }
+        self.ops.add(&mut s.residual, &s.hidden);
+    }
+
+    fn attention(
+        &self,
+        s: &mut Scratch,
+        sequence: &mut Sequence,
+        layer: &Layer,
+        spec: &AttentionSpec,
+        (i, start, n): (usize, usize, usize),
+    ) {
+        let (ops, weights, eps) = (&*self.ops, &layer.attention, self.config.norm_eps);
+        let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let (q, k) = (sized(&mut s.q, n * q_width), sized(&mut s.k, n * kv_width));
+        let v = sized(&mut s.v, n * kv_width);
+        let mut parts = [
+            Projection { matrix: &weights.q, out: &mut *q },
+            Projection { matrix: &weights.k, out: &mut *k },
+            Projection { matrix: &weights.v, out: &mut *v },
+        ];
+        ops.project(&s.hidden, n, self.activation, &mut parts);
+        if let Some(weight) = &weights.q_norm {
+            ops.rms_norm_in_place(q, weight, eps);
+        }
+        if let Some(weight) = &weights.k_norm {
+            ops.rms_norm_in_place(k, weight, eps);
+        }
+        let rope = &self.ropes[weights.rope].1;
+        ops.rope(q, spec.heads, spec.head_dim, start, rope);
+        ops.rope(k, spec.kv_heads, spec.head_dim, start, rope);
+        sequence.store(i, k, v);
+        let pages: Vec<&KvPage> = sequence.pages().iter().map(|page| &**page).collect();
+        let attended = sized(&mut s.attended, n * q_width);
+        ops.attention(Attention {
+            q,
+            start,
+            heads: spec.heads,
+            scale: spec.scale,
+            soft_cap: spec.soft_cap,
+            window: spec.window,
+            layout: sequence.layout(),
+            layer: i,
+            pages: &pages,
+            out: &mut *attended,
+        });
+        let mut output = [Projection { matrix: &weights.o, out: &mut s.hidden }];
+        ops.project(attended, n, self.activation, &mut output);
+    }
+
+    fn mlp(&self, s: &mut Scratch, i: usize, n: usize) {
+        let (ops, layer, eps) = (&*self.ops, &self.layers[i], self.config.norm_eps);
+        let ffn = self.config.layers[i].mlp.ffn;
+        ops.rms_norm(&s.residual, &layer.before_mlp, eps, &mut s.hidden);
+        let (gate, up) = (sized(&mut s.gate, n * ffn), sized(&mut s.up, n * ffn));
+        let mut parts = [
+            Projection { matrix: &layer.gate, out: &mut *gate },
+            Projection { matrix: &layer.up, out: &mut *up },
+        ];
+        ops.project(&s.hidden, n, self.activation, &mut parts);
+        ops.geglu(gate, up);
+        let mut output = [Projection { matrix: &layer.down, out: &mut s.hidden }];
+        ops.project(gate, n, self.activation, &mut output);
+        if let Some(weight) = &layer.after_mlp {
+            ops.rms_norm_in_place(&mut s.hidden, weight, eps);
+        }
+        ops.add(&mut s.residual, &s.hidden);
+    }
+
+    fn logits(&self, s: &mut Scratch, rows: Rows, n: usize) -> Vec<f32> {
+        let count = match rows {
+            Rows::None => return Vec::new(),
+            Rows::Last => 1,
+            Rows::All => n,
+        };
+        let hidden = self.config.hidden;
+        let normed = sized(&mut s.hidden, count * hidden);
+        let last = &s.residual[(n - count) * hidden..];
+        self.ops.rms_norm(last, &self.final_norm, self.config.norm_eps, normed);
+        let mut logits = vec![0.0; count * self.config.vocab];
+        let matrix = self.output.as_ref().unwrap_or(&self.embedding);
+        let mut output = [Projection { matrix, out: &mut logits }];
+        self.ops.project(normed, count, self.activation, &mut output);
+        if let Some(cap) = self.config.final_soft_cap {
+            self.ops.soft_cap(&mut logits, cap);
+        }
+        logits
+    }
+}

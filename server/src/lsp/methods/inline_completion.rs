@@ -1,0 +1,49 @@
+//! `textDocument/inlineCompletion`: ghost text.
+
+use tower_lsp::gen_lsp_types as lsp;
+use tower_lsp::jsonrpc::Result;
+
+use crate::completion::Reason;
+use crate::lsp::ask::{Ask, Told, ask};
+use crate::lsp::{Server, convert};
+use crate::text::Encoding;
+
+pub(in crate::lsp) async fn handle(
+    server: &Server,
+    params: lsp::InlineCompletionParams,
+) -> Result<lsp::InlineCompletionList> {
+    let session = &server.0;
+    let lsp::TextDocumentPositionParams { text_document, position } = params.text_document_position_params;
+    let selected = params.context.selected_completion_info;
+    let told = ask(
+        session,
+        Ask {
+            method: "textDocument/inlineCompletion",
+            slots: &session.inline,
+            uri: &text_document.uri.0,
+            position: convert::position(position),
+            selected: selected.map(|selected| (convert::range(selected.range), selected.text)),
+            automatic: params.context.trigger_kind == lsp::InlineCompletionTriggerKind::Automatic,
+        },
+    );
+    let item = told.await?.and_then(|told| item(told, session.agreed().encoding));
+    Ok(lsp::InlineCompletionList { items: item.into_iter().collect() })
+}
+
+fn item(told: Told, encoding: Encoding) -> Option<lsp::InlineCompletionItem> {
+    let Told { document, cursor, answer } = told;
+    if answer.reason != Reason::Shown {
+        return None;
+    }
+    let range = convert::line_range(&document.text, &answer.range, encoding)?;
+    // Clients drop an item that does not begin with what it replaces up to the cursor, unless told
+    // to compare something else.
+    let replaced = document.text.slice(answer.range.start.min(cursor)..cursor).to_string();
+    let filter_text = (!answer.text.starts_with(&replaced)).then(|| format!("{replaced}{}", answer.text));
+    Some(lsp::InlineCompletionItem {
+        insert_text: lsp::InsertText::String(answer.text),
+        filter_text,
+        range: Some(range),
+        command: None,
+    })
+}

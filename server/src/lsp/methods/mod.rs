@@ -1,0 +1,15 @@
+//! One file a method of the protocol.
+
+pub(super) mod completion;
+pub(super) mod did_change;
+pub(super) mod did_change_configuration;
+pub(super) mod did_change_workspace_folders;
+pub(super) mod did_close;
+pub(super) mod did_open;
+pub(super) mod did_rename_files;
+pub(super) mod did_save;
+pub(super) mod execute_command;
+pub(super) mod initialize;
+pub(super) mod initialized;
+pub(super) mod inline_completion;
+pub(super) mod status;

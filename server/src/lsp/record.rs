@@ -1,0 +1,128 @@
+//! What happened to completions: nothing is shown, or not shown, without a reason that can be asked for.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use gemma_engine::{FinishReason, Finished, Timings};
+use serde::Serialize;
+
+use crate::completion::{Answer, Reason};
+
+/// Counts and remembers the outcomes of completion requests.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    state: Mutex<Summary>,
+}
+
+/// What `gemma/status` tells of completions.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Summary {
+    #[serde(flatten)]
+    pub(super) counters: Counters,
+    /// Tokens of prompts, all completions together.
+    pub(super) cache: Cache,
+    /// The last one that ended.
+    pub(super) last: Option<Outcome>,
+}
+
+/// How many requests were answered, how many of them by a computation that ran to its end, and how
+/// often each reason was given.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Counters {
+    pub(super) requested: u64,
+    pub(super) computed: u64,
+    pub(super) shown: u64,
+    pub(super) empty: u64,
+    pub(super) superseded: u64,
+    pub(super) filtered: u64,
+    pub(super) disabled: u64,
+    pub(super) loading: u64,
+    pub(super) failed: u64,
+}
+
+/// How much of the prompts was found in the cache.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Cache {
+    /// Prompt tokens that were computed.
+    pub(super) computed_tokens: usize,
+    /// Prompt tokens that were found.
+    pub(super) found_tokens: usize,
+}
+
+/// How one completion ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Outcome {
+    /// The protocol's method.
+    pub(super) method: &'static str,
+    /// Why it shows what it shows; `null` when it failed.
+    pub(super) reason: Option<Reason>,
+    /// The rule that filtered it, or what is switched off.
+    pub(super) rule: Option<&'static str>,
+    /// What failed.
+    pub(super) error: Option<String>,
+    /// From the request to the answer.
+    pub(super) total_ms: f64,
+    /// Where the engine's time went, if it was asked.
+    pub(super) timings: Option<Timings>,
+}
+
+impl Record {
+    /// Notes an answer.
+    pub(super) fn answered(&self, method: &'static str, answer: &Answer, took: Duration) {
+        let timings = answer.finished.as_ref().map(|finished| finished.timings);
+        let outcome = Outcome {
+            method,
+            reason: Some(answer.reason),
+            rule: answer.rule,
+            error: None,
+            total_ms: milliseconds(took),
+            timings,
+        };
+        let to_the_end = |finished: &Finished| finished.finish_reason != FinishReason::Cancelled;
+        self.note(outcome, answer.finished.as_ref().is_some_and(to_the_end));
+    }
+
+    /// Notes a failure.
+    pub(super) fn failed(&self, method: &'static str, error: String, took: Duration) {
+        let total_ms = milliseconds(took);
+        self.note(
+            Outcome { method, reason: None, rule: None, error: Some(error), total_ms, timings: None },
+            false,
+        );
+    }
+
+    fn note(&self, outcome: Outcome, finished: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = &mut state.counters;
+        counters.requested += 1;
+        counters.computed += u64::from(finished);
+        *match outcome.reason {
+            Some(Reason::Shown) => &mut counters.shown,
+            Some(Reason::Empty) => &mut counters.empty,
+            Some(Reason::Superseded) => &mut counters.superseded,
+            Some(Reason::Filtered) => &mut counters.filtered,
+            Some(Reason::Disabled) => &mut counters.disabled,
+            Some(Reason::Loading) => &mut counters.loading,
+            None => &mut counters.failed,
+        } += 1;
+        if let Some(timings) = outcome.timings {
+            state.cache.computed_tokens += timings.prefill_tokens;
+            state.cache.found_tokens += timings.cached_tokens;
+        }
+        tracing::debug!(?outcome, "answered");
+        state.last = Some(outcome);
+    }
+
+    /// All of it, as it is now.
+    pub(super) fn summary(&self) -> Summary {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,241 @@
+//! What one conversation with an editor has in common: documents, settings, the model, what was told.
+//!
+//! Shared by all handlers. Every change here is made without waiting, so that handlers can make it
+//! before their first wait.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tower_lsp::Client;
+use tower_lsp::gen_lsp_types::MessageType;
+
+use crate::completion::reuse::Recent;
+use crate::completion::supersede::Slots;
+use crate::documents::Documents;
+use crate::permission::Permission;
+use crate::settings::{LogLevel, Problem, Settings};
+use crate::text::Encoding;
+
+use super::host::Host;
+use super::record::Record;
+
+/// Told of the setting `logLevel` whenever it may have changed.
+pub type OnLogLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+/// The state of one conversation.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) documents: Documents,
+    /// The completions running for ghost text, and those for menus: an editor may want both at once.
+    pub(super) inline: Slots,
+    pub(super) menu: Slots,
+    pub(super) recent: Recent,
+    pub(super) host: Host,
+    pub(super) record: Record,
+    /// Computations going on, also those that nobody waits for any more.
+    pub(super) running: Arc<AtomicUsize>,
+    /// Counts edits, to wake what was computed for an older text.
+    pub(super) edits: watch::Sender<u64>,
+    /// True once the conversation ends.
+    pub(super) closing: watch::Sender<bool>,
+    agreed: OnceLock<Agreed>,
+    roots: RwLock<Vec<PathBuf>>,
+    sources: Mutex<Sources>,
+    config: RwLock<Arc<Config>>,
+    on_log_level: OnLogLevel,
+    /// Numbers the attempts to get the client's configuration; only the newest counts.
+    asked_for_configuration: AtomicU64,
+    started: AtomicBool,
+    shut_down: AtomicBool,
+    told: Mutex<HashSet<String>>,
+}
+
+/// What was agreed on at `initialize`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Agreed {
+    pub(super) encoding: Encoding,
+    /// The client shows progress that the server begins.
+    pub(super) progress: bool,
+    /// The client answers `workspace/configuration`.
+    pub(super) configuration: bool,
+    /// The client wants to be asked to tell of configuration changes.
+    pub(super) register_configuration: bool,
+    /// The client renders Markdown beside its menu.
+    pub(super) markdown: bool,
+}
+
+/// The settings in force, and what follows from them.
+pub(super) struct Config {
+    pub(super) settings: Arc<Settings>,
+    pub(super) permission: Permission,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Where settings come from, each over the one before.
+struct Sources {
+    base: Settings,
+    base_problems: Vec<Problem>,
+    options: Value,
+    configuration: Value,
+}
+
+impl Sources {
+    fn config(&self) -> Config {
+        let (settings, more) = self.base.updated(&self.options);
+        let (settings, yet_more) = settings.updated(&self.configuration);
+        let problems = [self.base_problems.clone(), more, yet_more].concat();
+        Config { permission: Permission::new(&settings), settings: Arc::new(settings), problems }
+    }
+}
+
+impl Session {
+    pub(super) fn new(client: Client, host: Host, start: super::Start, closing: watch::Sender<bool>) -> Self {
+        let sources = Sources {
+            base: start.settings,
+            base_problems: start.problems,
+            options: Value::Null,
+            configuration: Value::Null,
+        };
+        Self {
+            client,
+            documents: Documents::new(),
+            inline: Slots::new(),
+            menu: Slots::new(),
+            recent: Recent::new(),
+            host,
+            record: Record::default(),
+            running: Arc::default(),
+            edits: watch::Sender::new(0),
+            closing,
+            agreed: OnceLock::new(),
+            roots: RwLock::default(),
+            config: RwLock::new(Arc::new(sources.config())),
+            sources: Mutex::new(sources),
+            on_log_level: start.on_log_level,
+            asked_for_configuration: AtomicU64::new(0),
+            started: AtomicBool::new(false),
+            shut_down: AtomicBool::new(false),
+            told: Mutex::default(),
+        }
+    }
+
+    /// What was agreed on; the protocol's defaults before `initialize`.
+    pub(super) fn agreed(&self) -> Agreed {
+        self.agreed.get().cloned().unwrap_or_default()
+    }
+
+    /// The first agreement stands: a second `initialize` is an error of the client.
+    pub(super) fn agree(&self, agreed: Agreed) {
+        let _ = self.agreed.set(agreed);
+    }
+
+    /// The settings in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the `initializationOptions`.
+    pub(super) fn set_options(&self, options: Value) {
+        lock(&self.sources).options = section(options);
+        self.configure();
+    }
+
+    /// Begins an attempt to get the client's configuration. What comes of earlier ones is void.
+    pub(super) fn ask_for_configuration(&self) -> u64 {
+        self.asked_for_configuration.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Takes the configuration that attempt `number` brought.
+    pub(super) fn set_configuration(&self, number: u64, configuration: Value) {
+        let mut sources = lock(&self.sources);
+        if self.asked_for_configuration.load(Ordering::SeqCst) != number {
+            return;
+        }
+        sources.configuration = section(configuration);
+        drop(sources);
+        self.configure();
+    }
+
+    /// Puts the settings of all sources in force.
+    fn configure(&self) {
+        let config = Arc::new(lock(&self.sources).config());
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
+        (self.on_log_level)(config.settings.log_level);
+        if self.started.load(Ordering::SeqCst) {
+            self.take_effect();
+        }
+    }
+
+    /// From now on the settings have effects outside: a model is loaded, problems are told.
+    pub(super) fn start(&self) {
+        self.started.store(true, Ordering::SeqCst);
+        self.take_effect();
+    }
+
+    fn take_effect(&self) {
+        let config = self.config();
+        self.host.want(&config.settings);
+        for problem in &config.problems {
+            self.tell_once(MessageType::Warning, format!("gemma-ls settings: {problem}"));
+        }
+    }
+
+    /// Shows a message to the user and logs it; the same one only once in a session.
+    pub(super) fn tell_once(&self, kind: MessageType, text: String) {
+        /// A client that invents problems without end must not fill the memory with them.
+        const MOST: usize = 1000;
+        let mut told = lock(&self.told);
+        if told.len() >= MOST || !told.insert(text.clone()) {
+            return;
+        }
+        drop(told);
+        tracing::warn!("{text}");
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            client.log_message(kind, &text).await;
+            client.show_message(kind, &text).await;
+        });
+    }
+
+    /// The folders of the workspace.
+    pub(super) fn change_roots(&self, removed: &[PathBuf], added: Vec<PathBuf>) {
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        roots.retain(|root| !removed.contains(root) && !added.contains(root));
+        roots.extend(added);
+    }
+
+    /// The innermost folder of the workspace that holds a file.
+    pub(super) fn root_of(&self, path: &Path) -> Option<PathBuf> {
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        let holding = roots.iter().filter(|root| path.starts_with(root));
+        holding.max_by_key(|root| root.components().count()).cloned()
+    }
+
+    /// Notes that the client said `shutdown`, and stops what is running.
+    pub(super) fn shut_down(&self) {
+        self.shut_down.store(true, Ordering::SeqCst);
+        self.closing.send_replace(true);
+    }
+
+    /// Whether the client said `shutdown`.
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::SeqCst)
+    }
+}
+
+/// Our section of what a client sends: some send `{"gemma": {...}}`, some what is in it.
+fn section(mut value: Value) -> Value {
+    match value.get_mut("gemma") {
+        Some(section) => section.take(),
+        None => value,
+    }
+}
+
+/// No lock here is held over anything that can leave its data half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,71 @@
+"""Servers for tests: raw ones by the dozen, and a typed client with the real model for a whole run."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+from lsprotocol import types
+from pytest_lsp import LanguageClient, client_capabilities
+from pytest_lsp.client import make_test_lsp_client
+
+import server
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts servers with these settings; all are ended with the test."""
+    running = []
+
+    def begin(**settings) -> server.Server:
+        home = tmp_path / f"server{len(running)}"
+        home.mkdir()
+        running.append(server.Server(home, settings))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.close()
+    assert not any(one.panicked() for one in running), [one.tail() for one in running]
+
+
+@pytest.fixture
+def real(start):
+    """A raw server with the real model, loaded, and a session opened."""
+    running = start(model=server.model())
+    running.initialize()
+    return running.ready()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client(tmp_path_factory):
+    """pytest-lsp's client, connected to one server that has loaded the real model."""
+    client = make_test_lsp_client()
+    home = tmp_path_factory.mktemp("client")
+    await client.start_io(server.binary(), "lsp", env=server.environment(home))
+    params = types.InitializeParams(
+        capabilities=_capabilities(),
+        initialization_options={"model": server.model()},
+    )
+    client.initialize_result = await client.initialize_session(params)
+    await asyncio.wait_for(_ready(client), server.PATIENCE)
+    yield client
+    await client.shutdown_session()
+    assert client._server.returncode == 0
+    await client.stop()
+
+
+def _capabilities() -> types.ClientCapabilities:
+    """What VS Code can, and inline completion, which it learnt later."""
+    capabilities = client_capabilities("visual_studio_code")
+    capabilities.text_document.inline_completion = types.InlineCompletionClientCapabilities()
+    return capabilities
+
+
+async def _ready(client: LanguageClient):
+    while (await status(client))["model"]["state"] != "ready":
+        await asyncio.sleep(0.05)
+
+
+async def status(client: LanguageClient) -> dict:
+    """What the server says of itself."""
+    return await client.protocol.send_request_async("gemma/status", {})
