@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use gemma_engine::{
     CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
-    TokenStream,
 };
 
-use crate::completion::boundary::Healed;
+use crate::completion::boundary::Seam;
 use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
@@ -16,32 +15,25 @@ use crate::completion::{Answer, Reason, Request, enough, filters};
 use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
-use crate::prompt::{Prompt, fim, lines, plain};
+use crate::prompt::{Material, Prompt, fim, lines, plain};
 use crate::settings::CompletionSettings;
 use crate::text::LineEnding;
 
 /// Bytes of the document on each side of the cursor that rules may look at, at least.
 const LOOK: usize = 64 * 1024;
 
-/// A request that is ready for the engine.
+/// A request that is ready for the engine: the prompt, what it leaves out of the text before the cursor,
+/// and where the answer belongs.
 pub struct Prepared {
     prompt: Prompt,
+    seam: Seam,
     place: Place,
     priority: Priority,
 }
 
-/// A request that the engine works on.
-pub struct Asked {
-    /// What it says.
-    pub stream: TokenStream,
-    /// Where it belongs.
-    pub place: Place,
-}
-
-/// Where an answer belongs, and what was left out of the prompt.
-pub struct Place {
+/// Where an answer belongs.
+struct Place {
     site: Site,
-    healed: Healed,
     /// The start of what is replaced, and the cursor, in characters.
     start: usize,
     cursor: usize,
@@ -53,22 +45,24 @@ pub struct Place {
 /// Reads the document and lays out the prompt.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
     let place = place(settings, request, fim_tokens(model, settings).is_none());
-    let tokenizer = model.tokenizer();
-    let (before, healed) = Healed::split(&place.site.before);
-    let material =
-        material(model, settings, request, &Around { before, after: &place.site.after, start: place.start })?;
-    let bos = model.config().bos;
-    let end_of_turn = tokenizer.turns().map(|(_, end)| end);
+    let (before, seam) = Seam::split(&place.site.before);
+    let around = Around { before, after: &place.site.after, start: place.start };
+    let material = material(model, settings, request, &around)?;
+    let prompt = prompt(model, settings, &material)?;
+    Ok(Prepared { prompt, seam, place, priority: request.priority })
+}
+
+fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> Result<Prompt, Error> {
+    let (tokenizer, bos) = (model.tokenizer(), model.config().bos);
     let mut prompt = match fim_tokens(model, settings) {
         Some(tokens) => {
             let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
-            fim::build(&material, tokens, order, bos, tokenizer)?
+            fim::build(material, tokens, order, bos, tokenizer)?
         }
-        None => plain::build(&material, bos, Vec::new(), tokenizer)?,
+        None => plain::build(material, bos, Vec::new(), tokenizer)?,
     };
-    prompt.stop.extend(end_of_turn);
-    let place = Place { healed, ..place };
-    Ok(Prepared { prompt, place, priority: request.priority })
+    prompt.stop.extend(tokenizer.turns().map(|(_, end)| end));
+    Ok(prompt)
 }
 
 fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engine::FimTokens> {
@@ -87,7 +81,7 @@ fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place
     let quoted = in_comment_or_string(document, start).is_some();
     let shape = decide(&before, &after, &lexis, quoted, settings.multi_line);
     let site = Site::new(before, after, lexis, shape, blind);
-    Place { site, healed: Healed::default(), start, cursor, selected, line_ending: document.line_ending }
+    Place { site, start, cursor, selected, line_ending: document.line_ending }
 }
 
 /// Text before an offset: about `reach` bytes of it, from the start of a line unless the cursor's own
@@ -129,41 +123,51 @@ fn lexis(language: Language) -> Lexis {
 }
 
 impl Prepared {
-    /// Queues the request.
-    pub fn submit(
+    /// Asks, within the time the user allows, and reads the answer.
+    pub async fn run(
         self,
         engine: &Engine,
         model: &Arc<Model>,
         settings: &CompletionSettings,
         cancel: &CancelFlag,
-    ) -> Asked {
-        let Self { prompt, place, priority } = self;
-        let enough = enough::rule(place.site.clone(), place.healed.clone());
+    ) -> Result<Answer, Error> {
         let stream = engine.submit(GenerateRequest {
             model: model.clone(),
-            prompt: prompt.ids,
+            prompt: self.prompt.ids,
+            begin_with: self.seam.text().to_owned(),
             max_tokens: settings.max_tokens,
             sampling: Sampling::default(),
-            stop: Stop { tokens: prompt.stop, enough: Some(enough), ..Stop::default() },
-            priority,
+            stop: Stop {
+                tokens: self.prompt.stop,
+                enough: Some(enough::rule(self.place.site.clone(), self.seam.clone())),
+                ..Stop::default()
+            },
+            priority: self.priority,
             deadline: Some(Duration::from_millis(settings.max_time_ms)),
             cancel: cancel.clone(),
         });
-        Asked { stream, place }
+        let finished = stream.finish().await?;
+        let superseded = finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled();
+        let answer = if superseded {
+            Answer::nothing(self.place.cursor, Reason::Superseded, None)
+        } else {
+            self.place.read(&self.seam, &finished)
+        };
+        Ok(Answer { finished: Some(finished), ..answer })
     }
 }
 
 impl Place {
     /// What of an answer is shown, and where.
-    pub fn answer(&self, finished: Finished) -> Answer {
+    fn read(&self, seam: &Seam, finished: &Finished) -> Answer {
         let cut_short = matches!(finished.finish_reason, FinishReason::Length | FinishReason::Deadline);
+        let rest = seam.join(&finished.text).unwrap_or_default();
         let nothing = Answer::nothing(self.cursor, Reason::Empty, None);
-        let answer = match self.healed.restore(&finished.text) {
-            None => Answer { reason: Reason::Filtered, rule: Some("boundary"), ..nothing },
-            Some(text) if text.trim().is_empty() => nothing,
-            Some(text) => self.shown(filters::run(&self.site, text, cut_short)),
-        };
-        Answer { finished: Some(finished), ..answer }
+        match rest.trim().is_empty() {
+            true if cut_short => Answer { reason: Reason::Filtered, rule: Some("too_late"), ..nothing },
+            true => nothing,
+            false => self.shown(filters::run(&self.site, rest, cut_short)),
+        }
     }
 
     fn shown(&self, shown: filters::Shown) -> Answer {
@@ -180,6 +184,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::FimOrder;
 
     fn request(language: &str, text: &str) -> Request {
         let cursor = text.chars().position(|c| c == '‸').expect("a cursor");
@@ -195,14 +200,14 @@ mod tests {
 
     fn answer(request: &Request, raw: &str) -> Answer {
         let place = place(&CompletionSettings::default(), request, false);
-        let healed = Healed::split(&place.site.before).1;
+        let seam = Seam::split(&place.site.before).1;
         let finished = Finished {
             text: raw.into(),
             tokens: Vec::new(),
             finish_reason: FinishReason::Stop,
             timings: Default::default(),
         };
-        Place { healed, ..place }.answer(finished)
+        place.read(&seam, &finished)
     }
 
     #[test]
@@ -217,7 +222,7 @@ mod tests {
     fn what_the_menu_has_selected_comes_first() {
         let mut request = request("rust", "fn f() {\n    é.pu‸\n}\n");
         request.selected = Some((2, "push_str".into()));
-        let answer = answer(&request, "(\"x\");\n");
+        let answer = answer(&request, "push_str(\"x\");\n");
         assert_eq!(answer.text, "push_str(\"x\");");
         assert_eq!(answer.range, request.cursor - 2..request.cursor);
     }
@@ -237,7 +242,6 @@ mod tests {
         for (raw, reason, rule) in [
             ("", Reason::Empty, None),
             ("  \n", Reason::Empty, None),
-            ("= 1\n", Reason::Filtered, Some("boundary")),
             (" <|file_separator|>", Reason::Filtered, Some("control_token")),
             (" 1\n", Reason::Shown, None),
         ] {
@@ -256,6 +260,38 @@ mod tests {
         ] {
             let answer = answer(&request(language, text), "one()\ntwo()\n");
             assert_eq!(answer.text.lines().count(), lines, "{text}");
+        }
+    }
+
+    /// Prompts as ids of a real model's vocabulary: only where there is one.
+    #[test]
+    fn prompts_to_the_token_with_a_real_vocabulary() {
+        let Some(path) = std::env::var_os("GEMMA_LS_TEST_MODEL") else {
+            eprintln!("skipped: GEMMA_LS_TEST_MODEL names no model");
+            return;
+        };
+        let engine = Engine::start(Default::default()).expect("an engine");
+        let options =
+            gemma_engine::LoadOptions { path: path.into(), name: None, precision: Default::default() };
+        let model = engine.load(options, &mut |_| {}).expect("a model");
+        let mut settings = CompletionSettings::default();
+        let prompt = |text: &str, settings: &CompletionSettings| {
+            prepare(&model, settings, &request("rust", text)).expect("a prompt").prompt.ids
+        };
+
+        let plain = prompt("fn é() {\n    let x = so‸;\n}\n", &settings);
+        assert_eq!(model.tokenizer().decode(&plain, false), "<bos>// a\nfn é() {\n    let x =");
+        assert_eq!(prompt("fn é() {\n    let x = some‸;\n}\n", &settings), plain);
+
+        let (prefix, middle, suffix, separator) = (67, 68, 69, 70);
+        settings.fim = Some(crate::settings::FimIds { prefix, middle, suffix, separator });
+        for order in [FimOrder::Psm, FimOrder::Spm] {
+            settings.order = Some(order);
+            // Spelled out in a document, a control token is letters.
+            let ids = prompt("// <bos> <unused61>\nfn f() {\n    ‸\n}\n", &settings);
+            let found: Vec<u32> = ids.iter().copied().filter(|id| (67..=70).contains(id)).collect();
+            assert_eq!(found, [prefix, suffix, middle], "{order:?}");
+            assert_eq!(ids.iter().filter(|&&id| id == model.config().bos).count(), 1);
         }
     }
 

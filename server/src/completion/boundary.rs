@@ -1,34 +1,44 @@
 //! The seam between what the user typed and what the model writes.
 //!
-//! Tokens of the family begin with their space (`▁foo`). A prompt that ends with the space alone asks for
-//! a token that hardly ever follows one, so blanks behind text are left out of the prompt and the answer
-//! has to begin with them. Indentation stays: it is a token of its own in the texts that models learn from.
+//! A prompt that ends in the middle of a token asks for something that the model has never seen: tokens
+//! of the family begin with their space (`▁foo`), so after a lone space or half a word it guesses badly.
+//! So the word before the cursor and the blanks before that are left out of the prompt, and the engine
+//! holds the answer to begin with them. While a word is typed the prompt stays the same, too: all of it
+//! is in the cache.
+//!
+//! Indentation stays: it is a token of its own in the texts that models learn from.
 
-/// Blanks at the end of the text before the cursor that the prompt does not have.
+use crate::completion::site::is_word;
+
+/// Longer words are taken as complete.
+const LONGEST_WORD: usize = 40;
+
+/// What stands before the cursor and is not in the prompt: blanks, then a word. Either may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Healed {
-    blanks: String,
-}
+pub struct Seam(String);
 
-impl Healed {
+impl Seam {
     /// Splits the text before the cursor into what goes into the prompt and what the answer begins with.
     pub fn split(before: &str) -> (&str, Self) {
-        let kept = before.trim_end_matches([' ', '\t']);
+        let to_word = before.trim_end_matches(is_word);
+        let length = before.len() - to_word.len();
+        let to_word = if length <= LONGEST_WORD { to_word } else { before };
+        let to_blanks = to_word.trim_end_matches([' ', '\t']);
         // Indentation alone on its line, or nothing before it at all.
-        if kept.is_empty() || kept.ends_with('\n') {
-            return (before, Self::default());
-        }
-        (kept, Self { blanks: before[kept.len()..].to_string() })
+        let indentation = to_blanks.is_empty() || to_blanks.ends_with('\n');
+        let kept = if indentation { to_word } else { to_blanks };
+        (kept, Self(before[kept.len()..].to_string()))
     }
 
-    /// The answer from the cursor on; `None` when it does not go on from what is typed.
-    pub fn restore<'a>(&self, raw: &'a str) -> Option<&'a str> {
-        if self.blanks.is_empty() || raw.is_empty() {
-            return Some(raw);
-        }
-        let trimmed = raw.trim_start_matches([' ', '\t']);
-        // A line break after the blanks is a way of saying that the line is complete.
-        (trimmed.len() < raw.len() || raw.starts_with('\n')).then_some(trimmed)
+    /// What the answer has to begin with.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// How an answer, which may still be growing, goes on from what is typed; `None` while it has not come
+    /// as far.
+    pub fn join<'a>(&self, raw: &'a str) -> Option<&'a str> {
+        raw.strip_prefix(self.text())
     }
 }
 
@@ -37,20 +47,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blanks_behind_text_are_asked_for_again() {
-        for (before, prompt, raw, shown) in [
-            ("let x = ", "let x =", " 1;", Some("1;")),
-            ("let x =", "let x =", " 1;", Some(" 1;")),
-            ("let x =  ", "let x =", " 1;", Some("1;")),
-            ("let x = ", "let x =", "= 1", None),
-            ("let x = ", "let x =", "\n    1", Some("\n    1")),
-            ("{\n    ", "{\n    ", "a();", Some("a();")),
-            ("    ", "    ", "a", Some("a")),
-            ("", "", "a", Some("a")),
+    fn what_is_left_out_is_what_the_answer_begins_with() {
+        for (before, prompt, seam) in [
+            ("let x = ", "let x =", " "),
+            ("let x =", "let x =", ""),
+            ("let x =  ", "let x =", "  "),
+            ("{\n    ", "{\n    ", ""),
+            ("    ", "    ", ""),
+            ("", "", ""),
+            ("let x = fo", "let x =", " fo"),
+            ("{\n    ret", "{\n    ", "ret"),
+            ("self.qu", "self.", "qu"),
+            ("größ", "", "größ"),
         ] {
-            let (kept, healed) = Healed::split(before);
-            assert_eq!(kept, prompt);
-            assert_eq!(healed.restore(raw), shown, "{before:?} {raw:?}");
+            let split = Seam::split(before);
+            assert_eq!((split.0, split.1.text()), (prompt, seam), "{before:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_goes_on_behind_what_is_typed() {
+        let (_, seam) = Seam::split("let x = fo");
+        assert_eq!(seam.join(" foo();"), Some("o();"));
+        assert_eq!(seam.join(" f"), None);
+        assert_eq!(Seam::default().join("a"), Some("a"));
+    }
+
+    #[test]
+    fn very_long_words_stay_in_the_prompt() {
+        let before = format!("x = {}", "a".repeat(LONGEST_WORD + 1));
+        assert_eq!(Seam::split(&before).0, before);
     }
 }
