@@ -220,19 +220,22 @@ def assert_answers(running, what: str):
 
 def send_random(running, fuzzer: Fuzzer, count: int):
     """Sends messages and holds the server to exactly one answer for each request."""
-    owed = []
+    owed = {}
     for number in range(count):
         message, id = fuzzer.message()
         running.message(message)
         if id is not None:
-            owed.append(id)
+            owed[id] = message
         if number % 500 == 499:
             assert_answers(running, f"{number + 1} messages")
-    for id in owed:
-        running.answer(id)
+    deadline = time.monotonic() + server.PATIENCE / 4
+    while time.monotonic() < deadline and not all(running.answers.get(id) for id in owed):
+        time.sleep(0.05)
+    unanswered = [message for id, message in owed.items() if not running.answers.get(id)]
+    assert not unanswered, f"{len(unanswered)} of {len(owed)} requests have no answer: {unanswered[:5]}"
     time.sleep(0.2)
-    twice = [id for id in owed if len(running.answers[id]) != 1]
-    assert not twice, f"answered more than once: {twice[:10]}"
+    twice = [message for id, message in owed.items() if len(running.answers[id]) != 1]
+    assert not twice, f"{len(twice)} of {len(owed)} requests were answered more than once: {twice[:5]}"
 
 
 def test_random_messages_without_a_model(start):
