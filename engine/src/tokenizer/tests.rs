@@ -135,7 +135,7 @@ fn oracle(name: &str) -> (Tokenizer, tokenizers::Tokenizer) {
 
 #[test]
 fn ids_are_those_of_the_tokenizers_crate() {
-    for name in ["codegemma", "gemma3"] {
+    for name in ["codegemma", "gemma2", "gemma3"] {
         let (tokenizer, oracle) = oracle(name);
         let reference = |text: &str| oracle.encode_fast(text, false).unwrap().get_ids().to_vec();
         let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2000));
