@@ -90,7 +90,7 @@ fn material(request: ChatRequest) -> ChatMaterial {
     });
     let root = request.root.as_deref();
     let file = request.file.map(|file| ChatFile {
-        path: shown_path(&file, root),
+        path: shown_path(&file.location(), root),
         language: file.language_id.to_string(),
         text: lines(&file.text.slice(..)),
     });

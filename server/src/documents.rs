@@ -58,7 +58,7 @@ impl Snapshot {
 
     /// The syntax tree of exactly this text; `None` where the language has no grammar or parsing was
     /// not done in time. The first call for a text parses on the calling thread (a few milliseconds,
-    /// 40 at most for a long text, which then goes on elsewhere); later ones are free. Not for the
+    /// 60 at most for a long text, which then goes on elsewhere); later ones are free. Not for the
     /// message loop.
     pub fn tree(&self) -> Option<Tree> {
         self.syntax.as_ref()?.tree(&self.text)

@@ -322,9 +322,10 @@ impl<'a> Cursor<'a> {
             self.take(total, key)?;
         } else {
             for _ in 0..len {
-                match item {
-                    ItemType::Array => drop(self.array_value(key, depth + 1)?),
-                    _ => drop(self.string_range(key)?),
+                if item == ItemType::Array {
+                    self.array_value(key, depth + 1)?;
+                } else {
+                    self.string_range(key)?;
                 }
             }
         }
@@ -484,6 +485,22 @@ fn format_of(number: u32) -> Result<Format, u32> {
         30 => Format::BF16,
         other => return Err(other),
     })
+}
+
+/// `general.architecture` as it stands in the first bytes of a file, which need not be all of it.
+pub(crate) fn architecture_at_start(start: &[u8]) -> Option<String> {
+    const KEY: &str = "general.architecture";
+    let mut cursor = Cursor { bytes: start, at: 0, path: Path::new("") };
+    let (_, count) = read_preamble(&mut cursor).ok()?;
+    for _ in 0..count {
+        let key = cursor.name(KEY).ok()?;
+        let item = cursor.item_type(KEY).ok()?;
+        let value = cursor.value(item, KEY).ok()?;
+        if let (KEY, Value::String(range)) = (key.as_str(), value) {
+            return Some(std::str::from_utf8(start.get(range)?).ok()?.to_owned());
+        }
+    }
+    None
 }
 
 /// What ggml calls a type, for messages.

@@ -1,12 +1,19 @@
 //! A model on disk: a HuggingFace folder or a GGUF file, memory-mapped; where models are found and
 //! how they get here.
 
+mod catalogue;
 pub(crate) mod gguf;
 mod gguf_config;
 mod hf_config;
+mod hub;
+mod locate;
 mod map;
 mod names;
 mod network;
+mod pull;
+#[cfg(test)]
+mod pull_tests;
+mod python_package;
 mod safetensors_folder;
 #[cfg(test)]
 pub(crate) mod test_gguf;
@@ -23,6 +30,10 @@ use serde_json::Value;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::{END_OF_TURN, Tokenizer};
+
+pub use catalogue::{CATALOGUE, CatalogueEntry, DEFAULT_MODEL, LICENCE_PAGE, known};
+pub use locate::{find_all, resolve};
+pub use pull::{PullPhase, PullProgress, pull};
 
 use gguf::Gguf;
 use map::{MappedFile, cannot_read};

@@ -56,11 +56,12 @@ impl Writer {
     /// Pieces of a vocabulary: spelling, score, llama.cpp's type.
     pub(crate) fn vocabulary(&mut self, pieces: &[(&str, f32, i32)]) {
         self.string("tokenizer.ggml.model", "llama");
-        let column =
-            |cell: &dyn Fn(&(&str, f32, i32)) -> Vec<u8>| pieces.iter().map(cell).collect::<Vec<_>>();
-        self.array("tokenizer.ggml.tokens", 8, &column(&|p| string(p.0)));
-        self.array("tokenizer.ggml.scores", 6, &column(&|p| p.1.to_le_bytes().to_vec()));
-        self.array("tokenizer.ggml.token_type", 5, &column(&|p| p.2.to_le_bytes().to_vec()));
+        let spellings: Vec<_> = pieces.iter().map(|p| string(p.0)).collect();
+        let scores: Vec<_> = pieces.iter().map(|p| p.1.to_le_bytes().to_vec()).collect();
+        let types: Vec<_> = pieces.iter().map(|p| p.2.to_le_bytes().to_vec()).collect();
+        self.array("tokenizer.ggml.tokens", 8, &spellings);
+        self.array("tokenizer.ggml.scores", 6, &scores);
+        self.array("tokenizer.ggml.token_type", 5, &types);
     }
 
     /// A tensor of arbitrary bytes; `dims` in ggml's order.

@@ -414,6 +414,11 @@ proptest! {
             let _ = network.into_config(path, 1.0, 1.0);
         }
     }
+}
+
+proptest! {
+    // Each case writes files.
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn a_damaged_safetensors_header_never_panics(damage in prop::collection::vec((0usize..4000, any::<u8>()), 1..4)) {

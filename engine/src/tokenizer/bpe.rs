@@ -31,8 +31,7 @@ impl Merges {
                 if !matches!(pieces.kind(id), Kind::Normal | Kind::Added) {
                     return None;
                 }
-                let lengths = u32::from(u16::MAX - left.chars.min(u16::MAX)) << 16
-                    | u32::from(u16::MAX - right.chars.min(u16::MAX));
+                let lengths = u32::from(u16::MAX - left.chars) << 16 | u32::from(u16::MAX - right.chars);
                 Some((u64::from(descending(*scores.get(id as usize)?)) << 32 | u64::from(lengths), id))
             }
         }

@@ -169,15 +169,22 @@ fn collect_pieces(file: &File<'_>, path: &Path) -> Result<Pieces> {
 fn collect_merges(pairs: &[Pair<'_>], pieces: &Pieces, path: &Path) -> Result<Merges> {
     let mut merges = HashMap::with_capacity_and_hasher(pairs.len(), FixedState::default());
     let mut joined = String::new();
+    let mut result = None;
     for (rank, Pair(left, right)) in (0u32..).zip(pairs) {
-        joined.clear();
-        joined.push_str(left);
-        joined.push_str(right);
-        let (Some(l), Some(r), Some(id)) = (pieces.id(left), pieces.id(right), pieces.id(&joined)) else {
+        // The pairs that give one piece mostly stand together: look it up once.
+        if joined.strip_prefix(left.as_ref()) != Some(right.as_ref()) {
+            joined.clear();
+            joined.push_str(left);
+            joined.push_str(right);
+            result = pieces.id(&joined);
+        }
+        let (Some(l), Some(r), Some(id)) = (pieces.id(left), pieces.id(right), result) else {
             return Err(Error::new(
                 ErrorKind::BadFile,
                 path.display(),
-                format_args!("model.merges joins `{left}` and `{right}`, of which the vocabulary lacks one or the result"),
+                format_args!(
+                    "model.merges joins `{left}` and `{right}`, of which the vocabulary lacks one or the result"
+                ),
             )
             .remedy("Download the file again."));
         };

@@ -9,12 +9,14 @@ use gemma_engine::{
 };
 
 use crate::completion::boundary::Healed;
+use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
 use crate::completion::{Answer, Reason, Request, enough, filters};
+use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
-use crate::prompt::{Material, Piece, Prompt, fim, fit_pieces, lines, plain, shown_path, window};
+use crate::prompt::{Prompt, fim, lines, plain};
 use crate::settings::CompletionSettings;
 use crate::text::LineEnding;
 
@@ -50,10 +52,11 @@ pub struct Place {
 
 /// Reads the document and lays out the prompt.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
-    let place = place(model, settings, request);
+    let place = place(settings, request, fim_tokens(model, settings).is_none());
     let tokenizer = model.tokenizer();
     let (before, healed) = Healed::split(&place.site.before);
-    let material = material(model, settings, request, before, &place.site.after)?;
+    let material =
+        material(model, settings, request, &Around { before, after: &place.site.after, start: place.start })?;
     let bos = model.config().bos;
     let end_of_turn = tokenizer.turns().map(|(_, end)| end);
     let mut prompt = match fim_tokens(model, settings) {
@@ -72,7 +75,7 @@ fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engi
     settings.fim.map(Into::into).or_else(|| model.tokenizer().fim())
 }
 
-fn place(model: &Model, settings: &CompletionSettings, request: &Request) -> Place {
+fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place {
     let document = &request.document;
     let cursor = request.cursor.min(document.text.len_chars());
     let (replaced, selected) = request.selected.clone().unwrap_or_default();
@@ -81,30 +84,38 @@ fn place(model: &Model, settings: &CompletionSettings, request: &Request) -> Pla
     let before = format!("{}{selected}", before(document, start, reach));
     let after = after(document, cursor, LOOK.max(settings.suffix_tokens.saturating_mul(8)));
     let lexis = lexis(document.language);
-    let shape = decide(&before, &after, &lexis, quoted(document, start), settings.multi_line);
-    let blind = fim_tokens(model, settings).is_none();
+    let quoted = in_comment_or_string(document, start).is_some();
+    let shape = decide(&before, &after, &lexis, quoted, settings.multi_line);
     let site = Site::new(before, after, lexis, shape, blind);
     Place { site, healed: Healed::default(), start, cursor, selected, line_ending: document.line_ending }
 }
 
-/// Text before an offset, whole lines as far as `reach` bytes, line ends as `\n`.
+/// Text before an offset: about `reach` bytes of it, from the start of a line unless the cursor's own
+/// line is longer than that. Line ends as `\n`.
 fn before(document: &Snapshot, offset: usize, reach: usize) -> String {
     let text = &document.text;
-    let byte = text.char_to_byte(offset);
-    let first = match byte.checked_sub(reach) {
-        Some(far) if far > 0 => text.line_to_char(text.byte_to_line(far) + 1).min(offset),
-        _ => 0,
+    let far = text.char_to_byte(offset).saturating_sub(reach);
+    let line = text.char_to_line(offset);
+    let first = match text.byte_to_line(far) {
+        _ if far == 0 => 0,
+        same if same == line => text.byte_to_char(far),
+        above => text.line_to_char(above + 1),
     };
     lines(&text.slice(first..offset))
 }
 
-/// Text behind an offset, whole lines as far as `reach` bytes, line ends as `\n`.
+/// Text behind an offset: about `reach` bytes of it, to the end of a line unless the cursor's own line
+/// is longer than that. Line ends as `\n`.
 fn after(document: &Snapshot, offset: usize, reach: usize) -> String {
     let text = &document.text;
-    let far = text.char_to_byte(offset).saturating_add(reach);
-    let last =
-        if far >= text.len_bytes() { text.len_chars() } else { text.line_to_char(text.byte_to_line(far)) };
-    lines(&text.slice(offset..last.max(offset)))
+    let far = text.char_to_byte(offset).saturating_add(reach).min(text.len_bytes());
+    let line = text.char_to_line(offset);
+    let last = match text.byte_to_line(far) {
+        _ if far == text.len_bytes() => text.len_chars(),
+        same if same == line => text.byte_to_char(far),
+        below => text.line_to_char(below),
+    };
+    lines(&text.slice(offset..last))
 }
 
 fn lexis(language: Language) -> Lexis {
@@ -115,53 +126,6 @@ fn lexis(language: Language) -> Lexis {
         slash_star: spec.block_comment.is_some_and(|(open, _)| open == "/*"),
         single_quoted_strings: !has_characters,
     }
-}
-
-/// Whether the syntax tree has an offset inside a comment or a string, but not in code inside it.
-fn quoted(document: &Snapshot, offset: usize) -> bool {
-    let Some(tree) = document.tree() else { return false };
-    let spec = document.language.spec();
-    let byte = document.text.char_to_byte(offset);
-    // The character before the cursor too: at the end of a comment the cursor is in it.
-    let mut node = tree.root_node().descendant_for_byte_range(byte.saturating_sub(1), byte);
-    while let Some(inner) = node {
-        if spec.interpolations.contains(&inner.kind()) {
-            return false;
-        }
-        let strictly_inside = inner.start_byte() < byte && byte < inner.end_byte();
-        let is_comment = spec.comments.contains(&inner.kind()) && inner.start_byte() < byte;
-        if is_comment || strictly_inside && spec.strings.contains(&inner.kind()) {
-            return true;
-        }
-        node = inner.parent();
-    }
-    false
-}
-
-fn material(
-    model: &Model,
-    settings: &CompletionSettings,
-    request: &Request,
-    before: &str,
-    after: &str,
-) -> Result<Material, Error> {
-    let tokens = model.tokenizer();
-    let start = window::start(before, settings.prefix_tokens, tokens)?;
-    let end = window::end(after, settings.suffix_tokens, tokens)?;
-    let root = request.root.as_deref();
-    let pieces = request.others.iter().map(|other| Piece {
-        path: shown_path(other, root),
-        language: other.language,
-        text: lines(&other.text.slice(..)),
-    });
-    Ok(Material {
-        pieces: fit_pieces(pieces.collect(), settings.other_files_tokens, tokens)?,
-        path: shown_path(&request.document, root),
-        language: request.document.language,
-        head: String::new(),
-        before: before[start..].to_string(),
-        after: after[..end].to_string(),
-    })
 }
 
 impl Prepared {
@@ -210,5 +174,103 @@ impl Place {
         let text = format!("{}{}", self.selected, shown.text);
         let text = text.replace('\n', self.line_ending.as_str());
         Answer { text, range: self.start..self.cursor + covered, ..Answer::nothing(0, Reason::Shown, None) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(language: &str, text: &str) -> Request {
+        let cursor = text.chars().position(|c| c == '‸').expect("a cursor");
+        Request {
+            document: Snapshot::new("file:///project/src/a", language, &text.replace('‸', "")),
+            cursor,
+            others: Vec::new(),
+            root: None,
+            selected: None,
+            priority: Priority::Completion,
+        }
+    }
+
+    fn answer(request: &Request, raw: &str) -> Answer {
+        let place = place(&CompletionSettings::default(), request, false);
+        let healed = Healed::split(&place.site.before).1;
+        let finished = Finished {
+            text: raw.into(),
+            tokens: Vec::new(),
+            finish_reason: FinishReason::Stop,
+            timings: Default::default(),
+        };
+        Place { healed, ..place }.answer(finished)
+    }
+
+    #[test]
+    fn answers_have_the_line_ends_of_the_document() {
+        let request = request("rust", "// é\r\nfn f() {\r\n    ‸\r\n}\r\n");
+        let answer = answer(&request, "a();\n    b();\n}\n");
+        assert_eq!((answer.text.as_str(), answer.reason), ("a();\r\n    b();", Reason::Shown));
+        assert_eq!(answer.range, request.cursor..request.cursor);
+    }
+
+    #[test]
+    fn what_the_menu_has_selected_comes_first() {
+        let mut request = request("rust", "fn f() {\n    é.pu‸\n}\n");
+        request.selected = Some((2, "push_str".into()));
+        let answer = answer(&request, "(\"x\");\n");
+        assert_eq!(answer.text, "push_str(\"x\");");
+        assert_eq!(answer.range, request.cursor - 2..request.cursor);
+    }
+
+    #[test]
+    fn brackets_that_the_editor_closed_are_replaced() {
+        let request = request("rust", "let é = f(‸);\n");
+        let answer = answer(&request, "x).unwrap();");
+        assert_eq!((answer.text.as_str(), answer.range.len()), ("x", 0));
+        let answer = super::tests::answer(&request, "x); // done");
+        assert_eq!((answer.text.as_str(), answer.range.len()), ("x); // done", 2));
+    }
+
+    #[test]
+    fn why_nothing_is_shown() {
+        let request = request("python", "x = ‸\n");
+        for (raw, reason, rule) in [
+            ("", Reason::Empty, None),
+            ("  \n", Reason::Empty, None),
+            ("= 1\n", Reason::Filtered, Some("boundary")),
+            (" <|file_separator|>", Reason::Filtered, Some("control_token")),
+            (" 1\n", Reason::Shown, None),
+        ] {
+            let answer = answer(&request, raw);
+            assert_eq!((answer.reason, answer.rule), (reason, rule), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn comments_and_strings_get_one_line() {
+        for (language, text, lines) in [
+            ("python", "x = \"\"\"a\n  ‸\n  b\"\"\"\n", 1),
+            ("python", "x = \"\"\"a\n  b\"\"\"\n‸\n", 2),
+            ("rust", "/* a\n ‸\n*/\nfn f() {}\n", 1),
+            ("rust", "/// a\n‸\nfn f() {}\n", 2),
+        ] {
+            let answer = answer(&request(language, text), "one()\ntwo()\n");
+            assert_eq!(answer.text.lines().count(), lines, "{text}");
+        }
+    }
+
+    #[test]
+    fn long_documents_are_read_around_the_cursor() {
+        let text = format!("{}‸{}", "é line\n".repeat(50_000), "x\n".repeat(50_000));
+        let request = request("rust", &text);
+        let before = before(&request.document, request.cursor, 1000);
+        assert!(before.len() <= 1000 && before.len() > 900 && before.starts_with("é line\n"));
+        let after = after(&request.document, request.cursor, 1000);
+        assert!(after.len() <= 1000 && after.len() > 900 && after.ends_with("x\n"));
+
+        let text = format!("{}‸{}", "é".repeat(50_000), "é".repeat(50_000));
+        let request = super::tests::request("rust", &text);
+        assert!((900..=1001).contains(&super::before(&request.document, request.cursor, 1000).len()));
+        assert!((900..=1001).contains(&super::after(&request.document, request.cursor, 1000).len()));
     }
 }

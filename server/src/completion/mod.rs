@@ -14,6 +14,7 @@ pub mod site;
 pub mod supersede;
 
 mod ask;
+mod material;
 
 use std::sync::Arc;
 

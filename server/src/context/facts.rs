@@ -1,16 +1,16 @@
 //! What is worked out from a document alone, once for each of its texts.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use ropey::Rope;
 
+use super::grammar::Grammar;
+use super::lines;
 use super::survey::{Defined, Survey, survey};
-use super::{is_sought, lines};
 use crate::documents::Snapshot;
-use crate::language::Language;
+use crate::language::{Kind, Language};
 
 /// A piece has at most this many lines.
 pub(super) const LONGEST: usize = 40;
@@ -24,7 +24,7 @@ const LARGEST: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Facts {
     survey: Survey,
-    names: BTreeSet<u64>,
+    names: OnceLock<Vec<u64>>,
     chunks: OnceLock<Vec<Chunk>>,
 }
 
@@ -44,12 +44,7 @@ pub(super) struct Chunk {
 impl Facts {
     /// The facts of a document, worked out when first asked for.
     pub fn of(document: &Snapshot) -> Arc<Facts> {
-        let work = || {
-            let survey = survey(document);
-            let named = survey.definitions.iter().filter(|one| is_sought(one.kind) && !one.name.is_empty());
-            let names = named.map(|one| identity(&one.name)).collect();
-            Arc::new(Facts { survey, names, chunks: OnceLock::new() })
-        };
+        let work = || Arc::new(Facts { survey: survey(document), ..Facts::default() });
         // Without the tree that there could be, facts are makeshift and not kept.
         if document.language.grammar().is_some() && document.tree().is_none() {
             return work();
@@ -65,9 +60,9 @@ impl Facts {
         &self.survey.definitions
     }
 
-    /// Whether the document defines a name with this [`identity`].
-    pub(super) fn defines(&self, name: u64) -> bool {
-        self.names.contains(&name)
+    /// The [`identity`] of each name that the document defines; sorted. `text` is its text.
+    pub(super) fn names(&self, text: &Rope) -> &[u64] {
+        self.names.get_or_init(|| sorted(sought(&self.survey, text).map(|(_, name)| name)))
     }
 
     /// All of the document's text, in chunks. `document` is the one that these facts are of.
@@ -91,6 +86,7 @@ pub(super) fn identity(text: &str) -> u64 {
 /// numbers, and names too short to mean the same in two places.
 pub(super) fn names(language: Language, text: &str) -> impl Iterator<Item = (Range<usize>, u64)> {
     const SHORTEST: usize = 3;
+    let grammar = Grammar::of(language);
     let mut start = 0;
     let words = text.split(|c| !lines::is_word(c)).map(move |word| {
         let place = text[start..].find(word).map_or(start, |at| start + at);
@@ -100,19 +96,8 @@ pub(super) fn names(language: Language, text: &str) -> impl Iterator<Item = (Ran
     words
         .filter(|(_, word)| word.len() >= SHORTEST && !word.starts_with(|c: char| c.is_ascii_digit()))
         .map(|(place, word)| (place, identity(word)))
-        .filter(move |(_, name)| !KEYWORDS.get(&language).is_some_and(|words| words.contains(name)))
+        .filter(move |(_, name)| !grammar.is_some_and(|grammar| grammar.is_keyword(*name)))
 }
-
-/// The words that each grammar knows as such.
-static KEYWORDS: LazyLock<HashMap<Language, HashSet<u64>>> = LazyLock::new(|| {
-    let words = |grammar: tree_sitter::Language| {
-        let kinds = 0..u16::try_from(grammar.node_kind_count()).unwrap_or(u16::MAX);
-        let unnamed = kinds.filter(|kind| !grammar.node_kind_is_named(*kind));
-        unnamed.filter_map(|kind| grammar.node_kind_for_id(kind).map(identity)).collect()
-    };
-    let all = Language::all().filter_map(|language| Some((language, words(language.grammar()?))));
-    all.collect()
-});
 
 /// The [`identity`] of each line of a text that says something.
 pub(super) fn contents(text: &Rope, range: Range<usize>) -> Vec<u64> {
@@ -130,19 +115,28 @@ fn sorted(items: impl Iterator<Item = u64>) -> Vec<u64> {
 fn chunks(language: Language, text: &Rope, survey: &Survey) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> =
         sections(text, survey).filter_map(|section| chunk(language, text, section)).collect();
-    for defined in survey.definitions.iter().filter(|one| is_sought(one.kind) && !one.name.is_empty()) {
-        let line = text.char_to_line(defined.chars.start);
+    for (defined, name) in sought(survey, text) {
+        let line = text.byte_to_line(defined.start);
         let at = chunks.partition_point(|chunk| chunk.lines.end <= line);
         if let Some(chunk) = chunks.get_mut(at)
             && chunk.lines.contains(&line)
         {
-            chunk.defines.push(identity(&defined.name));
+            chunk.defines.push(name);
         }
     }
     for chunk in &mut chunks {
         chunk.defines.sort_unstable();
     }
     chunks
+}
+
+/// The definitions worth finding by their name, with its [`identity`].
+fn sought<'a>(survey: &'a Survey, text: &'a Rope) -> impl Iterator<Item = (&'a Defined, u64)> {
+    let groups = survey.definitions.iter().filter(|one| one.kind != Kind::Module);
+    groups
+        .map(|one| (one, one.name(text)))
+        .filter(|(_, name)| !name.is_empty())
+        .map(|(one, name)| (one, identity(&name)))
 }
 
 fn chunk(language: Language, text: &Rope, lines: Range<usize>) -> Option<Chunk> {
@@ -161,7 +155,7 @@ fn chunk(language: Language, text: &Rope, lines: Range<usize>) -> Option<Chunk> 
 /// The document's lines cut where definitions begin, small neighbours put together, long ones divided.
 fn sections(text: &Rope, survey: &Survey) -> impl Iterator<Item = Range<usize>> {
     let end = text.len_lines();
-    let starts = survey.definitions.iter().map(|one| attached(text, text.char_to_line(one.chars.start)));
+    let starts = survey.definitions.iter().map(|one| attached(text, text.byte_to_line(one.start)));
     let mut cuts: Vec<usize> = starts.chain(paragraphs(text, survey)).chain([end]).collect();
     cuts.sort_unstable();
     cuts.dedup();

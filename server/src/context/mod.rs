@@ -6,6 +6,7 @@
 //! whole lines and coarse steps; see [`pieces`] for how pieces keep their place.
 
 mod facts;
+mod grammar;
 mod lines;
 mod pieces;
 mod survey;
@@ -16,7 +17,6 @@ mod tests;
 use std::ops::Range;
 
 use crate::documents::Snapshot;
-use crate::language::Kind;
 
 pub use facts::Facts;
 pub use pieces::Piece;
@@ -79,27 +79,20 @@ fn outline(
     window: &Range<usize>,
 ) -> Vec<Excerpt> {
     let text = &document.text;
-    let hidden = facts.definitions().iter().filter(|one| {
-        let start = one.chars.start;
-        let visible = window.contains(&start);
-        // A module's own line says little where its members are listed one by one.
-        !visible && !shown.iter().any(|header| header.contains(&start))
-    });
+    let visible = text.char_to_byte(window.start)..text.char_to_byte(window.end);
+    let hidden = facts.definitions().iter().filter(|one| !visible.contains(&one.start));
     let hidden: Vec<_> = hidden.collect();
-    let split = hidden.partition_point(|one| one.chars.start < window.start);
-    let first =
-        split.saturating_sub(LONGEST_OUTLINE.saturating_sub(hidden.len() - split).max(LONGEST_OUTLINE / 2));
+    let before = hidden.partition_point(|one| one.start < visible.start);
+    let room_before = LONGEST_OUTLINE.saturating_sub(hidden.len() - before).max(LONGEST_OUTLINE / 2);
+    let nearest = hidden.into_iter().skip(before.saturating_sub(room_before)).take(LONGEST_OUTLINE);
+
     let mut excerpts: Vec<Excerpt> = Vec::new();
-    for one in hidden.into_iter().skip(first).take(LONGEST_OUTLINE) {
-        let Some(chars) = survey::signature(text, one) else { continue };
-        if excerpts.last().is_none_or(|last| last.chars.end <= chars.start) {
+    for chars in nearest.filter_map(|one| one.signature(text)) {
+        let known = shown.iter().any(|header| header.contains(&chars.start));
+        // Of two definitions on one line, the line is shown once.
+        if !known && excerpts.last().is_none_or(|last| last.chars.end <= chars.start) {
             excerpts.push(excerpt(document, &chars));
         }
     }
     excerpts
-}
-
-/// Whether something of this kind is worth finding by its name in another document.
-fn is_sought(kind: Kind) -> bool {
-    kind != Kind::Module
 }

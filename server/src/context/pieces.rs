@@ -160,10 +160,11 @@ impl Query {
                 }
             }
         }
+        let own = facts.names(&document.text);
         let found = around.iter().filter_map(|name| {
             let count = documents.get(name).copied().filter(|count| *count > 0)?;
             let rarity = (1.0 + chunks as f32 / count as f32).ln();
-            Some((*name, rarity, !facts.defines(*name)))
+            Some((*name, rarity, own.binary_search(name).is_err()))
         });
         let names: Vec<_> = found.collect();
         let worth = names.iter().map(|(_, worth, _)| worth).sum();

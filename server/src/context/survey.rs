@@ -5,42 +5,64 @@ use std::ops::Range;
 use ropey::Rope;
 use tree_sitter::{Node, TreeCursor};
 
+use super::grammar::{Definition, Grammar, Role};
 use super::lines;
 use crate::documents::Snapshot;
-use crate::language::{Definition, Kind, Spec};
+use crate::language::{Kind, Spec};
 
-/// What a document brings in and what it defines, in order of place. Places are characters.
+/// What a document brings in and what it defines, in order of place.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// The imports, each on whole lines.
+    /// The imports, each on whole lines, in characters.
     pub imports: Vec<Range<usize>>,
     /// The definitions, outside of functions.
     pub definitions: Vec<Defined>,
 }
 
-/// A definition.
+/// A definition. Its places are bytes, as the parser gives them: most are never asked for.
 #[derive(Debug)]
 pub(super) struct Defined {
     pub kind: Kind,
-    /// Empty for what has none.
-    pub name: String,
-    /// All of it.
-    pub chars: Range<usize>,
+    /// Where it begins.
+    pub start: usize,
     /// Where its body begins.
-    pub body: Option<usize>,
+    body: Option<usize>,
+    name: Option<Range<usize>>,
+}
+
+impl Defined {
+    /// Its name; `List<T>` is `List`. Empty where there is none.
+    pub(super) fn name(&self, text: &Rope) -> String {
+        const LONGEST: usize = 100;
+        let Some(name) = self.name.clone() else { return String::new() };
+        let chars = text.byte_slice(name.start..name.end.min(text.len_bytes())).chars().take(LONGEST);
+        chars.skip_while(|c| !lines::is_word(*c)).take_while(|c| lines::is_word(*c)).collect()
+    }
+
+    /// The header without the body, on one to a few lines; in characters.
+    pub(super) fn signature(&self, text: &Rope) -> Option<Range<usize>> {
+        const WIDEST: usize = 400;
+        let body = self.body.map(|body| text.byte_to_char(body));
+        let header = header(text, text.byte_to_char(self.start), body);
+        let end = match body {
+            Some(body) if self.kind != Kind::Value => header.end.min(body),
+            _ => header.end,
+        };
+        let white = text.slice(header.start..end).chars_at(end - header.start).reversed();
+        let end = end - white.take_while(|c| c.is_whitespace()).count();
+        (header.start < end && end - header.start <= WIDEST).then_some(header.start..end)
+    }
 }
 
 /// Reads a document. Without a tree this finds imports and what begins with a telling word.
 pub(super) fn survey(document: &Snapshot) -> Survey {
-    let spec = document.language.spec();
-    match document.tree() {
-        Some(tree) => {
-            let mut reader = Reader { text: &document.text, spec, survey: Survey::default() };
-            reader.read(&mut tree.root_node().walk(), 0, 0);
-            reader.survey
-        }
-        None => by_lines(&document.text, spec),
-    }
+    let (text, spec) = (&document.text, document.language.spec());
+    let Some((tree, grammar)) = document.tree().zip(Grammar::of(document.language)) else {
+        return by_lines(text, spec);
+    };
+    let mut reader = Reader { text, spec, grammar, survey: Survey::default() };
+    reader.read(&mut tree.root_node().walk(), 0, 0);
+    reader.survey
 }
 
 /// The lines of a definition up to its body: without the line that the body begins on if nothing else
@@ -55,38 +77,28 @@ pub(super) fn header(text: &Rope, start: usize, body: Option<usize>) -> Range<us
     lines::span(text, first, if last - first < LONGEST { last } else { first })
 }
 
-/// A definition's header without its body, on one to a few lines.
-pub(super) fn signature(text: &Rope, defined: &Defined) -> Option<Range<usize>> {
-    const WIDEST: usize = 400;
-    let header = header(text, defined.chars.start, defined.body);
-    let end = match defined.body {
-        Some(body) if defined.kind != Kind::Value => header.end.min(body),
-        _ => header.end,
-    };
-    let white = text.slice(header.start..end).chars_at(end - header.start).reversed();
-    let end = end - white.take_while(|c| c.is_whitespace()).count();
-    (header.start < end && end - header.start <= WIDEST).then_some(header.start..end)
-}
-
 struct Reader<'a> {
     text: &'a Rope,
     spec: &'static Spec,
+    grammar: &'static Grammar,
     survey: Survey,
 }
 
+/// How many nodes may lie between a definition and the place where definitions belong: those deeper
+/// inside are somebody's local affair.
+const LOOSEST: usize = 3;
+
 impl Reader<'_> {
-    /// Reads the children of where the cursor is. `loose` counts the nodes passed that are no place
-    /// where definitions belong: deep inside of those they are somebody's local affair.
+    /// Reads the children of where the cursor is; `loose` counts towards [`LOOSEST`].
     fn read(&mut self, cursor: &mut TreeCursor, depth: usize, loose: usize) {
         const DEEPEST: usize = 32;
-        const LOOSEST: usize = 3;
         if depth > DEEPEST || !cursor.goto_first_child() {
             return;
         }
         loop {
             let node = cursor.node();
             if node.is_named() {
-                self.visit(cursor, node, depth, loose.min(LOOSEST), LOOSEST);
+                self.visit(cursor, node, depth, loose);
             }
             if !cursor.goto_next_sibling() {
                 break;
@@ -95,36 +107,47 @@ impl Reader<'_> {
         cursor.goto_parent();
     }
 
-    fn visit(&mut self, cursor: &mut TreeCursor, node: Node, depth: usize, loose: usize, loosest: usize) {
-        if self.is_import(node, loose) {
-            return self.import(node);
-        }
-        let block = self.spec.blocks.contains(&node.kind());
-        match self.spec.definition(node.kind()) {
-            Some(definition) if !self.define(definition, node, loose) => {}
-            Some(definition) if matches!(definition.kind, Kind::Type | Kind::Module) => {
-                self.read(cursor, depth + 1, 0);
+    fn visit(&mut self, cursor: &mut TreeCursor, node: Node, depth: usize, loose: usize) {
+        match self.grammar.role(&node) {
+            Role::Literal => {}
+            Role::Import => self.import(node),
+            Role::Block => self.read(cursor, depth + 1, loose),
+            Role::Definition(definition) => {
+                let descend = self.define(definition, node, loose);
+                if descend {
+                    self.read(cursor, depth + 1, 0);
+                }
             }
-            Some(_) => {}
-            None if block => self.read(cursor, depth + 1, loose),
-            None if loose < loosest => self.read(cursor, depth + 1, loose + 1),
-            None => {}
+            Role::Other if loose == 0 && self.calls_import(node) => self.import(node),
+            Role::Other if loose < LOOSEST => self.read(cursor, depth + 1, loose + 1),
+            Role::Other => {}
         }
     }
 
-    fn is_import(&self, node: Node, loose: usize) -> bool {
-        if self.spec.imports.contains(&node.kind()) {
-            return true;
-        }
-        let Some(definition) = self.spec.definition(node.kind()) else {
-            return loose == 0 && self.calls_import(node);
-        };
-        match definition.kind {
+    /// Notes a definition; true where there are more inside of it.
+    fn define(&mut self, definition: Definition, node: Node, loose: usize) -> bool {
+        let body = definition.body(&node);
+        let import = match definition.kind {
             // `mod name;` and the like: a module that is somewhere else.
-            Kind::Module => definition.body.is_some_and(|body| node.child_by_field_name(body).is_none()),
+            Kind::Module => definition.bodied && body.is_none(),
             Kind::Value => loose <= 1 && self.calls_import(node),
             _ => false,
+        };
+        if import {
+            self.import(node);
+            return false;
         }
+        // `struct name` in front of a variable only mentions it.
+        if definition.kind == Kind::Type && body.is_none() && loose > 0 {
+            return false;
+        }
+        self.survey.definitions.push(Defined {
+            kind: definition.kind,
+            start: node.start_byte(),
+            body: body.map(|body| body.start_byte()),
+            name: self.grammar.name(&definition, &node).map(|name| name.byte_range()),
+        });
+        matches!(definition.kind, Kind::Type | Kind::Module)
     }
 
     /// Whether a statement of one line calls a function that imports.
@@ -146,33 +169,6 @@ impl Reader<'_> {
             self.survey.imports.push(lines);
         }
     }
-
-    /// Notes a definition; false where the node only mentions something.
-    fn define(&mut self, definition: &Definition, node: Node, loose: usize) -> bool {
-        let body = definition.body.and_then(|field| node.child_by_field_name(field));
-        if definition.kind == Kind::Type && body.is_none() && loose > 0 {
-            return false;
-        }
-        let text = self.text;
-        self.survey.definitions.push(Defined {
-            kind: definition.kind,
-            name: node.child_by_field_name(definition.name).map_or_else(String::new, |at| name(text, at)),
-            chars: lines::chars(text, node.byte_range()),
-            body: body.map(|body| lines::chars(text, body.byte_range()).start),
-        });
-        true
-    }
-}
-
-/// The name in a node that declares one: `*f(int)` declares `f`, and `List<T>` is `List`.
-fn name(text: &Rope, mut node: Node) -> String {
-    const LONGEST: usize = 100;
-    while let Some(inner) = node.child_by_field_name("declarator").or(node.child_by_field_name("name")) {
-        node = inner;
-    }
-    let chars = lines::chars(text, node.byte_range());
-    let chars = text.slice(chars.start..chars.end.min(chars.start + LONGEST)).chars();
-    chars.skip_while(|c| !lines::is_word(*c)).take_while(|c| lines::is_word(*c)).collect()
 }
 
 /// Whether `code` calls `function`, with parentheses or, as scripts do, without.
@@ -198,7 +194,7 @@ const DEFINES: &[(Kind, &[&str])] = &[
 
 fn by_lines(text: &Rope, spec: &Spec) -> Survey {
     /// A file of more lines is looked at no further.
-    const MOST: usize = 5_000;
+    const MOST: usize = 2_000;
     let mut survey = Survey::default();
     for line in 0..text.len_lines().min(MOST) {
         let content = lines::content(text, line);
@@ -216,8 +212,10 @@ fn by_lines(text: &Rope, spec: &Spec) -> Survey {
         let mut words = code.split(|c| !lines::is_word(c)).filter(|word| !word.is_empty()).take(6);
         let kind = words.find_map(|word| DEFINES.iter().find(|(_, starts)| starts.contains(&word)));
         if let (Some((kind, _)), Some(name)) = (kind, words.next()) {
-            let chars = lines::span(text, line, line);
-            survey.definitions.push(Defined { kind: *kind, name: name.to_owned(), chars, body: None });
+            let start = text.line_to_byte(line);
+            let at = name.as_ptr() as usize - content.as_ptr() as usize;
+            let name = start + at..start + at + name.len();
+            survey.definitions.push(Defined { kind: *kind, start, body: None, name: Some(name) });
         }
     }
     survey

@@ -282,8 +282,8 @@ fn facts_belong_to_one_revision() {
     let change = Change { range: None, text: "fn g() {}".into() };
     documents.change("file:///a.rs", 1, &[change], Encoding::Utf16);
     let second = documents.snapshot("file:///a.rs").unwrap();
-    assert_eq!(Facts::of(&second).definitions()[0].name, "g");
-    assert_eq!(Facts::of(&first).definitions()[0].name, "f");
+    assert_eq!(Facts::of(&second).definitions()[0].name(&second.text), "g");
+    assert_eq!(Facts::of(&first).definitions()[0].name(&first.text), "f");
 }
 
 #[test]

@@ -14,7 +14,6 @@ use std::path::Path;
 use gemma_engine::{Error, Tokenizer};
 use ropey::RopeSlice;
 
-use crate::documents::Snapshot;
 use crate::language::Language;
 
 /// Whatever turns text into ids. A trait, so that layouts can be tested without a vocabulary.
@@ -79,11 +78,10 @@ impl Material {
 }
 
 /// A file as the model is shown it: relative to the workspace, else its name alone, with `/`.
-pub fn shown_path(document: &Snapshot, root: Option<&Path>) -> String {
-    let location = document.location();
+pub fn shown_path(location: &Path, root: Option<&Path>) -> String {
     let relative = root.and_then(|root| location.strip_prefix(root).ok());
     let name = location.file_name().map(Path::new);
-    relative.or(name).unwrap_or(&location).to_string_lossy().replace('\\', "/")
+    relative.or(name).unwrap_or(location).to_string_lossy().replace('\\', "/")
 }
 
 /// Text with line ends as models know them.

@@ -3,7 +3,7 @@
 use tree_sitter::Node;
 
 use super::super::lines;
-use super::{Place, path};
+use super::{Place, broken_from, path};
 use crate::documents::Snapshot;
 use crate::language::Spec;
 
@@ -26,7 +26,7 @@ pub fn in_comment_or_string(document: &Snapshot, cursor: usize) -> Option<Litera
     if let Some(literal) = by_tree(spec, &place) {
         return literal.known();
     }
-    if place.broken_from().is_some() { by_line(document, spec, cursor) } else { None }
+    if broken_from(&place.paths()).is_some() { by_line(document, spec, cursor) } else { None }
 }
 
 /// What the tree says; code inside of a string is known to be code.
@@ -45,11 +45,9 @@ impl Verdict {
 }
 
 fn by_tree(spec: &Spec, place: &Place) -> Option<Verdict> {
-    let root = place.tree.root_node();
     // The character before the cursor says more than the one behind it: a comment ends with its line.
     let byte = place.byte;
-    let leaf = root.descendant_for_byte_range(byte.saturating_sub(1), byte);
-    path(leaf).find_map(|node| {
+    path(&place.tree, byte.saturating_sub(1), byte).into_iter().rev().find_map(|node| {
         let inside = node.start_byte() < byte && byte < node.end_byte();
         if spec.interpolations.contains(&node.kind()) && inside {
             return Some(Verdict::Code);

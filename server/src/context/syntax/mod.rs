@@ -37,21 +37,25 @@ impl Place {
         Some(Place { tree: document.tree()?, byte: text.char_to_byte(cursor), before })
     }
 
-    /// The nodes around the cursor and those around the last text before it, the inner ones first.
-    fn nodes(&self) -> [Vec<Node<'_>>; 2] {
-        let at = |byte| self.tree.root_node().descendant_for_byte_range(byte, byte);
-        [at(self.byte), self.before.and_then(at)].map(|leaf| path(leaf).collect())
-    }
-
-    /// Where the outermost part that the parser could not make sense of begins, if the cursor is in one
-    /// or only white space after one.
-    fn broken_from(&self) -> Option<usize> {
-        let broken = self.nodes().into_iter().flatten().filter(Node::is_error);
-        broken.map(|node| node.start_byte()).min()
+    /// The nodes around the cursor and those around the last text before it, the outer ones first.
+    fn paths(&self) -> [Vec<Node<'_>>; 2] {
+        [
+            path(&self.tree, self.byte, self.byte),
+            self.before.map_or_else(Vec::new, |at| path(&self.tree, at, at)),
+        ]
     }
 }
 
-/// A node and what it is in, up to the root.
-fn path(leaf: Option<Node<'_>>) -> impl Iterator<Item = Node<'_>> {
-    std::iter::successors(leaf, Node::parent)
+/// The nodes around some bytes, from the root to the smallest. Going down once is much faster than
+/// asking each node for its parent, for which the parser begins at the root again.
+fn path(tree: &Tree, start: usize, end: usize) -> Vec<Node<'_>> {
+    let root = tree.root_node();
+    let Some(leaf) = root.descendant_for_byte_range(start, end) else { return vec![root] };
+    std::iter::successors(Some(root), |node| node.child_with_descendant(leaf)).collect()
+}
+
+/// Where the outermost part that the parser could not make sense of begins, if the cursor is in one or
+/// only white space after one.
+fn broken_from(paths: &[Vec<Node>]) -> Option<usize> {
+    paths.iter().flatten().filter(|node| node.is_error()).map(Node::start_byte).min()
 }

@@ -6,7 +6,7 @@ use ropey::Rope;
 use tree_sitter::Node;
 
 use super::super::{lines, survey};
-use super::Place;
+use super::{Place, broken_from};
 use crate::documents::Snapshot;
 use crate::language::{Kind, Spec};
 
@@ -59,20 +59,21 @@ fn enclosing(document: &Snapshot, cursor: usize) -> Vec<Scope> {
     let Some(place) = Place::of(document, cursor) else {
         return by_indentation(text, spec, cursor, 0);
     };
-    let Some(broken) = place.broken_from() else {
-        return by_tree(text, spec, cursor, &place, usize::MAX);
+    let paths = place.paths();
+    let Some(broken) = broken_from(&paths) else {
+        return by_tree(text, spec, cursor, &paths, usize::MAX);
     };
     let broken = text.byte_to_char(broken.min(text.len_bytes()));
     let mut scopes = by_indentation(text, spec, cursor, broken);
-    scopes.extend(by_tree(text, spec, cursor, &place, broken));
+    scopes.extend(by_tree(text, spec, cursor, &paths, broken));
     scopes
 }
 
 /// The scopes of the tree that begin before the character `limit`.
-fn by_tree(text: &Rope, spec: &Spec, cursor: usize, place: &Place, limit: usize) -> Vec<Scope> {
+fn by_tree(text: &Rope, spec: &Spec, cursor: usize, paths: &[Vec<Node>], limit: usize) -> Vec<Scope> {
     let mut found: Vec<Scope> = Vec::new();
-    for node in place.nodes().into_iter().flatten() {
-        let Some(scope) = scope_of(text, spec, node) else { continue };
+    for (owner, node) in paths.iter().flat_map(|path| owned(path)) {
+        let Some(scope) = scope_of(text, spec, node, owner) else { continue };
         let start = text.byte_to_char(node.start_byte().min(text.len_bytes()));
         if start < limit && holds(text, spec, &scope, node, cursor) && !found.contains(&scope) {
             found.push(scope);
@@ -84,10 +85,17 @@ fn by_tree(text: &Rope, spec: &Spec, cursor: usize, place: &Place, limit: usize)
     found
 }
 
-fn scope_of(text: &Rope, spec: &Spec, node: Node) -> Option<Scope> {
+/// The nodes of a path, each with the one that it is in, as far as that is not the root.
+fn owned<'a>(path: &'a [Node<'a>]) -> impl Iterator<Item = (Option<Node<'a>>, Node<'a>)> {
+    let owners = path.iter().skip(1).map(|owner| Some(*owner));
+    [None, None].into_iter().chain(owners).zip(path.iter().copied())
+}
+
+fn scope_of(text: &Rope, spec: &Spec, node: Node, owner: Option<Node>) -> Option<Scope> {
     let Some(definition) = spec.definition(node.kind()) else {
-        let owner = node.parent().filter(|parent| parent.parent().is_some());
-        let start = owner.filter(|owner| !spec.blocks.contains(&owner.kind())).unwrap_or(node).start_byte();
+        // A block in a block, or at the outermost, has no statement that it belongs to.
+        let owner = owner.filter(|owner| !spec.blocks.contains(&owner.kind()));
+        let start = owner.unwrap_or(node).start_byte();
         let block = spec.blocks.contains(&node.kind());
         return block.then(|| scope_from(text, ScopeKind::Block, start, node));
     };

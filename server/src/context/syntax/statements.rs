@@ -167,8 +167,7 @@ fn unbalanced(spec: &Spec, line: &str) -> bool {
 /// Whether the parser missed something right before the cursor.
 fn touches_error(document: &Snapshot, cursor: usize) -> bool {
     let Some(place) = Place::of(document, cursor) else { return false };
-    let nodes = place.nodes();
-    nodes.into_iter().flatten().any(|node| {
+    place.paths().into_iter().flatten().any(|node| {
         (node.is_error() || node.is_missing()) && (node.start_byte()..=node.end_byte()).contains(&place.byte)
     })
 }

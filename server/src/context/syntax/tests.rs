@@ -111,10 +111,9 @@ fn scopes_around_the_cursor() {
             "class C {\n    fun f(x: Int): Int {\n        if (x) {\n            $0\n",
             &["Function fun f(x: Int): Int {", "Type class C {"],
         ),
-        ("nim", "", &[]),
         ("plaintext", "  a\n    b\n      $0", &[]),
     ];
-    for (id, text, want) in cases.iter().filter(|(_, text, _)| !text.is_empty()) {
+    for (id, text, want) in cases {
         assert_eq!(&headers(id, text), want, "{id}: {text}");
     }
 }
@@ -137,6 +136,7 @@ fn the_innermost_block() {
         ("python", "def f():\n    for a in b:\n        c\n        $0\n", Some(("    for a in b:", "c", 4))),
         ("javascript", "for (;;) { $0 }", Some(("for (;;) {  }", "  ", 0))),
         ("go", "func f() {\n\tfor {\n\t\t$0\n\t}\n}\n", Some(("\tfor {", "\n\t\t\n\t", 1))),
+        ("javascript", "while (a &&\n    b) {\n  $0\n}\n", Some(("while (a &&\n    b) {", "\n  \n", 0))),
         ("rust", "$0", None),
     ];
     for (id, text, want) in cases {
