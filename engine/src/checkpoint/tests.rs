@@ -103,7 +103,7 @@ fn facts_of_the_golden_networks() {
 
 #[test]
 fn the_real_gguf() {
-    let path = crate::test_cache::file("models/gemma-3-270m-q4_k_m.gguf");
+    let path = crate::test_cache::real_model();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let config = checkpoint.config();
     assert_eq!(config.architecture, Architecture::Gemma3);

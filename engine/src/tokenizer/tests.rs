@@ -28,19 +28,14 @@ fn golden(name: &str) -> Golden {
 }
 
 fn json(name: &str) -> (PathBuf, Tokenizer) {
-    let path = crate::test_cache::file(&format!("tokenizers/{name}/tokenizer.json"));
+    let path = crate::test_cache::tokenizer_json(name);
     let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
     (path, tokenizer)
 }
 
 fn real_gguf() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-    TOKENIZER.get_or_init(|| {
-        Checkpoint::open(&crate::test_cache::file("models/gemma-3-270m-q4_k_m.gguf"))
-            .unwrap()
-            .tokenizer()
-            .unwrap()
-    })
+    TOKENIZER.get_or_init(|| Checkpoint::open(&crate::test_cache::real_model()).unwrap().tokenizer().unwrap())
 }
 
 /// Checks all cases; `same_specials` is false where the file marks other tokens as control tokens than the

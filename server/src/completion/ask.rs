@@ -1,14 +1,14 @@
 //! From a request to a prompt, and from what the engine said to an answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemma_engine::{
     CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
-    TokenStream,
+    Timings,
 };
 
-use crate::completion::boundary::Healed;
+use crate::completion::boundary::{Joined, Seam};
 use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
@@ -16,32 +16,30 @@ use crate::completion::{Answer, Reason, Request, enough, filters};
 use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
-use crate::prompt::{Prompt, fim, lines, plain};
+use crate::prompt::{Material, Prompt, fim, lines, plain};
 use crate::settings::CompletionSettings;
 use crate::text::LineEnding;
 
 /// Bytes of the document on each side of the cursor that rules may look at, at least.
 const LOOK: usize = 64 * 1024;
 
-/// A request that is ready for the engine.
+/// A request that is ready for the engine: the prompts to try, and where the answer belongs.
 pub struct Prepared {
-    prompt: Prompt,
+    /// In order; the next one where an answer contradicts what is typed.
+    attempts: Vec<Attempt>,
     place: Place,
     priority: Priority,
 }
 
-/// A request that the engine works on.
-pub struct Asked {
-    /// What it says.
-    pub stream: TokenStream,
-    /// Where it belongs.
-    pub place: Place,
+/// A prompt, and what it leaves out of the text before the cursor.
+struct Attempt {
+    prompt: Prompt,
+    seam: Seam,
 }
 
-/// Where an answer belongs, and what was left out of the prompt.
-pub struct Place {
+/// Where an answer belongs.
+struct Place {
     site: Site,
-    healed: Healed,
     /// The start of what is replaced, and the cursor, in characters.
     start: usize,
     cursor: usize,
@@ -50,25 +48,32 @@ pub struct Place {
     line_ending: LineEnding,
 }
 
-/// Reads the document and lays out the prompt.
+/// Reads the document and lays out the prompts.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
     let place = place(settings, request, fim_tokens(model, settings).is_none());
-    let tokenizer = model.tokenizer();
-    let (before, healed) = Healed::split(&place.site.before);
-    let material =
-        material(model, settings, request, &Around { before, after: &place.site.after, start: place.start })?;
-    let bos = model.config().bos;
-    let end_of_turn = tokenizer.turns().map(|(_, end)| end);
+    let (before, seam) = Seam::split(&place.site.before);
+    let around = Around { before, after: &place.site.after, start: place.start };
+    let mut material = material(model, settings, request, &around)?;
+    let mut attempts = vec![Attempt { prompt: prompt(model, settings, &material)?, seam: seam.clone() }];
+    if seam.has_word() {
+        let (seam, typed) = seam.with_word();
+        material.before.push_str(&typed);
+        attempts.push(Attempt { prompt: prompt(model, settings, &material)?, seam });
+    }
+    Ok(Prepared { attempts, place, priority: request.priority })
+}
+
+fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> Result<Prompt, Error> {
+    let (tokenizer, bos) = (model.tokenizer(), model.config().bos);
     let mut prompt = match fim_tokens(model, settings) {
         Some(tokens) => {
             let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
-            fim::build(&material, tokens, order, bos, tokenizer)?
+            fim::build(material, tokens, order, bos, tokenizer)?
         }
-        None => plain::build(&material, bos, Vec::new(), tokenizer)?,
+        None => plain::build(material, bos, Vec::new(), tokenizer)?,
     };
-    prompt.stop.extend(end_of_turn);
-    let place = Place { healed, ..place };
-    Ok(Prepared { prompt, place, priority: request.priority })
+    prompt.stop.extend(tokenizer.turns().map(|(_, end)| end));
+    Ok(prompt)
 }
 
 fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engine::FimTokens> {
@@ -87,7 +92,7 @@ fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place
     let quoted = in_comment_or_string(document, start).is_some();
     let shape = decide(&before, &after, &lexis, quoted, settings.multi_line);
     let site = Site::new(before, after, lexis, shape, blind);
-    Place { site, healed: Healed::default(), start, cursor, selected, line_ending: document.line_ending }
+    Place { site, start, cursor, selected, line_ending: document.line_ending }
 }
 
 /// Text before an offset: about `reach` bytes of it, from the start of a line unless the cursor's own
@@ -129,41 +134,81 @@ fn lexis(language: Language) -> Lexis {
 }
 
 impl Prepared {
-    /// Queues the request.
-    pub fn submit(
+    /// Asks, within the time the user allows, and reads the answer.
+    pub async fn run(
         self,
         engine: &Engine,
         model: &Arc<Model>,
         settings: &CompletionSettings,
         cancel: &CancelFlag,
-    ) -> Asked {
-        let Self { prompt, place, priority } = self;
-        let enough = enough::rule(place.site.clone(), place.healed.clone());
-        let stream = engine.submit(GenerateRequest {
-            model: model.clone(),
-            prompt: prompt.ids,
-            max_tokens: settings.max_tokens,
-            sampling: Sampling::default(),
-            stop: Stop { tokens: prompt.stop, enough: Some(enough), ..Stop::default() },
-            priority,
-            deadline: Some(Duration::from_millis(settings.max_time_ms)),
-            cancel: cancel.clone(),
-        });
-        Asked { stream, place }
+    ) -> Result<Answer, Error> {
+        let started = Instant::now();
+        let limit = Duration::from_millis(settings.max_time_ms);
+        let place = self.place;
+        let mut answer = Answer::nothing(place.cursor, Reason::Filtered, Some("boundary"));
+        for Attempt { prompt, seam } in self.attempts {
+            let stream = engine.submit(GenerateRequest {
+                model: model.clone(),
+                prompt: prompt.ids,
+                max_tokens: settings.max_tokens,
+                sampling: Sampling::default(),
+                stop: Stop {
+                    tokens: prompt.stop,
+                    enough: Some(enough::rule(place.site.clone(), seam.clone())),
+                    ..Stop::default()
+                },
+                priority: self.priority,
+                deadline: Some(limit.saturating_sub(started.elapsed())),
+                cancel: cancel.clone(),
+            });
+            let mut finished = stream.finish().await?;
+            let superseded = finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled();
+            let read = if superseded {
+                Some(Answer::nothing(place.cursor, Reason::Superseded, None))
+            } else {
+                place.read(&seam, &finished)
+            };
+            if let Some(earlier) = &answer.finished {
+                finished.timings = both(&earlier.timings, &finished.timings);
+            }
+            let settled = read.is_some() || started.elapsed() >= limit;
+            answer = Answer { finished: Some(finished), ..read.unwrap_or(answer) };
+            if settled {
+                break;
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// The timings of two attempts as those of one: the user waited for both.
+fn both(first: &Timings, second: &Timings) -> Timings {
+    Timings {
+        queue_ms: first.queue_ms + second.queue_ms,
+        prefill_tokens: first.prefill_tokens + second.prefill_tokens,
+        cached_tokens: first.cached_tokens,
+        prefill_ms: first.prefill_ms + second.prefill_ms,
+        decode_tokens: first.decode_tokens + second.decode_tokens,
+        decode_ms: first.decode_ms + second.decode_ms,
+        ttft_ms: first.ttft_ms + first.decode_ms + second.ttft_ms,
     }
 }
 
 impl Place {
-    /// What of an answer is shown, and where.
-    pub fn answer(&self, finished: Finished) -> Answer {
+    /// What of an answer is shown, and where; `None` when it contradicts what is typed.
+    fn read(&self, seam: &Seam, finished: &Finished) -> Option<Answer> {
         let cut_short = matches!(finished.finish_reason, FinishReason::Length | FinishReason::Deadline);
-        let nothing = Answer::nothing(self.cursor, Reason::Empty, None);
-        let answer = match self.healed.restore(&finished.text) {
-            None => Answer { reason: Reason::Filtered, rule: Some("boundary"), ..nothing },
-            Some(text) if text.trim().is_empty() => nothing,
-            Some(text) => self.shown(filters::run(&self.site, text, cut_short)),
+        let rest = match seam.join(&finished.text) {
+            Joined::Rest(rest) => rest,
+            Joined::Short if cut_short || !seam.has_word() => "",
+            Joined::Short | Joined::Contradicts => return None,
         };
-        Answer { finished: Some(finished), ..answer }
+        let nothing = Answer::nothing(self.cursor, Reason::Empty, None);
+        Some(match rest.trim().is_empty() {
+            true if cut_short => Answer { reason: Reason::Filtered, rule: Some("too_late"), ..nothing },
+            true => nothing,
+            false => self.shown(filters::run(&self.site, rest, cut_short)),
+        })
     }
 
     fn shown(&self, shown: filters::Shown) -> Answer {
@@ -195,14 +240,15 @@ mod tests {
 
     fn answer(request: &Request, raw: &str) -> Answer {
         let place = place(&CompletionSettings::default(), request, false);
-        let healed = Healed::split(&place.site.before).1;
+        let seam = Seam::split(&place.site.before).1;
         let finished = Finished {
             text: raw.into(),
             tokens: Vec::new(),
             finish_reason: FinishReason::Stop,
             timings: Default::default(),
         };
-        Place { healed, ..place }.answer(finished)
+        let contradiction = Answer::nothing(0, Reason::Filtered, Some("boundary"));
+        place.read(&seam, &finished).unwrap_or(contradiction)
     }
 
     #[test]
@@ -217,7 +263,7 @@ mod tests {
     fn what_the_menu_has_selected_comes_first() {
         let mut request = request("rust", "fn f() {\n    é.pu‸\n}\n");
         request.selected = Some((2, "push_str".into()));
-        let answer = answer(&request, "(\"x\");\n");
+        let answer = answer(&request, "push_str(\"x\");\n");
         assert_eq!(answer.text, "push_str(\"x\");");
         assert_eq!(answer.range, request.cursor - 2..request.cursor);
     }

@@ -6,7 +6,7 @@
 
 use gemma_engine::generate::Enough;
 
-use crate::completion::boundary::Healed;
+use crate::completion::boundary::{Joined, Seam};
 use crate::completion::brackets::{excess, is_closer, open_at_end, surplus};
 use crate::completion::filters::runaway;
 use crate::completion::shape::{Block, Shape};
@@ -19,11 +19,11 @@ pub const MAX_LINES: usize = 16;
 const SIGNIFICANT: usize = 3;
 
 /// The engine's rule for a site: stop as soon as the end is certain.
-pub fn rule(site: Site, healed: Healed) -> Enough {
-    Box::new(move |raw: &str| match healed.restore(raw) {
-        Some(text) => end(text, &site).is_some(),
-        // What contradicts the text before the cursor will never be shown.
-        None => true,
+pub fn rule(site: Site, seam: Seam) -> Enough {
+    Box::new(move |raw: &str| match seam.join(raw) {
+        Joined::Rest(text) => end(text, &site).is_some(),
+        Joined::Short => false,
+        Joined::Contradicts => true,
     })
 }
 
@@ -153,7 +153,7 @@ mod tests {
     /// to stop, and the part of it that counts.
     fn streamed(document: &str, answer: &str) -> (String, String) {
         let site = site(document);
-        let mut enough = rule(site.clone(), Healed::default());
+        let mut enough = rule(site.clone(), Seam::default());
         let mut text = String::new();
         for c in answer.chars() {
             text.push(c);

@@ -18,7 +18,7 @@ mod material;
 
 use std::sync::Arc;
 
-use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, FinishReason, Finished, Model, Priority};
+use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Finished, Model, Priority};
 
 use crate::documents::Snapshot;
 use crate::settings::Settings;
@@ -96,11 +96,5 @@ pub async fn complete(
     let (asked_of, limits) = (model.clone(), settings.completion.clone());
     let prepared = tokio::task::spawn_blocking(move || ask::prepare(&asked_of, &limits, &request));
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
-    let asked = prepared.submit(engine, model, &settings.completion, &cancel);
-    let finished = asked.stream.finish().await?;
-    if finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled() {
-        let answer = Answer::nothing(cursor, Reason::Superseded, None);
-        return Ok(Answer { finished: Some(finished), ..answer });
-    }
-    Ok(asked.place.answer(finished))
+    prepared.run(engine, model, &settings.completion, &cancel).await
 }
