@@ -72,6 +72,7 @@ pub fn ask(
     let stream = engine.submit(GenerateRequest {
         model: model.clone(),
         prompt: prompt.ids,
+        begin_with: String::new(),
         max_tokens,
         sampling,
         stop: Stop { tokens: prompt.stop, texts, ..Stop::default() },

@@ -61,6 +61,7 @@ impl Loaded {
         let request = GenerateRequest {
             model: self.model.clone(),
             prompt: prompt.to_vec(),
+            begin_with: String::new(),
             max_tokens,
             sampling,
             stop,

@@ -23,18 +23,14 @@ pub fn target() -> PathBuf {
         .to_path_buf()
 }
 
-/// Where `tests/run` keeps what it fetches: `$GEMMA_LS_TEST_CACHE`, else a folder in the target folder.
-fn cache() -> PathBuf {
-    std::env::var_os("GEMMA_LS_TEST_CACHE")
-        .map_or_else(|| target().join("gemma-ls-test-cache"), PathBuf::from)
-}
-
-/// The real Gemma 3 270M in Q4_K_M: `$GEMMA_LS_TEST_MODEL`, else the copy that `tests/run` pulled.
+/// The real Gemma 3 270M in Q4_K_M: `$GEMMA_LS_TEST_MODEL`, else what `tests/run` pulled.
 pub fn real_model() -> PathBuf {
-    let path = match std::env::var_os("GEMMA_LS_TEST_MODEL") {
-        Some(path) => PathBuf::from(path),
-        None => find(&cache().join("models"), "gemma-3-270m-q4_k_m.gguf").unwrap_or_default(),
+    let pulled = || {
+        let models =
+            std::env::var_os("GEMMA_LS_MODELS").map_or_else(|| target().join("models"), PathBuf::from);
+        find(&models, "gemma-3-270m-q4_k_m.gguf").unwrap_or(models)
     };
+    let path = std::env::var_os("GEMMA_LS_TEST_MODEL").map_or_else(pulled, PathBuf::from);
     assert!(
         path.is_file(),
         "the real Gemma 3 270M is not here (looked at \"{}\"): run tests/run once, or point \
@@ -44,9 +40,12 @@ pub fn real_model() -> PathBuf {
     path
 }
 
-/// A published tokenizer.json (`gemma`, `codegemma`, `gemma3`), as `tests/run` fetched it.
+/// A published tokenizer.json (`gemma`, `codegemma`, `gemma3`): in `$GEMMA_LS_TEST_TOKENIZERS`, else where
+/// `tests/run` puts them.
 pub fn tokenizer_json(vocabulary: &str) -> PathBuf {
-    let path = cache().join("tokenizers").join(vocabulary).join("tokenizer.json");
+    let folder = std::env::var_os("GEMMA_LS_TEST_TOKENIZERS");
+    let folder = folder.map_or_else(|| target().join("test-tokenizers"), PathBuf::from);
+    let path = folder.join(vocabulary).join("tokenizer.json");
     assert!(path.is_file(), "{} is not there: run tests/run once", path.display());
     path
 }

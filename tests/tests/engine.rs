@@ -22,6 +22,7 @@ fn request(loaded: &Loaded, prompt: Vec<u32>, max_tokens: usize) -> GenerateRequ
     GenerateRequest {
         model: loaded.model.clone(),
         prompt,
+        begin_with: String::new(),
         max_tokens,
         sampling: Sampling::default(),
         stop: Stop { ignore_eos: true, ..Stop::default() },
@@ -206,4 +207,29 @@ fn dropping_the_engine_ends_what_runs() {
     }
     // Either the engine said so, or its end closed the stream.
     assert!(!matches!(last, Some(Event::Failed(_))), "{last:?}");
+}
+
+#[test]
+fn half_a_word_is_spelt_to_its_end_however_it_is_cut() {
+    let loaded = real();
+    let tokenizer = loaded.model.tokenizer();
+    let answer = |prompt: &str, begin: &str| {
+        let ids = tokenizer.encode(prompt).expect("text");
+        let prompt = [&[2], &ids[..]].concat();
+        let healed = GenerateRequest { begin_with: begin.to_owned(), ..request(&loaded, prompt, 8) };
+        loaded.engine.submit(healed).finish_blocking(|_| {}).expect("it runs").text
+    };
+    for (prompt, begin) in [
+        ("def area(self):\n    ", "retu"),
+        ("def area(self):\n   ", " ret"),
+        ("let total = xs.iter()", ".su"),
+        ("x =", " "),
+        ("Die", " Grö"),
+        ("print(\"", "日本\u{10348}"),
+        ("a", "b\r\nc\t\u{0}"),
+    ] {
+        let text = answer(prompt, begin);
+        assert!(text.starts_with(begin), "{text:?} does not begin with {begin:?}");
+    }
+    assert!(answer("def area(self):\n    ", "retu").starts_with("return"));
 }

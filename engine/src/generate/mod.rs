@@ -1,5 +1,6 @@
 //! From logits to tokens: what a request asks for, what its answer reports, sampling and stopping.
 
+mod beginning;
 mod sampling;
 mod stop;
 
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::engine::Model;
 use crate::error::{Error, ErrorKind};
 
+pub(crate) use beginning::Beginning;
 pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
 pub(crate) use stop::StopWatch;
@@ -54,6 +56,9 @@ pub struct GenerateRequest {
     pub model: Arc<Model>,
     /// The prompt's token ids, `<bos>` included.
     pub prompt: Vec<u32>,
+    /// Text that the answer has to begin with (token healing): left out of the prompt, part of the answer.
+    /// The first tokens are picked among those that spell it. Needs a model with a tokenizer.
+    pub begin_with: String,
     /// Generate at most this many tokens.
     pub max_tokens: usize,
     /// How tokens are picked.

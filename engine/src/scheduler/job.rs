@@ -7,7 +7,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::cache::{PrefixCache, Sequence};
 use crate::error::Error;
 use crate::generate::{
-    CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, StopWatch, Timings, Token,
+    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, StopWatch,
+    Timings, Token,
 };
 use crate::model::{Interrupt, Network, Rows};
 use crate::tokenizer::StreamDecoder;
@@ -25,6 +26,7 @@ pub(crate) struct Job {
     sampler: Sampler,
     watch: StopWatch,
     decoder: StreamDecoder,
+    beginning: Beginning,
     submitted: Instant,
     started: Option<Instant>,
     sequence: Option<Sequence>,
@@ -51,6 +53,7 @@ impl Job {
             sampler: Sampler::new(request.sampling.clone()),
             watch: StopWatch::new(stop),
             decoder: request.model.tokenizer().stream(),
+            beginning: Beginning::new(&request.begin_with),
             submitted,
             started: None,
             sequence: None,
@@ -121,13 +124,15 @@ impl Job {
     fn take_token(&mut self, network: &Network, cache: &mut PrefixCache, mut logits: Vec<f32>) -> bool {
         let begun = Instant::now();
         let scale = network.ops().log_sum_exp(&logits);
-        let unchanged = (self.request.sampling.repetition_penalty != 1.0).then(|| logits.clone());
-        let seen = if unchanged.is_some() {
-            [&self.request.prompt[..], &self.generated].concat()
-        } else {
-            Vec::new()
-        };
+        let penalised = self.request.sampling.repetition_penalty != 1.0;
+        let unchanged = (penalised || !self.beginning.is_complete()).then(|| logits.clone());
+        let seen = if penalised { [&self.request.prompt[..], &self.generated].concat() } else { Vec::new() };
+        let tokenizer = self.request.model.tokenizer();
+        if !self.beginning.is_complete() {
+            self.beginning.constrain(tokenizer, &mut logits);
+        }
         let id = self.sampler.pick(&mut logits, &seen);
+        self.beginning.advance(tokenizer, id);
         let logprob = unchanged.as_ref().unwrap_or(&logits)[id as usize] - scale;
         if self.generated.is_empty() {
             self.timings.prefill_ms += millis(begun.elapsed());

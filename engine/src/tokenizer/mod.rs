@@ -203,6 +203,17 @@ impl Tokenizer {
         self.inner.pieces.kind(id) == Kind::Control
     }
 
+    /// How many bytes at the beginning of `text` a token spells, if it spells nothing else before all of
+    /// `text` is spelt: the token is the next part of `text`, or `text` is the beginning of the token.
+    pub(crate) fn spells(&self, id: u32, text: &[u8]) -> Option<usize> {
+        let pieces = &self.inner.pieces;
+        match pieces.kind(id) {
+            Kind::Byte(byte) => (text.first() == Some(&byte)).then_some(1),
+            Kind::Normal | Kind::Added => common_bytes(pieces.spelling(id), text),
+            Kind::Control | Kind::Hole => None,
+        }
+    }
+
     /// The fill-in-the-middle ids, if the vocabulary names them.
     pub fn fim(&self) -> Option<FimTokens> {
         self.inner.fim
@@ -258,6 +269,24 @@ impl Inner {
             encode_word(&self.pieces, &self.alphabet, &self.merges, rest, workspace, out);
         }
     }
+}
+
+/// The length of the shorter of a piece's text and `text` where the longer begins with it.
+fn common_bytes(spelling: &str, text: &[u8]) -> Option<usize> {
+    // Most pieces differ at their first byte: this runs over the whole vocabulary.
+    let mut left = spelling.as_bytes();
+    let mut same = 0;
+    while let (Some(&byte), Some(&wanted)) = (left.first(), text.get(same)) {
+        let (byte, rest) = match left.strip_prefix("\u{2581}".as_bytes()) {
+            Some(rest) => (b' ', rest),
+            None => (byte, &left[1..]),
+        };
+        if byte != wanted {
+            return None;
+        }
+        (left, same) = (rest, same + 1);
+    }
+    (same > 0).then_some(same)
 }
 
 fn joined_by_space(pieces: &Pieces) -> HashSet<char> {

@@ -1,14 +1,13 @@
 //! From a request to a prompt, and from what the engine said to an answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gemma_engine::{
     CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
-    Timings,
 };
 
-use crate::completion::boundary::{Joined, Seam};
+use crate::completion::boundary::Seam;
 use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
@@ -23,18 +22,13 @@ use crate::text::LineEnding;
 /// Bytes of the document on each side of the cursor that rules may look at, at least.
 const LOOK: usize = 64 * 1024;
 
-/// A request that is ready for the engine: the prompts to try, and where the answer belongs.
+/// A request that is ready for the engine: the prompt, what it leaves out of the text before the cursor,
+/// and where the answer belongs.
 pub struct Prepared {
-    /// In order; the next one where an answer contradicts what is typed.
-    attempts: Vec<Attempt>,
-    place: Place,
-    priority: Priority,
-}
-
-/// A prompt, and what it leaves out of the text before the cursor.
-struct Attempt {
     prompt: Prompt,
     seam: Seam,
+    place: Place,
+    priority: Priority,
 }
 
 /// Where an answer belongs.
@@ -48,19 +42,14 @@ struct Place {
     line_ending: LineEnding,
 }
 
-/// Reads the document and lays out the prompts.
+/// Reads the document and lays out the prompt.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
     let place = place(settings, request, fim_tokens(model, settings).is_none());
     let (before, seam) = Seam::split(&place.site.before);
     let around = Around { before, after: &place.site.after, start: place.start };
-    let mut material = material(model, settings, request, &around)?;
-    let mut attempts = vec![Attempt { prompt: prompt(model, settings, &material)?, seam: seam.clone() }];
-    if seam.has_word() {
-        let (seam, typed) = seam.with_word();
-        material.before.push_str(&typed);
-        attempts.push(Attempt { prompt: prompt(model, settings, &material)?, seam });
-    }
-    Ok(Prepared { attempts, place, priority: request.priority })
+    let material = material(model, settings, request, &around)?;
+    let prompt = prompt(model, settings, &material)?;
+    Ok(Prepared { prompt, seam, place, priority: request.priority })
 }
 
 fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> Result<Prompt, Error> {
@@ -142,73 +131,43 @@ impl Prepared {
         settings: &CompletionSettings,
         cancel: &CancelFlag,
     ) -> Result<Answer, Error> {
-        let started = Instant::now();
-        let limit = Duration::from_millis(settings.max_time_ms);
-        let place = self.place;
-        let mut answer = Answer::nothing(place.cursor, Reason::Filtered, Some("boundary"));
-        for Attempt { prompt, seam } in self.attempts {
-            let stream = engine.submit(GenerateRequest {
-                model: model.clone(),
-                prompt: prompt.ids,
-                max_tokens: settings.max_tokens,
-                sampling: Sampling::default(),
-                stop: Stop {
-                    tokens: prompt.stop,
-                    enough: Some(enough::rule(place.site.clone(), seam.clone())),
-                    ..Stop::default()
-                },
-                priority: self.priority,
-                deadline: Some(limit.saturating_sub(started.elapsed())),
-                cancel: cancel.clone(),
-            });
-            let mut finished = stream.finish().await?;
-            let superseded = finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled();
-            let read = if superseded {
-                Some(Answer::nothing(place.cursor, Reason::Superseded, None))
-            } else {
-                place.read(&seam, &finished)
-            };
-            if let Some(earlier) = &answer.finished {
-                finished.timings = both(&earlier.timings, &finished.timings);
-            }
-            let settled = read.is_some() || started.elapsed() >= limit;
-            answer = Answer { finished: Some(finished), ..read.unwrap_or(answer) };
-            if settled {
-                break;
-            }
-        }
-        Ok(answer)
-    }
-}
-
-/// The timings of two attempts as those of one: the user waited for both.
-fn both(first: &Timings, second: &Timings) -> Timings {
-    Timings {
-        queue_ms: first.queue_ms + second.queue_ms,
-        prefill_tokens: first.prefill_tokens + second.prefill_tokens,
-        cached_tokens: first.cached_tokens,
-        prefill_ms: first.prefill_ms + second.prefill_ms,
-        decode_tokens: first.decode_tokens + second.decode_tokens,
-        decode_ms: first.decode_ms + second.decode_ms,
-        ttft_ms: first.ttft_ms + first.decode_ms + second.ttft_ms,
+        let stream = engine.submit(GenerateRequest {
+            model: model.clone(),
+            prompt: self.prompt.ids,
+            begin_with: self.seam.text().to_owned(),
+            max_tokens: settings.max_tokens,
+            sampling: Sampling::default(),
+            stop: Stop {
+                tokens: self.prompt.stop,
+                enough: Some(enough::rule(self.place.site.clone(), self.seam.clone())),
+                ..Stop::default()
+            },
+            priority: self.priority,
+            deadline: Some(Duration::from_millis(settings.max_time_ms)),
+            cancel: cancel.clone(),
+        });
+        let finished = stream.finish().await?;
+        let superseded = finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled();
+        let answer = if superseded {
+            Answer::nothing(self.place.cursor, Reason::Superseded, None)
+        } else {
+            self.place.read(&self.seam, &finished)
+        };
+        Ok(Answer { finished: Some(finished), ..answer })
     }
 }
 
 impl Place {
-    /// What of an answer is shown, and where; `None` when it contradicts what is typed.
-    fn read(&self, seam: &Seam, finished: &Finished) -> Option<Answer> {
+    /// What of an answer is shown, and where.
+    fn read(&self, seam: &Seam, finished: &Finished) -> Answer {
         let cut_short = matches!(finished.finish_reason, FinishReason::Length | FinishReason::Deadline);
-        let rest = match seam.join(&finished.text) {
-            Joined::Rest(rest) => rest,
-            Joined::Short if cut_short || !seam.has_word() => "",
-            Joined::Short | Joined::Contradicts => return None,
-        };
+        let rest = seam.join(&finished.text).unwrap_or_default();
         let nothing = Answer::nothing(self.cursor, Reason::Empty, None);
-        Some(match rest.trim().is_empty() {
+        match rest.trim().is_empty() {
             true if cut_short => Answer { reason: Reason::Filtered, rule: Some("too_late"), ..nothing },
             true => nothing,
             false => self.shown(filters::run(&self.site, rest, cut_short)),
-        })
+        }
     }
 
     fn shown(&self, shown: filters::Shown) -> Answer {
@@ -225,6 +184,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::FimOrder;
 
     fn request(language: &str, text: &str) -> Request {
         let cursor = text.chars().position(|c| c == '‸').expect("a cursor");
@@ -247,8 +207,7 @@ mod tests {
             finish_reason: FinishReason::Stop,
             timings: Default::default(),
         };
-        let contradiction = Answer::nothing(0, Reason::Filtered, Some("boundary"));
-        place.read(&seam, &finished).unwrap_or(contradiction)
+        place.read(&seam, &finished)
     }
 
     #[test]
@@ -283,7 +242,6 @@ mod tests {
         for (raw, reason, rule) in [
             ("", Reason::Empty, None),
             ("  \n", Reason::Empty, None),
-            ("= 1\n", Reason::Filtered, Some("boundary")),
             (" <|file_separator|>", Reason::Filtered, Some("control_token")),
             (" 1\n", Reason::Shown, None),
         ] {
@@ -302,6 +260,38 @@ mod tests {
         ] {
             let answer = answer(&request(language, text), "one()\ntwo()\n");
             assert_eq!(answer.text.lines().count(), lines, "{text}");
+        }
+    }
+
+    /// Prompts as ids of a real model's vocabulary: only where there is one.
+    #[test]
+    fn prompts_to_the_token_with_a_real_vocabulary() {
+        let Some(path) = std::env::var_os("GEMMA_LS_TEST_MODEL") else {
+            eprintln!("skipped: GEMMA_LS_TEST_MODEL names no model");
+            return;
+        };
+        let engine = Engine::start(Default::default()).expect("an engine");
+        let options =
+            gemma_engine::LoadOptions { path: path.into(), name: None, precision: Default::default() };
+        let model = engine.load(options, &mut |_| {}).expect("a model");
+        let mut settings = CompletionSettings::default();
+        let prompt = |text: &str, settings: &CompletionSettings| {
+            prepare(&model, settings, &request("rust", text)).expect("a prompt").prompt.ids
+        };
+
+        let plain = prompt("fn é() {\n    let x = so‸;\n}\n", &settings);
+        assert_eq!(model.tokenizer().decode(&plain, false), "<bos>// a\nfn é() {\n    let x =");
+        assert_eq!(prompt("fn é() {\n    let x = some‸;\n}\n", &settings), plain);
+
+        let (prefix, middle, suffix, separator) = (67, 68, 69, 70);
+        settings.fim = Some(crate::settings::FimIds { prefix, middle, suffix, separator });
+        for order in [FimOrder::Psm, FimOrder::Spm] {
+            settings.order = Some(order);
+            // Spelled out in a document, a control token is letters.
+            let ids = prompt("// <bos> <unused61>\nfn f() {\n    ‸\n}\n", &settings);
+            let found: Vec<u32> = ids.iter().copied().filter(|id| (67..=70).contains(id)).collect();
+            assert_eq!(found, [prefix, suffix, middle], "{order:?}");
+            assert_eq!(ids.iter().filter(|&&id| id == model.config().bos).count(), 1);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use gemma_engine::generate::Enough;
 
-use crate::completion::boundary::{Joined, Seam};
+use crate::completion::boundary::Seam;
 use crate::completion::brackets::{excess, is_closer, open_at_end, surplus};
 use crate::completion::filters::runaway;
 use crate::completion::shape::{Block, Shape};
@@ -20,11 +20,7 @@ const SIGNIFICANT: usize = 3;
 
 /// The engine's rule for a site: stop as soon as the end is certain.
 pub fn rule(site: Site, seam: Seam) -> Enough {
-    Box::new(move |raw: &str| match seam.join(raw) {
-        Joined::Rest(text) => end(text, &site).is_some(),
-        Joined::Short => false,
-        Joined::Contradicts => true,
-    })
+    Box::new(move |raw: &str| seam.join(raw).is_some_and(|text| end(text, &site).is_some()))
 }
 
 /// Where the answer ends, in bytes of it; `None` while more of it may be wanted.
@@ -93,6 +89,11 @@ fn block_end(text: &str, site: &Site, block: Block) -> Option<usize> {
         if !line.continues && !inside && line.column < floor {
             return scope_end(text, &line, site);
         }
+        let next =
+            seen > 0 && !inside && line.column == floor && !line.text.trim_start().starts_with(is_closer);
+        if next && one_statement(site, block, floor) {
+            return Some(line.start);
+        }
         if let Some(at) = surplus_closer(text, &line, site) {
             return Some(at);
         }
@@ -102,6 +103,12 @@ fn block_end(text: &str, site: &Site, block: Block) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whether one statement is enough: among the statements of a body, a model that does not see the ones
+/// below writes on and on.
+fn one_statement(site: &Site, block: Block, floor: usize) -> bool {
+    site.blind && !block.whole && site.below().is_some_and(|below| indent(below) >= floor)
 }
 
 /// The line leaves the scope: the answer ends before it, or behind the brackets with which it closes the
@@ -220,6 +227,19 @@ mod tests {
             ("fn f() {‸", "\n    a();\n}\n\nfn g() {}", "\n    a();\n}\n"),
         ] {
             assert_eq!(streamed(document, answer).0, stopped);
+        }
+    }
+
+    #[test]
+    fn a_model_that_does_not_see_the_next_statement_writes_one() {
+        for (document, kept) in [
+            ("fn f() {\n    ‸\n    z();\n}", "if a {\n        b();\n    }"),
+            ("fn f() {\n    ‸\n}", "if a {\n        b();\n    }\n    c();"),
+        ] {
+            let site = Site { blind: true, ..site(document) };
+            let answer = "if a {\n        b();\n    }\n    c();\n";
+            let end = end(answer, &site).unwrap_or(answer.len());
+            assert_eq!(answer[..end].trim_end(), kept, "{document}");
         }
     }
 

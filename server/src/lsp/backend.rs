@@ -5,18 +5,29 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gemma_engine::{CancelFlag, Engine, EngineOptions, Error, LoadOptions, Model};
+use gemma_engine::checkpoint::{self, DEFAULT_MODEL};
+use gemma_engine::{CancelFlag, Engine, EngineOptions, Error, ErrorKind, LoadOptions, Model};
 
 use crate::completion::{self, Answer, Request};
-use crate::models;
+use crate::models::{self, Choice, Why};
 use crate::settings::Settings;
 
 /// A future of a trait's method.
 pub(super) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What a load does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Doing {
+    #[default]
+    Loading,
+    /// There is no model on this machine and none is configured: the default one is fetched.
+    Downloading,
+}
+
 /// How far a load is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
+    pub(super) doing: Doing,
     /// Units done.
     pub(super) done: u64,
     /// Units in all; 0 while that is not known.
@@ -98,12 +109,28 @@ impl Backend for Local {
         settings: &Settings,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Arc<dyn Completer>, Error> {
-        let choice = models::choose(None, settings)?;
+        let choice = choose(settings, progress)?;
         let engine = self.engine(settings)?;
         let options =
             LoadOptions { path: choice.path, name: Some(choice.name), precision: settings.precision.into() };
-        let model = engine.load(options, &mut |p| progress(Progress { done: p.done, total: p.total }))?;
+        let model = engine.load(options, &mut |p| {
+            progress(Progress { doing: Doing::Loading, done: p.done, total: p.total });
+        })?;
         Ok(Arc::new(Loaded { engine, model }))
+    }
+}
+
+/// The model to run. A user who configured none and has none gets the default one.
+fn choose(settings: &Settings, progress: &mut dyn FnMut(Progress)) -> Result<Choice, Error> {
+    match models::choose(None, settings) {
+        Err(error) if error.kind() == ErrorKind::NotFound && settings.model.is_none() => {
+            let found = checkpoint::pull(DEFAULT_MODEL, &mut |p| {
+                let total = p.total_bytes.unwrap_or(0);
+                progress(Progress { doing: Doing::Downloading, done: p.done_bytes, total });
+            })?;
+            Ok(Choice { name: found.name, path: found.path, why: Why::Found })
+        }
+        outcome => outcome,
     }
 }
 

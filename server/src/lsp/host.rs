@@ -6,14 +6,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use gemma_engine::checkpoint::{DEFAULT_MODEL, LICENCE_PAGE, known};
 use gemma_engine::{Error, ErrorKind};
 use serde::Serialize;
 use tokio::sync::watch;
 use tower_lsp::gen_lsp_types::{MessageType, ProgressToken};
+use tower_lsp::{Bounded, NotCancellable, OngoingProgress};
 
 use crate::settings::{Device, Precision, Settings};
 
-use super::backend::{Backend, Completer, Progress};
+use super::backend::{Backend, Completer, Doing, Progress};
 use super::session::Session;
 
 /// How long a client may take to agree to show progress.
@@ -210,28 +212,66 @@ async fn load(session: &Arc<Session>, wanted: Wanted) {
     }
 }
 
-/// Shows a load's progress to the user until it ends.
+/// Tells the user of a load until it ends.
 async fn report(session: Arc<Session>, mut progress: watch::Receiver<Progress>) {
+    let mut shown = *progress.borrow_and_update();
+    let ongoing = begin_progress(&session, shown).await;
+    loop {
+        let now = *progress.borrow_and_update();
+        // A download costs the user time and space: it is announced, also where no progress is shown.
+        if now.doing == Doing::Downloading {
+            session.tell_once(MessageType::Info, announcement());
+        }
+        if (now.doing, now.percent()) != (shown.doing, shown.percent())
+            && let Some(ongoing) = &ongoing
+        {
+            ongoing.report_with_message(doing(now), now.percent().unwrap_or(0)).await;
+            shown = now;
+        }
+        if progress.changed().await.is_err() {
+            break;
+        }
+    }
+    if let Some(ongoing) = ongoing {
+        ongoing.finish().await;
+    }
+}
+
+/// Begins to show progress, where the client does that.
+async fn begin_progress(
+    session: &Session,
+    now: Progress,
+) -> Option<OngoingProgress<Bounded, NotCancellable>> {
     if !session.agreed().progress {
-        return;
+        return None;
     }
     let client = &session.client;
     let token = ProgressToken::String(format!("gemma-ls/load/{}", next_number()));
     let created = tokio::time::timeout(PATIENCE, client.create_work_done_progress(token.clone())).await;
     // The protocol: a client that refuses gets no progress.
     if !matches!(created, Ok(Ok(()))) {
-        return;
+        return None;
     }
-    let mut shown = progress.borrow_and_update().percent().unwrap_or(0);
-    let ongoing = client.progress(token, "Loading the Gemma model").with_percentage(shown).begin().await;
-    while progress.changed().await.is_ok() {
-        let percent = progress.borrow_and_update().percent().unwrap_or(0);
-        if percent > shown {
-            shown = percent;
-            ongoing.report(percent).await;
-        }
+    let progress = client.progress(token, "gemma-ls").with_percentage(now.percent().unwrap_or(0));
+    Some(progress.with_message(doing(now)).begin().await)
+}
+
+fn doing(progress: Progress) -> &'static str {
+    match progress.doing {
+        Doing::Loading => "Loading the model",
+        Doing::Downloading => "Downloading the default model",
     }
-    ongoing.finish().await;
+}
+
+fn announcement() -> String {
+    let model = known(DEFAULT_MODEL).map_or_else(
+        || "the default model".to_owned(),
+        |entry| format!("{} ({} MB), a small one", entry.local_name(), entry.bytes / 1_000_000),
+    );
+    format!(
+        "gemma-ls: there is no model on this machine yet; downloading {model}. \
+         Gemma is provided under and subject to the Gemma Terms of Use: {LICENCE_PAGE}"
+    )
 }
 
 fn next_number() -> u64 {

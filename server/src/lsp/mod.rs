@@ -13,6 +13,8 @@ mod host;
 mod methods;
 mod record;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -193,7 +193,11 @@ impl Session {
             return;
         }
         drop(told);
-        tracing::warn!("{text}");
+        if kind == MessageType::Info {
+            tracing::info!("{text}");
+        } else {
+            tracing::warn!("{text}");
+        }
         let client = self.client.clone();
         tokio::spawn(async move {
             client.log_message(kind, &text).await;

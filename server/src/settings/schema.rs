@@ -131,7 +131,7 @@ const KEYS: &[Key] = &[
         kind: Kind::Globs,
         optional: false,
         doc: "Globs of files that are neither completed nor shown to the model as context, besides the \
-              built-in list (`.env`, private keys and their like).",
+              built-in list (`.env`, private keys and their like). `!` in front takes files out again.",
     },
     Key {
         name: "fimOrder",

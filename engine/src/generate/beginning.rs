@@ -1,0 +1,45 @@
+//! Token healing: an answer that has to begin with a given text.
+//!
+//! Half a word at the end of a prompt is tokenised as no text the model has learnt from ever is. So the
+//! half word is left out of the prompt, and the first new tokens are held to it: only tokens that spell
+//! the next part of it, or all that is left of it and more, may be picked.
+
+use crate::tokenizer::Tokenizer;
+
+/// What the next tokens have to spell.
+#[derive(Debug, Default)]
+pub(crate) struct Beginning {
+    rest: Vec<u8>,
+}
+
+impl Beginning {
+    pub(crate) fn new(text: &str) -> Self {
+        Self { rest: text.as_bytes().to_vec() }
+    }
+
+    /// Whether everything was spelt.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Rules out every token that does not go on with it. Byte tokens spell whatever the vocabulary does not;
+    /// in a vocabulary without them nothing may be left, and then nothing is ruled out.
+    pub(crate) fn constrain(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) {
+        let fits = |id: u32| tokenizer.spells(id, &self.rest).is_some();
+        if !(0..).zip(logits.iter()).any(|(id, _)| fits(id)) {
+            self.rest.clear();
+            return;
+        }
+        for (id, logit) in (0..).zip(logits) {
+            if !fits(id) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Takes a picked token into account.
+    pub(crate) fn advance(&mut self, tokenizer: &Tokenizer, id: u32) {
+        let spelt = tokenizer.spells(id, &self.rest).unwrap_or(self.rest.len());
+        self.rest.drain(..spelt);
+    }
+}

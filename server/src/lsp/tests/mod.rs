@@ -1,0 +1,7 @@
+//! The protocol, without a model: a client in memory drives the server, a fake completes.
+
+mod client;
+mod completing;
+mod fake;
+mod robust;
+mod settings;
