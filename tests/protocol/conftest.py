@@ -31,7 +31,7 @@ def start(tmp_path):
 @pytest.fixture
 def real(start):
     """A raw server with the real model, loaded, and a session opened."""
-    running = start(model=server.model())
+    running = start(model=server.model(), **server.UNHURRIED)
     running.initialize()
     return running.ready()
 
@@ -44,7 +44,7 @@ async def client(tmp_path_factory):
     await client.start_io(server.binary(), "lsp", env=server.environment(home))
     params = types.InitializeParams(
         capabilities=_capabilities(),
-        initialization_options={"model": server.model()},
+        initialization_options={"model": server.model(), **server.UNHURRIED},
     )
     client.initialize_result = await client.initialize_session(params)
     await asyncio.wait_for(_ready(client), server.PATIENCE)
@@ -68,4 +68,13 @@ async def _ready(client: LanguageClient):
 
 async def status(client: LanguageClient) -> dict:
     """What the server says of itself."""
-    return await client.protocol.send_request_async("gemma/status", {})
+    return plain(await client.protocol.send_request_async("gemma/status", {}))
+
+
+def plain(value):
+    """What pygls makes of an object of no type that it knows, as the JSON that it was."""
+    if hasattr(value, "_asdict"):
+        return {name: plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value

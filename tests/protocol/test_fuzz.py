@@ -144,10 +144,10 @@ class Fuzzer:
         if dice < 0.05:
             return self.random.choice([*JUNK, [{"jsonrpc": "2.0", "method": "exit"}]]), None
         if dice < 0.10:
-            # Answers to what nobody asked, and requests that are none. One with a method and somebody
-            # else's id would rightly be answered under that id, so there is none of those.
+            # Answers to what nobody asked, and requests that are none. The latter are rightly refused
+            # under their id, so that it is never one under which another answer is owed.
             part = self.random.choice(["result", "error", "params", "method"])
-            ids = JUNK if part == "method" else [*JUNK, *self.recent]
+            ids = JUNK if part in ("params", "method") else [*JUNK, *self.recent]
             return {"jsonrpc": "2.0", "id": self.random.choice(ids), part: self.random.choice(JUNK)}, None
         request = self.random.random() < 0.5
         method = self.random.choice(self.REQUESTS if request else self.NOTIFICATIONS)

@@ -7,7 +7,7 @@ from lsprotocol import types
 from pytest_lsp import LanguageClient
 
 import server
-from conftest import status
+from conftest import plain, status
 
 CONTROL = ["<start_of_turn>", "<end_of_turn>", "<eos>", "<bos>", "<|fim", "<|file_separator|>", "<pad>", "<unk>"]
 _numbers = itertools.count()
@@ -40,7 +40,7 @@ async def suggestions(client: LanguageClient, uri: str, at: types.Position, **co
             position=at,
         )
     )
-    items = result.items if isinstance(result, types.InlineCompletionList) else result or []
+    items = list(result.items if isinstance(result, types.InlineCompletionList) else result or [])
     for item in items:
         text = item.insert_text
         assert isinstance(text, str) and text
@@ -155,7 +155,7 @@ async def test_the_status_is_also_a_command(client):
     command = await client.workspace_execute_command_async(
         types.ExecuteCommandParams(command="gemma.status", arguments=[])
     )
-    assert command["model"]["state"] == custom["model"]["state"] == "ready"
+    assert plain(command)["model"]["state"] == custom["model"]["state"] == "ready"
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])

@@ -27,7 +27,7 @@ def loaded(start):
     """Starts a server with the real model and these settings, and waits for the model."""
 
     def begin(**settings):
-        running = start(model=server.model(), **settings)
+        running = start(model=server.model(), **server.UNHURRIED, **settings)
         running.initialize()
         return running.ready()
 
@@ -137,7 +137,7 @@ def test_three_encodings_name_the_same_place(start):
     }
     answers = {}
     for encoding, length in lengths.items():
-        running = start(model=server.model())
+        running = start(model=server.model(), maxTokens=12, **server.UNHURRIED)
         capabilities = {"general": {"positionEncodings": [encoding]}}
         result = running.initialize(capabilities=capabilities)
         assert result["capabilities"].get("positionEncoding", "utf-16") == encoding

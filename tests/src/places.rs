@@ -26,7 +26,8 @@ pub fn target() -> PathBuf {
 /// The real Gemma 3 270M in Q4_K_M: `$GEMMA_LS_TEST_MODEL`, else what `tests/run` pulled.
 pub fn real_model() -> PathBuf {
     let pulled = || {
-        let models = std::env::var_os("GEMMA_LS_MODELS").map_or_else(|| target().join("models"), PathBuf::from);
+        let models =
+            std::env::var_os("GEMMA_LS_MODELS").map_or_else(|| target().join("models"), PathBuf::from);
         find(&models, "gemma-3-270m-q4_k_m.gguf").unwrap_or(models)
     };
     let path = std::env::var_os("GEMMA_LS_TEST_MODEL").map_or_else(pulled, PathBuf::from);

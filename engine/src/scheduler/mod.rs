@@ -98,7 +98,7 @@ struct Worker {
     cache: PrefixCache,
     networks: HashMap<u64, Box<Network>>,
     /// In order of arrival.
-    jobs: Vec<Box<Job>>,
+    jobs: Vec<Job>,
 }
 
 impl Worker {
@@ -133,7 +133,7 @@ impl Worker {
                 self.networks.remove(&id);
                 self.cache.forget(id);
             }
-            Command::Submit(job) => self.jobs.push(job),
+            Command::Submit(job) => self.jobs.push(*job),
             Command::Logits { model, ids, split, reply } => {
                 let result = guarded(|| self.logits(model, &ids, &split)).unwrap_or_else(Err);
                 let _ = reply.send(result);

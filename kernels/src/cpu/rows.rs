@@ -153,7 +153,7 @@ unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: as the caller's.
     unsafe {
         let cubic = S::fma(S::mul(S::mul(x, x), S::splat(0.044_715)), x, x);
-        let e = S::exp(S::mul(cubic, S::splat(-1.595_769_1)));
+        let e = S::exp(S::mul(cubic, S::splat(-1.595_769)));
         S::div(x, S::add(S::splat(1.0), e))
     }
 }

@@ -66,6 +66,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn greatest(a: Self::F) -> f32;
 
     /// `e^x` within two units in the last place, `x` held within -87..=88 (Cephes' polynomial).
+    #[allow(clippy::excessive_precision, reason = "the digits as published")]
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
         // SAFETY: as the caller's.
@@ -75,8 +76,14 @@ pub(crate) trait Simd: Copy {
             // ln 2 in two parts, so that the difference is exact.
             let r = Self::fma(n, Self::splat(-0.693_359_375), x);
             let r = Self::fma(n, Self::splat(2.121_944_400_5e-4), r);
-            let mut p = Self::splat(1.987_569_15e-4);
-            for c in [1.398_199_95e-3, 8.333_451_9e-3, 4.166_579_6e-2, 0.166_666_65, 0.500_000_01] {
+            let mut p = Self::splat(1.987_569_150_0e-4);
+            for c in [
+                1.398_199_950_7e-3,
+                8.333_451_907_3e-3,
+                4.166_579_589_4e-2,
+                1.666_666_545_9e-1,
+                5.000_000_120_1e-1,
+            ] {
                 p = Self::fma(p, r, Self::splat(c));
             }
             let p = Self::add(Self::fma(p, Self::mul(r, r), r), Self::splat(1.0));

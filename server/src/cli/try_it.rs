@@ -150,7 +150,12 @@ fn wait_for_model(client: &mut Client, quiet: bool, name: &str) -> Outcome<f64> 
             _ if started.elapsed() > LOAD_LIMIT => {
                 break Err(Failure::new(Exit::Failed, format!("{name} is not loaded in time")));
             }
-            _ => std::thread::sleep(POLL),
+            _ => {
+                if let Some(percent) = status["model"]["percent"].as_u64() {
+                    spinner.set_message(format!("Loading {name}  {percent} %"));
+                }
+                std::thread::sleep(POLL);
+            }
         }
     };
     spinner.finish_and_clear();

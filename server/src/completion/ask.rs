@@ -59,7 +59,7 @@ fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> 
             let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
             fim::build(material, tokens, order, bos, tokenizer)?
         }
-        None => plain::build(material, bos, Vec::new(), tokenizer)?,
+        None => plain::build(material, bos, tokenizer)?,
     };
     prompt.stop.extend(tokenizer.turns().map(|(_, end)| end));
     Ok(prompt)
@@ -139,6 +139,7 @@ impl Prepared {
             sampling: Sampling::default(),
             stop: Stop {
                 tokens: self.prompt.stop,
+                texts: self.prompt.stop_texts,
                 enough: Some(enough::rule(self.place.site.clone(), self.seam.clone())),
                 ..Stop::default()
             },
@@ -263,7 +264,7 @@ mod tests {
         }
     }
 
-    /// The prompts as text and as ids, with the vocabulary of a real model: only where there is one.
+    /// Prompts as ids of a real model's vocabulary: only where there is one.
     #[test]
     fn prompts_to_the_token_with_a_real_vocabulary() {
         let Some(path) = std::env::var_os("GEMMA_LS_TEST_MODEL") else {
@@ -275,28 +276,22 @@ mod tests {
             gemma_engine::LoadOptions { path: path.into(), name: None, precision: Default::default() };
         let model = engine.load(options, &mut |_| {}).expect("a model");
         let mut settings = CompletionSettings::default();
-        let prompts = |text: &str, settings: &CompletionSettings| {
-            let prepared = prepare(&model, settings, &request("rust", text)).expect("a prompt");
-            prepared.attempts.into_iter().map(|attempt| attempt.prompt.ids).collect::<Vec<_>>()
+        let prompt = |text: &str, settings: &CompletionSettings| {
+            prepare(&model, settings, &request("rust", text)).expect("a prompt").prompt.ids
         };
-        let text = |ids: &[u32]| model.tokenizer().decode(ids, false);
 
-        let plain = prompts("fn é() {\n    let x = so‸;\n}\n", &settings);
-        assert_eq!(text(&plain[0]), "<bos>// a\nfn é() {\n    let x =");
-        assert_eq!(text(&plain[1]), "<bos>// a\nfn é() {\n    let x = so");
-        assert!(plain[1].starts_with(&plain[0]));
-        assert_eq!(prompts("fn é() {\n    let x = some‸;\n}\n", &settings)[0], plain[0]);
+        let plain = prompt("fn é() {\n    let x = so‸;\n}\n", &settings);
+        assert_eq!(model.tokenizer().decode(&plain, false), "<bos>// a\nfn é() {\n    let x =");
+        assert_eq!(prompt("fn é() {\n    let x = some‸;\n}\n", &settings), plain);
 
         let (prefix, middle, suffix, separator) = (67, 68, 69, 70);
         settings.fim = Some(crate::settings::FimIds { prefix, middle, suffix, separator });
-        for (order, control) in
-            [(FimOrder::Psm, [prefix, suffix, middle]), (FimOrder::Spm, [prefix, suffix, middle])]
-        {
+        for order in [FimOrder::Psm, FimOrder::Spm] {
             settings.order = Some(order);
             // Spelled out in a document, a control token is letters.
-            let ids = prompts("// <bos> <unused61>\nfn f() {\n    ‸\n}\n", &settings).remove(0);
+            let ids = prompt("// <bos> <unused61>\nfn f() {\n    ‸\n}\n", &settings);
             let found: Vec<u32> = ids.iter().copied().filter(|id| (67..=70).contains(id)).collect();
-            assert_eq!(found, control);
+            assert_eq!(found, [prefix, suffix, middle], "{order:?}");
             assert_eq!(ids.iter().filter(|&&id| id == model.config().bos).count(), 1);
         }
     }

@@ -57,7 +57,7 @@ pub fn decide(before: &str, after: &str, lexis: &Lexis, quoted: bool, policy: Mu
 }
 
 /// Whether a line ends with what opens a body: `{`, a header's colon, `then`.
-fn opens_body(line: &str) -> bool {
+pub fn opens_body(line: &str) -> bool {
     let line = line.trim();
     if line.ends_with('{') {
         return true;
