@@ -89,11 +89,11 @@ fn every_example_in_the_help_parses() {
     command.build();
     let mut pending = vec![command];
     let mut examples = 0;
-    while let Some(mut command) = pending.pop() {
-        let help = command.render_long_help().to_string();
+    while let Some(command) = pending.pop() {
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
         let leaf = command.get_subcommands().next().is_none();
-        let lines: Vec<&str> =
-            help.lines().map(str::trim).filter(|line| line.starts_with("gemma-ls ")).collect();
+        let examples_here = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let lines: Vec<&str> = examples_here.filter(|line| line.starts_with("gemma-ls ")).collect();
         assert!(!leaf || !lines.is_empty(), "{} has no examples", command.get_name());
         for line in lines {
             let line = line.split("  ").next().unwrap_or(line);
