@@ -9,7 +9,7 @@ use gemma_engine::{
 };
 
 use crate::documents::Snapshot;
-use crate::prompt::chat::{ChatFile, ChatMaterial, QUESTION, TurnTokens, build};
+use crate::prompt::chat::{ChatFile, ChatMaterial, TurnTokens, build};
 use crate::prompt::{lines, shown_path};
 
 pub use crate::prompt::chat::{Dropped, Role, Turn};
@@ -68,14 +68,13 @@ pub fn ask(
     let bos = model.config().bos;
     let (prompt, dropped) = build(&material, turns, bos, context - max_tokens, tokenizer)?;
     let prompt_tokens = prompt.ids.len();
-    let texts = if turns.is_none() { vec![format!("\n{QUESTION}")] } else { Vec::new() };
     let stream = engine.submit(GenerateRequest {
         model: model.clone(),
         prompt: prompt.ids,
         begin_with: String::new(),
         max_tokens,
         sampling,
-        stop: Stop { tokens: prompt.stop, texts, ..Stop::default() },
+        stop: Stop { tokens: prompt.stop, texts: prompt.stop_texts, ..Stop::default() },
         priority: Priority::Chat,
         deadline: None,
         cancel,

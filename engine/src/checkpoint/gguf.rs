@@ -87,7 +87,7 @@ impl Gguf {
             .checked_next_multiple_of(alignment)
             .ok_or_else(|| cursor.broken("general.alignment", "is too large for this file"))?;
         for tensor in &mut tensors {
-            place_tensor(tensor, data, bytes.len(), path)?;
+            place_tensor(tensor, data, alignment, bytes.len(), path)?;
         }
         Ok(Self { metadata, tensors })
     }
@@ -435,7 +435,13 @@ fn alignment_of(metadata: &HashMap<String, Value>, path: &Path) -> Result<usize>
 }
 
 /// Turns a tensor's offset into its range in the file and checks that it is there.
-fn place_tensor(tensor: &mut GgufTensor, data: usize, file_len: usize, path: &Path) -> Result<()> {
+fn place_tensor(
+    tensor: &mut GgufTensor,
+    data: usize,
+    alignment: usize,
+    file_len: usize,
+    path: &Path,
+) -> Result<()> {
     let Ok(format) = tensor.format else {
         // Its size is unknown; whoever needs this tensor says that its type is not supported.
         tensor.range = 0..0;
@@ -451,6 +457,10 @@ fn place_tensor(tensor: &mut GgufTensor, data: usize, file_len: usize, path: &Pa
         .try_fold(1usize, |n, &d| n.checked_mul(d))
         .ok_or_else(impossible)?;
     let len = format.row_bytes(row).and_then(|bytes| bytes.checked_mul(rows)).ok_or_else(impossible)?;
+    if !tensor.range.start.is_multiple_of(alignment) {
+        let problem = format!("begins at {}, which is no multiple of {alignment}", tensor.range.start);
+        return Err(broken(path, &tensor.name, &problem));
+    }
     let start = data.checked_add(tensor.range.start);
     match start.and_then(|start| Some(start..start.checked_add(len)?)) {
         Some(range) if range.end <= file_len => {

@@ -26,7 +26,10 @@ impl Tokenizer {
                 )
                 .remedy("Choose another GGUF file of the model."));
             }
-            None => return Err(missing(path, "tokenizer.ggml.model")),
+            None => {
+                return Err(Error::new(ErrorKind::NotFound, path.display(), "has no tokenizer in it")
+                    .remedy("Choose a GGUF file that a current converter made."));
+            }
         }
         let tokens = gguf.array(TOKENS).ok_or_else(|| missing(path, TOKENS))?;
         let kinds = numbers(gguf, bytes, path, "tokenizer.ggml.token_type", tokens.len())?;

@@ -113,7 +113,7 @@ mod tests {
                 json: false,
             },
         );
-        let failure = run(&context, &args).err().expect("refused");
+        let failure = run(&context, &args).expect_err("refused");
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().contains("may hold secrets"), "{failure}");
     }

@@ -71,7 +71,7 @@ mod tests {
             let shown = parse(asked).expect(asked).to_string();
             assert!(shown.contains(filter), "{asked}: {shown}");
         }
-        let failure = parse("gemma=loud").err().expect("there is no such level");
+        let failure = parse("gemma=loud").expect_err("there is no such level");
         assert_eq!(failure.exit(), Exit::Usage);
     }
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use gemma_engine::ModelConfig;
 use gemma_engine::checkpoint::{self, CATALOGUE, CatalogueEntry, Checkpoint, Found};
 use gemma_engine::config::Mixer;
+use gemma_engine::{ErrorKind, ModelConfig};
 use serde_json::{Value, json};
 
 use super::failure::{Exit, Outcome};
@@ -178,7 +178,11 @@ fn pull(context: &Context, args: &PullArgs) -> Outcome {
 fn info(args: &InfoArgs) -> Outcome {
     let found = checkpoint::resolve(Some(&args.model))?;
     let checkpoint = Checkpoint::open(&found.path)?;
-    let tokenizer = checkpoint.tokenizer().ok();
+    let tokenizer = match checkpoint.tokenizer() {
+        // A model without one still runs by token ids.
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        other => Some(other?),
+    };
     let facts = Facts {
         name: &found.name,
         path: &found.path,

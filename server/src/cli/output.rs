@@ -31,8 +31,8 @@ pub fn colours(stream: &impl IsTerminal) -> bool {
 }
 
 /// A bar over bytes on standard error; hidden when that is no terminal or `quiet` is asked for.
-pub fn byte_bar(quiet: bool, total: u64, what: impl Into<String>) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), target(quiet));
+pub fn byte_bar(quiet: bool, what: impl Into<String>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, target(quiet));
     let template = "  {msg} {bar:30.cyan/238} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("━━─"));

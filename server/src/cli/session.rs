@@ -27,7 +27,7 @@ impl Session {
             threads: settings.threads,
             cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
         })?;
-        let bar = output::byte_bar(context.global.quiet, 0, format!("Loading {}", choice.name));
+        let bar = output::byte_bar(context.global.quiet, format!("Loading {}", choice.name));
         let options = LoadOptions { path: choice.path, name: Some(choice.name), precision };
         let loaded = engine.load(options, &mut |progress| {
             bar.set_length(progress.total);
@@ -67,7 +67,7 @@ fn announcement(entry: Option<&CatalogueEntry>) -> String {
 
 /// Downloads a model with a progress bar.
 pub fn pull(context: &Context, spec: &str) -> Outcome<Found> {
-    let bar = output::byte_bar(context.global.quiet, 0, "");
+    let bar = output::byte_bar(context.global.quiet, "");
     let pulled = checkpoint::pull(spec, &mut |progress| {
         let doing = match progress.phase {
             PullPhase::Waiting => "Waiting for another download of",
@@ -79,7 +79,9 @@ pub fn pull(context: &Context, spec: &str) -> Outcome<Found> {
             PullPhase::Done => "Have",
         };
         bar.set_message(format!("{doing} {}", progress.file));
-        bar.set_length(progress.total_bytes.unwrap_or(0));
+        if let Some(total) = progress.total_bytes {
+            bar.set_length(total);
+        }
         bar.set_position(progress.done_bytes);
     });
     bar.finish_and_clear();

@@ -89,11 +89,11 @@ fn every_example_in_the_help_parses() {
     command.build();
     let mut pending = vec![command];
     let mut examples = 0;
-    while let Some(mut command) = pending.pop() {
-        let help = command.render_long_help().to_string();
+    while let Some(command) = pending.pop() {
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
         let leaf = command.get_subcommands().next().is_none();
-        let lines: Vec<&str> =
-            help.lines().map(str::trim).filter(|line| line.starts_with("gemma-ls ")).collect();
+        let examples_here = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let lines: Vec<&str> = examples_here.filter(|line| line.starts_with("gemma-ls ")).collect();
         assert!(!leaf || !lines.is_empty(), "{} has no examples", command.get_name());
         for line in lines {
             let line = line.split("  ").next().unwrap_or(line);
@@ -135,4 +135,32 @@ fn settings_come_from_the_file_that_is_named() {
     assert_eq!(broken.exit(), Exit::BadFile);
     let missing = Global { config: Some(folder.path().join("none.json")), ..Global::default() };
     assert_eq!(Context::new(missing, Box::new(|_| {})).err().expect("no file").exit(), Exit::Missing);
+}
+
+fn readme() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    std::fs::read_to_string(path).expect("the README is there").replace("\r\n", "\n")
+}
+
+#[test]
+fn the_readme_has_the_settings_as_they_are() {
+    let readme = readme();
+    let begin = "<!-- settings: made by settings::markdown_table() -->\n";
+    let (_, rest) = readme.split_once(begin).expect("the marker before the table");
+    let (table, _) = rest.split_once("<!-- end of settings -->").expect("the marker behind the table");
+    let current = crate::settings::markdown_table();
+    assert_eq!(table.trim(), current.trim(), "put this between the markers:\n{current}");
+}
+
+#[test]
+fn the_readme_names_every_model_and_every_exit_code() {
+    let readme = readme();
+    for entry in gemma_engine::checkpoint::CATALOGUE {
+        assert!(readme.contains(&format!("`{}`", entry.name)), "{} is not in the README", entry.name);
+    }
+    let codes = EXIT_CODES.lines().filter_map(|line| line.trim().split_once("  "));
+    for (code, meaning) in codes {
+        let row = format!("| {} | {} |", code.trim(), meaning.trim());
+        assert!(readme.contains(&row), "{row} is not in the README");
+    }
 }

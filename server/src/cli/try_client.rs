@@ -3,7 +3,6 @@
 //! One thread reads messages; the caller's thread writes them and waits for answers with a limit, so a
 //! server that hangs or dies is told to the user and never waited for.
 
-use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -23,7 +22,6 @@ pub struct Client {
     writer: Box<dyn Write>,
     incoming: Incoming,
     next_id: u64,
-    notifications: VecDeque<(String, Value)>,
 }
 
 impl Client {
@@ -44,7 +42,7 @@ impl Client {
                 }
             }
         });
-        Self { writer: Box::new(writer), incoming, next_id: 1, notifications: VecDeque::new() }
+        Self { writer: Box::new(writer), incoming, next_id: 1 }
     }
 
     /// Sends a request and waits for its result, `limit` at most.
@@ -74,21 +72,6 @@ impl Client {
         self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }))
     }
 
-    /// The next notification of the server, waited for until `until`; `None` when there was none.
-    pub fn notification(&mut self, until: Instant) -> Outcome<Option<(String, Value)>> {
-        loop {
-            if let Some(first) = self.notifications.pop_front() {
-                return Ok(Some(first));
-            }
-            match self.incoming.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Ok(message)) => self.take(message)?,
-                Err(RecvTimeoutError::Timeout) => return Ok(None),
-                Ok(Err(error)) => return Err(broken(&error)),
-                Err(RecvTimeoutError::Disconnected) => return Err(ended("a notification")),
-            }
-        }
-    }
-
     fn receive(&mut self, method: &str, until: Instant) -> Outcome<Value> {
         match self.incoming.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Ok(message)) => Ok(message),
@@ -100,13 +83,9 @@ impl Client {
         }
     }
 
-    /// Keeps a notification, answers a request of the server, drops a late answer.
+    /// Answers a request of the server; notifications and late answers are of no interest.
     fn take(&mut self, message: Value) -> Outcome {
-        let Some(method) = message["method"].as_str() else { return Ok(()) };
-        let Some(id) = message.get("id") else {
-            self.notifications.push_back((method.to_owned(), message["params"].clone()));
-            return Ok(());
-        };
+        let (Some(method), Some(id)) = (message["method"].as_str(), message.get("id")) else { return Ok(()) };
         let reply = match method {
             // One `null` for each section asked for: nothing is configured here.
             "workspace/configuration" => {
@@ -228,8 +207,6 @@ pub(super) mod tests {
         });
         let result = client.request("test/first", json!({}), LIMIT).expect("an answer");
         assert_eq!(result, json!({"öäü": "🦀"}));
-        let notification = client.notification(Instant::now()).expect("connected");
-        assert_eq!(notification, Some(("$/progress".to_owned(), json!({"token": 1}))));
         server.join().expect("no panic");
     }
 

@@ -50,6 +50,11 @@ impl Editor {
         self.text[..self.cursor].matches('\n').count() + 1
     }
 
+    /// The text of the cursor's line.
+    pub fn current_line(&self) -> &str {
+        self.text.lines().nth(self.line() - 1).unwrap_or_default()
+    }
+
     /// The connection, for requests beyond editing.
     pub fn client(&mut self) -> &mut Client {
         &mut self.client
@@ -76,6 +81,11 @@ impl Editor {
             ..Keystroke::default()
         };
         Ok((keystroke, suggestion))
+    }
+
+    /// Inserts text at the cursor in one go, as pasting does, and asks for nothing.
+    pub fn paste(&mut self, text: &str) -> Outcome {
+        self.replace(self.cursor..self.cursor, text)
     }
 
     /// Takes a suggestion, as Tab does. Returns the lines it touches, from 1.

@@ -1,6 +1,7 @@
 //! `gemma-ls try`: the whole thing with no editor. It starts the language server as an editor would,
 //! opens a file, types, shows the grey text behind each key with its time, and accepts one.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -17,8 +18,9 @@ use crate::settings;
 
 const EXAMPLES: &str = "\
 It starts the language server as an editor would, opens a small Python file in it (in memory only), types
-a few keys one by one and shows what is suggested behind each, with two times: until the model's first
-token, and until the suggestion is there to be shown. Without a model on this machine it downloads the
+a few keys one by one and shows what is suggested behind each: how many tokens of the prompt had to be read
+for it (the rest was kept from before), the time to the model's first token, and the time until the
+suggestion could be shown. Without a model on this machine it downloads the
 default one first.
 
 Examples:
@@ -26,8 +28,9 @@ Examples:
   gemma-ls try --model codegemma-2b
   gemma-ls try --json
 
-JSON: model, file, load_ms, keystrokes (each with typed, line, suggestion, reason, ttft_ms, total_ms,
-prefill_tokens, cached_tokens, decode_tokens), accepted, text (the file at the end).";
+JSON: model, file, load_ms, keystrokes (each with typed, line, suggestion, reason, rule, ttft_ms, total_ms,
+prefill_tokens, cached_tokens, decode_tokens), accepted (the lines that Tab completed), text (the file at
+the end).";
 
 /// Show it at work, without an editor
 #[derive(Args)]
@@ -42,14 +45,16 @@ pub struct TryArgs {
 
 /// The file that is opened; `$0` is the cursor.
 const SAMPLE: &str = include_str!("try_sample.txt");
-const FILE: &str = "shapes.py";
-const URI: &str = "file:///gemma-ls-try/shapes.py";
-/// What is typed there, one key at a time.
-const TYPED: &str = "return math.pi";
-/// Keys after which the first suggestion is accepted.
-const ENOUGH_KEYS: usize = 6;
-/// Lines of the file shown above the cursor.
-const SHOWN_LINES: usize = 9;
+const FILE: &str = "stack.py";
+const URI: &str = "file:///gemma-ls-try/stack.py";
+
+/// What is done in the file: text put in at once, keys typed one by one behind it, and the suggestion
+/// behind the last key is taken.
+const STEPS: [(&str, &str); 3] = [
+    ("", "return l"),
+    ("\n\n    def __len__(self):\n        ", "re"),
+    ("\n\n    def clear(self):\n        ", "se"),
+];
 
 /// Loading reads a whole model from disk, a slow one perhaps.
 const LOAD_LIMIT: Duration = Duration::from_secs(600);
@@ -84,7 +89,7 @@ struct Transcript {
     model: String,
     load_ms: f64,
     keystrokes: Vec<Keystroke>,
-    accepted: String,
+    accepted: Vec<String>,
     text: String,
 }
 
@@ -116,23 +121,43 @@ fn perform(
     let mut editor = Editor::open(client, URI, "python", SAMPLE)?;
     screen.introduce(&choice.name, load_ms, &editor)?;
 
-    let mut keystrokes = Vec::new();
-    for (count, key) in (1..).zip(TYPED.chars()) {
-        let (mut keystroke, suggestion) = editor.type_key(key)?;
-        keystroke.take_status(&editor.client().request("gemma/status", json!({}), QUICK_LIMIT)?);
-        screen.keystroke(&keystroke)?;
-        let accepted = keystroke.suggestion.clone();
-        keystrokes.push(keystroke);
-        if let Some(suggestion) = suggestion.filter(|_| count >= ENOUGH_KEYS) {
-            let lines = editor.accept(&suggestion)?;
-            screen.accepted(&editor, lines, &keystrokes)?;
-            let text = editor.text().to_owned();
-            let model = choice.name.clone();
-            return Ok((Transcript { model, load_ms, keystrokes, accepted, text }, editor));
+    let mut transcript = Transcript {
+        model: choice.name.clone(),
+        load_ms,
+        keystrokes: Vec::new(),
+        accepted: Vec::new(),
+        text: String::new(),
+    };
+    let mut fresh = HashSet::new();
+    for (pasted, keys) in STEPS {
+        if !pasted.is_empty() {
+            screen.pasted(pasted)?;
+            editor.paste(pasted)?;
+        }
+        let mut suggestion = None;
+        for key in keys.chars() {
+            let (mut keystroke, suggested) = editor.type_key(key)?;
+            keystroke.take_status(&editor.client().request("gemma/status", json!({}), QUICK_LIMIT)?);
+            screen.keystroke(&keystroke)?;
+            transcript.keystrokes.push(keystroke);
+            suggestion = suggested;
+        }
+        if let Some(suggestion) = suggestion {
+            fresh.extend(editor.accept(&suggestion)?);
+            screen.taken(editor.current_line())?;
+            transcript.accepted.push(editor.current_line().trim().to_owned());
         }
     }
-    Err(Failure::new(Exit::Failed, format!("{} suggested nothing that could be accepted", choice.name))
-        .remedy("Try another model: gemma-ls try --model NAME; `gemma-ls model list` shows what there is."))
+    transcript.text = editor.text().to_owned();
+    if transcript.accepted.is_empty() {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("{} suggested nothing that could be accepted", choice.name),
+        )
+        .remedy("Try another model with --model NAME; `gemma-ls model list` shows what there is."));
+    }
+    screen.conclude(&transcript, &fresh)?;
+    Ok((transcript, editor))
 }
 
 /// Waits until the server has loaded its model, and says how long that took, in ms.
@@ -150,7 +175,12 @@ fn wait_for_model(client: &mut Client, quiet: bool, name: &str) -> Outcome<f64> 
             _ if started.elapsed() > LOAD_LIMIT => {
                 break Err(Failure::new(Exit::Failed, format!("{name} is not loaded in time")));
             }
-            _ => std::thread::sleep(POLL),
+            _ => {
+                if let Some(percent) = status["model"]["percent"].as_u64() {
+                    spinner.set_message(format!("Loading {name}  {percent} %"));
+                }
+                std::thread::sleep(POLL);
+            }
         }
     };
     spinner.finish_and_clear();
@@ -171,18 +201,14 @@ impl Screen {
 
     fn introduce(self, model: &str, load_ms: f64, editor: &Editor) -> Outcome {
         let paint = self.painter;
-        let line = editor.line();
-        let first = line.saturating_sub(SHOWN_LINES - 1).max(1);
-        let above: String =
-            editor.text().lines().skip(first - 1).take(line - first).collect::<Vec<_>>().join("\n");
+        let above: Vec<&str> = editor.text().lines().take(editor.line() - 1).collect();
         self.print(&format!(
-            "\n  {}  {}\n\n  {}\n{}{}\n  {}\n\n{}",
+            "\n  {}  {}\n\n  {}\n{}{}\n{}",
             paint.bold(&format!("gemma-ls {}", env!("CARGO_PKG_VERSION"))),
             paint.dim(&format!("{model}, loaded in {}", milliseconds(load_ms))),
             paint.bold(FILE),
-            paint.listing(first, &above, 0..0),
-            paint.numbered(line, "        ▏"),
-            paint.dim(&format!("Typing in line {line}. Behind each key, what is suggested:")),
+            paint.listing(&above.join("\n"), &HashSet::new()),
+            paint.numbered(editor.line(), &format!("{}▏", editor.current_line())),
             paint.head(),
         ))
     }
@@ -191,22 +217,21 @@ impl Screen {
         self.print(&self.painter.row(keystroke))
     }
 
-    fn accepted(self, editor: &Editor, lines: std::ops::Range<usize>, strokes: &[Keystroke]) -> Outcome {
+    fn taken(self, line: &str) -> Outcome {
+        self.print(&self.painter.taken(line))
+    }
+
+    fn pasted(self, text: &str) -> Outcome {
+        self.print(&self.painter.pasted(text))
+    }
+
+    fn conclude(self, transcript: &Transcript, fresh: &HashSet<usize>) -> Outcome {
         let paint = self.painter;
-        let first = lines.start.saturating_sub(2).max(1);
-        let text: Vec<&str> = editor.text().lines().skip(first - 1).take(lines.end - first).collect();
-        let shown = strokes.iter().filter(|stroke| !stroke.suggestion.is_empty()).count();
-        let mut summary = format!("{shown} of {} keys had a suggestion", strokes.len());
-        // The first key pays for the whole file; from then on it comes out of the cache.
-        if let Some(typical) = median(strokes.iter().skip(1).map(|stroke| stroke.total_ms).collect()) {
-            summary.push_str(&format!(", after the first key in {} (median)", milliseconds(typical)));
-        }
         self.print(&format!(
-            "\n  {} {}\n{}\n  {}\n",
-            paint.bold("Tab"),
-            paint.dim("takes it:"),
-            paint.listing(first, &text.join("\n"), lines),
-            paint.dim(&format!("{summary}.")),
+            "\n  {}\n{}\n  {}\n",
+            paint.bold("The file now"),
+            paint.listing(&transcript.text, fresh),
+            paint.dim(&summary(&transcript.keystrokes).replace('\n', "\n  ")),
         ))
     }
 
@@ -226,6 +251,26 @@ impl Screen {
     }
 }
 
+/// What the table says, in words.
+fn summary(strokes: &[Keystroke]) -> String {
+    let asked: Vec<&Keystroke> = strokes.iter().filter(|stroke| stroke.ttft_ms.is_some()).collect();
+    let mut text = format!(
+        "{} keys: the model was asked {} times; the other keys went on with what it had suggested.",
+        strokes.len(),
+        asked.len()
+    );
+    let first = median(asked.iter().filter_map(|stroke| stroke.ttft_ms).collect());
+    let shown = median(asked.iter().map(|stroke| stroke.total_ms).collect());
+    if let (Some(first), Some(shown)) = (first, shown) {
+        text.push_str(&format!(
+            "\nAsked, it took {} to the first token and {} to the suggestion (medians).",
+            milliseconds(first),
+            milliseconds(shown)
+        ));
+    }
+    text
+}
+
 const CONNECT: &str = "  \
   Neovim 0.12, in init.lua:
 
@@ -239,3 +284,41 @@ const CONNECT: &str = "  \
 
   and speak on standard input and output.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_has_all_that_is_documented() {
+        let transcript = Transcript {
+            model: "m".into(),
+            load_ms: 1.0,
+            keystrokes: vec![Keystroke::default()],
+            accepted: vec!["x".into()],
+            text: "x".into(),
+        };
+        let json = transcript.to_json();
+        for object in [&json, &json["keystrokes"][0]] {
+            for name in object.as_object().expect("an object").keys() {
+                assert!(EXAMPLES.contains(name.as_str()), "the help does not name {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_went_on_with_a_suggestion_do_not_better_the_times() {
+        let asked = |ms| Keystroke { ttft_ms: Some(ms), total_ms: 2.0 * ms, ..Keystroke::default() };
+        let text = summary(&[asked(100.0), Keystroke::default(), asked(300.0), asked(200.0)]);
+        assert!(text.starts_with("4 keys: the model was asked 3 times"), "{text}");
+        assert!(text.contains("200 ms to the first token and 400 ms"), "{text}");
+        assert!(!summary(&[Keystroke::default()]).contains("took"));
+    }
+
+    #[test]
+    fn the_sample_is_as_the_editor_wants_it() {
+        assert!(SAMPLE.is_ascii());
+        assert_eq!(SAMPLE.matches("$0").count(), 1);
+        assert!(STEPS.iter().all(|(pasted, keys)| pasted.is_ascii() && !keys.is_empty()));
+    }
+}

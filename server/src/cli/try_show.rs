@@ -1,11 +1,11 @@
 //! What `gemma-ls try` shows: lines of code with grey text behind the cursor, and how long it took.
 
-use std::fmt::Write as _;
+use std::collections::HashSet;
 
 use serde::Serialize;
 
-/// Columns that a shown line takes at most.
-const WIDTH: usize = 78;
+/// Columns of a line of code with its suggestion.
+const CODE: usize = 42;
 
 /// One key typed, and what the server suggested then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -18,7 +18,9 @@ pub struct Keystroke {
     pub suggestion: String,
     /// Why there is or is not a suggestion, as the server says.
     pub reason: Option<String>,
-    /// From the server's receiving the request to the model's first token, in ms.
+    /// The rule that the reason names: which one filtered it, or `reuse` for a suggestion that goes on.
+    pub rule: Option<String>,
+    /// From the request to the model's first token, in ms; absent when the model was not asked.
     pub ttft_ms: Option<f64>,
     /// Prompt tokens that came out of the cache.
     pub cached_tokens: Option<u64>,
@@ -36,6 +38,7 @@ impl Keystroke {
         let last = &status["completions"]["last"];
         let timings = &last["timings"];
         self.reason = last["reason"].as_str().map(str::to_owned);
+        self.rule = last["rule"].as_str().map(str::to_owned);
         self.ttft_ms = timings["ttft_ms"].as_f64();
         self.cached_tokens = timings["cached_tokens"].as_u64();
         self.prefill_tokens = timings["prefill_tokens"].as_u64();
@@ -86,10 +89,10 @@ impl Painter {
         format!("  {} {code}\n", self.dim(&format!("{number:>3} │")))
     }
 
-    /// The lines `first..` of `text`, numbered; those in `fresh` stand out.
-    pub fn listing(self, first: usize, text: &str, fresh: std::ops::Range<usize>) -> String {
+    /// Numbered lines of code; those in `fresh` stand out.
+    pub fn listing(self, text: &str, fresh: &HashSet<usize>) -> String {
         let mut shown = String::new();
-        for (number, line) in (first..).zip(text.lines()) {
+        for (number, line) in (1..).zip(text.lines()) {
             let code = if fresh.contains(&number) { self.fresh(line) } else { line.to_owned() };
             shown.push_str(&self.numbered(number, &code));
         }
@@ -98,39 +101,42 @@ impl Painter {
 
     /// The head of the keystrokes' table.
     pub fn head(self) -> String {
-        let rest = WIDTH - "key ".len();
+        let text = format!(
+            "{:<5}{:<CODE$} {:>7} {:>12} {:>9}",
+            "key", "the line, and the suggestion", "read", "first token", "shown"
+        );
+        format!("  {}\n", self.dim(&text))
+    }
+
+    /// One keystroke as a row: the key, the line with its grey text, the prompt tokens that were read for
+    /// it, the two times.
+    pub fn row(self, stroke: &Keystroke) -> String {
+        let key = match stroke.typed.as_str() {
+            " " => "␣",
+            key => key,
+        };
+        let typed = cut_front(stroke.line.trim_start(), CODE / 2);
+        let (ghost, more) = self.first_line(stroke, CODE - typed.chars().count());
+        let used = typed.chars().count() + width(&ghost, self.colour) + more.chars().count();
+        let pad = " ".repeat(CODE.saturating_sub(used));
+        let read = stroke.prefill_tokens.map_or_else(|| "-".to_owned(), |tokens| tokens.to_string());
+        let first = stroke.ttft_ms.map_or_else(|| "-".to_owned(), milliseconds);
+        let shown = milliseconds(stroke.total_ms);
         format!(
-            "  {}\n",
-            self.dim(&format!("key {:<rest$} first token    shown", "the line, and the suggestion"))
+            "  {key:<5}{typed}{}{}{pad} {read:>7} {first:>12} {shown:>9}\n",
+            self.ghost(&ghost),
+            self.dim(&more)
         )
     }
 
-    /// One keystroke as a row: the key, the line with its grey text, the two times.
-    pub fn row(self, stroke: &Keystroke) -> String {
-        let code = stroke.line.trim_start();
-        let key = match stroke.typed.as_str() {
-            " " => "␣",
-            "\n" => "⏎",
-            key => key,
-        };
-        let mut room = WIDTH - "key ".len() - 1;
-        let typed = cut_front(code, room / 2);
-        room -= typed.chars().count();
-        let (ghost, more) = self.first_line(stroke, room);
-        let used = typed.chars().count() + width(&ghost, self.colour) + more.chars().count();
-        let pad = " ".repeat((WIDTH - "key ".len()).saturating_sub(used));
-        let first = stroke.ttft_ms.map_or_else(|| "-".to_owned(), milliseconds);
-        let mut row = format!("  {:<3} {typed}", key);
-        // A write to a String cannot fail.
-        let _ = write!(
-            row,
-            "{}{}{pad} {first:>11} {:>8}",
-            self.ghost(&ghost),
-            self.dim(&more),
-            milliseconds(stroke.total_ms)
-        );
-        row.push('\n');
-        row
+    /// A line that Tab completed.
+    pub fn taken(self, line: &str) -> String {
+        format!("  {} {}\n", self.bold("Tab "), self.fresh(line.trim_start()))
+    }
+
+    /// A line that was not typed key by key.
+    pub fn pasted(self, line: &str) -> String {
+        format!("       {}\n", self.dim(line.trim()))
     }
 
     /// The suggestion's first line in `room` columns, and a note on what is left out.
@@ -202,6 +208,7 @@ mod tests {
             line: line.into(),
             suggestion: suggestion.into(),
             ttft_ms: Some(12.3),
+            prefill_tokens: Some(7),
             total_ms: 45.6,
             ..Keystroke::default()
         }
@@ -226,8 +233,8 @@ mod tests {
     #[test]
     fn a_plain_terminal_sees_what_is_suggestion() {
         let row = PLAIN.row(&stroke("    r", "eturn x\n    y"));
-        assert!(row.starts_with("  r   r«eturn x»  +1 line "), "{row}");
-        assert!(row.ends_with("12 ms    46 ms\n"), "{row}");
+        assert!(row.starts_with("  r    r«eturn x»  +1 line "), "{row}");
+        assert!(row.ends_with("  7        12 ms     46 ms\n"), "{row}");
         assert!(!row.contains('\x1b'));
     }
 
@@ -249,8 +256,8 @@ mod tests {
 
     #[test]
     fn listings_number_their_lines() {
-        assert_eq!(PLAIN.listing(9, "a\n  b\n", 0..0), "    9 │ a\n   10 │   b\n");
-        assert!(COLOUR.listing(9, "a\nb\n", 10..11).contains("\x1b[32mb\x1b[0m"));
+        assert_eq!(PLAIN.listing("a\n  b\n", &HashSet::new()), "    1 │ a\n    2 │   b\n");
+        assert!(COLOUR.listing("a\nb\n", &HashSet::from([2])).contains("\x1b[32mb\x1b[0m"));
     }
 
     #[test]

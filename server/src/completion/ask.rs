@@ -59,7 +59,7 @@ fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> 
             let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
             fim::build(material, tokens, order, bos, tokenizer)?
         }
-        None => plain::build(material, bos, Vec::new(), tokenizer)?,
+        None => plain::build(material, bos, tokenizer)?,
     };
     prompt.stop.extend(tokenizer.turns().map(|(_, end)| end));
     Ok(prompt)
@@ -139,6 +139,7 @@ impl Prepared {
             sampling: Sampling::default(),
             stop: Stop {
                 tokens: self.prompt.stop,
+                texts: self.prompt.stop_texts,
                 enough: Some(enough::rule(self.place.site.clone(), self.seam.clone())),
                 ..Stop::default()
             },

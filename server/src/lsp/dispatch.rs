@@ -136,6 +136,9 @@ async fn answer(
     id: Option<Id>,
 ) -> Option<Response> {
     match AssertUnwindSafe(handler).catch_unwind().await {
+        // The framework says nothing to unknown methods that begin with `$/`, which is right for
+        // notifications only: a request is owed an answer.
+        Ok(Ok(None)) => id.map(|id| Response::from_error(id, Error::method_not_found())),
         Ok(Ok(response)) => response,
         Ok(Err(_exited)) => id.map(|id| Response::from_error(id, Error::invalid_request())),
         Err(panic) => {

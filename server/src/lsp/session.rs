@@ -49,6 +49,7 @@ pub(super) struct Session {
     on_log_level: OnLogLevel,
     /// Numbers the attempts to get the client's configuration; only the newest counts.
     asked_for_configuration: AtomicU64,
+    initialized: AtomicBool,
     started: AtomicBool,
     shut_down: AtomicBool,
     told: Mutex<HashSet<String>>,
@@ -117,6 +118,7 @@ impl Session {
             sources: Mutex::new(sources),
             on_log_level: start.on_log_level,
             asked_for_configuration: AtomicU64::new(0),
+            initialized: AtomicBool::new(false),
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
             told: Mutex::default(),
@@ -168,6 +170,11 @@ impl Session {
         if self.started.load(Ordering::SeqCst) {
             self.take_effect();
         }
+    }
+
+    /// Whether this is the first `initialized` of the conversation: one model loader is enough for any client.
+    pub(super) fn is_first_initialized(&self) -> bool {
+        !self.initialized.swap(true, Ordering::SeqCst)
     }
 
     /// From now on the settings have effects outside: a model is loaded, problems are told.

@@ -87,7 +87,7 @@ pub struct TurnTokens {
 }
 
 /// The words that a base model's dialogue is written with; a new question ends its answer.
-pub const QUESTION: &str = "Question:";
+const QUESTION: &str = "Question:";
 const ANSWER: &str = "Answer:";
 
 /// Builds the prompt within `budget` tokens. `turns`: `None` for models without them.
@@ -159,7 +159,7 @@ fn lay_out(
         let dialogue: String = said.iter().map(plain_turn).collect();
         let text = format!("{}{dialogue}{ANSWER}", file(material));
         ids.extend(tokens.encode(&text)?);
-        return Ok(Prompt { ids, stop: Vec::new() });
+        return Ok(Prompt { ids, stop: Vec::new(), stop_texts: vec![format!("\n{QUESTION}")] });
     };
     for (n, turn) in said.iter().enumerate() {
         let role = match turn.role {
@@ -174,7 +174,7 @@ fn lay_out(
     }
     ids.push(turns.start);
     ids.extend(tokens.encode("model\n")?);
-    Ok(Prompt { ids, stop: vec![turns.end] })
+    Ok(Prompt { ids, stop: vec![turns.end], stop_texts: Vec::new() })
 }
 
 fn plain_turn(turn: &Turn) -> String {

@@ -45,7 +45,7 @@ pub fn build(
             ids.extend(prefix);
         }
     }
-    Ok(Prompt { ids, stop: vec![fim.prefix, fim.middle, fim.suffix, fim.separator] })
+    Ok(Prompt { ids, stop: vec![fim.prefix, fim.middle, fim.suffix, fim.separator], stop_texts: Vec::new() })
 }
 
 fn encode(text: &str, tokens: &dyn Tokens) -> Result<Vec<u32>, Error> {

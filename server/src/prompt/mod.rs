@@ -68,6 +68,8 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// Ids that end the answer.
     pub stop: Vec<u32>,
+    /// Texts that end the answer: what the layout itself puts between its parts, written on by the model.
+    pub stop_texts: Vec<String>,
 }
 
 impl Material {

@@ -9,7 +9,7 @@ use crate::language::Language;
 use crate::prompt::{Material, Prompt, Tokens, ended};
 
 /// Builds the prompt.
-pub fn build(material: &Material, bos: u32, stop: Vec<u32>, tokens: &dyn Tokens) -> Result<Prompt, Error> {
+pub fn build(material: &Material, bos: u32, tokens: &dyn Tokens) -> Result<Prompt, Error> {
     let mut text = String::new();
     for piece in &material.pieces {
         text.push_str(&comment(&piece.path, piece.language));
@@ -20,7 +20,13 @@ pub fn build(material: &Material, bos: u32, stop: Vec<u32>, tokens: &dyn Tokens)
     text.push_str(&material.prefix());
     let mut ids = vec![bos];
     ids.extend(tokens.encode(&text)?);
-    Ok(Prompt { ids, stop })
+    // A model that has seen files follow one another may begin the next one.
+    let headers = material.pieces.iter().map(|piece| comment(&piece.path, piece.language));
+    let own = comment(&material.path, material.language);
+    let mut stop_texts: Vec<String> = headers.chain([own]).map(|header| format!("\n{header}")).collect();
+    stop_texts.sort();
+    stop_texts.dedup();
+    Ok(Prompt { ids, stop: Vec::new(), stop_texts })
 }
 
 /// A line that names a file, in the language's own comments.
@@ -50,9 +56,9 @@ mod tests {
             before: "fn one() {\n    ".into(),
             after: "unseen".into(),
         };
-        let prompt = build(&material, 2, vec![107], &words).expect("a prompt");
+        let prompt = build(&material, 2, &words).expect("a prompt");
         assert_eq!(words.text(&prompt.ids), "<2># b.py\ntwo\n\n// a.rs\nuse b;\nfn one() {\n    ");
-        assert_eq!(prompt.stop, [107]);
+        assert_eq!(prompt.stop_texts, ["\n# b.py\n", "\n// a.rs\n"]);
     }
 
     #[test]

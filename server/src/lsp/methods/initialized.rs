@@ -14,7 +14,9 @@ use crate::lsp::{Server, host};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(in crate::lsp) async fn handle(server: &Server, _: InitializedParams) {
-    tokio::spawn(start(server.0.clone()));
+    if server.0.is_first_initialized() {
+        tokio::spawn(start(server.0.clone()));
+    }
 }
 
 async fn start(session: Arc<Session>) {

@@ -21,6 +21,7 @@ pub(super) struct Control {
     pub(super) begun: Mutex<Vec<String>>,
     /// Documents given along, of the last request.
     pub(super) others: Mutex<Vec<String>>,
+    pub(super) loads: AtomicUsize,
     pub(super) cancelled: AtomicUsize,
     pub(super) finished: AtomicUsize,
 }
@@ -33,6 +34,7 @@ impl Backend for Fake {
         settings: &Settings,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Arc<dyn Completer>, Error> {
+        self.0.loads.fetch_add(1, Ordering::SeqCst);
         let name = settings.model.clone().unwrap_or_else(|| "fake".into());
         for done in 0..=4 {
             let doing = if name == "download" && done < 4 { Doing::Downloading } else { Doing::Loading };

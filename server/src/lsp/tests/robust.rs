@@ -1,5 +1,7 @@
 //! What clients should not send, and the end of a session.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use super::client::{Client, URI, inline};
@@ -21,6 +23,12 @@ async fn wrong_parameters_are_errors() {
     }
     let id = client.start("gemma/unheardOf", json!({})).await;
     assert_eq!(client.answer(id).await["error"]["code"], -32601);
+    // Names of notifications, known and unknown ones.
+    for (method, code) in [("$/unheardOf", -32601), ("$/setTrace", -32601), ("textDocument/didOpen", -32600)]
+    {
+        let id = client.start(method, json!({})).await;
+        assert_eq!(client.answer(id).await["error"]["code"], code, "{method}");
+    }
     let id = client.start("workspace/executeCommand", json!({"command": "rm"})).await;
     assert_eq!(client.answer(id).await["error"]["code"], -32602);
     client.finish().await;
@@ -91,4 +99,19 @@ async fn exit_without_shutdown_is_told() {
     client.initialize(Value::Null).await;
     client.notify("exit", Value::Null).await;
     assert!(!client.end().await);
+}
+
+#[tokio::test]
+async fn saying_initialized_again_loads_nothing_again() {
+    let mut client = Client::connect();
+    client.fake.hold_loads.store(true, Ordering::SeqCst);
+    client.initialize(Value::Null).await;
+    for _ in 0..10 {
+        client.notify("initialized", json!({})).await;
+    }
+    client.hears("window/workDoneProgress/create").await;
+    client.fake.hold_loads.store(false, Ordering::SeqCst);
+    client.until_model("ready").await;
+    assert_eq!(client.fake.loads.load(Ordering::SeqCst), 1);
+    client.finish().await;
 }
