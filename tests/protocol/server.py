@@ -66,7 +66,8 @@ class Server:
         self.answers = collections.defaultdict(list)
         self.notifications = []
         self.broken = None
-        self._ids = itertools.count(1)
+        # Far from any number that random messages use as an id.
+        self._ids = itertools.count(1_000_001)
         self._changed = threading.Condition()
         self._writing = threading.Lock()
         self._ended = False

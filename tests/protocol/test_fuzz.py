@@ -249,7 +249,7 @@ def test_random_messages_with_the_real_model(start):
     running.initialize()
     running.ready()
     send_random(running, Fuzzer(SEED + 1), WITH_MODEL)
-    running.settings = {"model": server.model()}
+    running.settings = {"model": server.model(), "maxTokens": 32, "trigger": "automatic", **server.UNHURRIED}
     running.notify("workspace/didChangeConfiguration", {"settings": {"gemma": running.settings}})
     uri = running.open(uri="file:///work/after.py")
     running.ready()
