@@ -1,3 +1,5 @@
+//! Open documents against a naive model of the text, and their trees against a fresh parse.
+
 use proptest::prelude::*;
 
 use super::*;
