@@ -30,12 +30,33 @@ struct Line([u8; 64]);
 
 impl Aligned {
     fn zeroed(bytes: usize) -> Self {
-        Self { lines: vec![Line([0; 64]); bytes.div_ceil(64)] }
+        let len = bytes.div_ceil(64);
+        let mut lines = Vec::with_capacity(len);
+        ask_for_huge_pages(lines.spare_capacity_mut());
+        lines.resize(len, Line([0; 64]));
+        Self { lines }
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.lines.as_ptr().cast()
     }
+}
+
+/// Reading weights straight through is a fifth faster where a page is 2 MiB and not 4 KiB: fewer misses
+/// of the TLB. Has to be asked for before the memory is first touched; the system may decline.
+fn ask_for_huge_pages<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
+    #[cfg(target_os = "linux")]
+    {
+        const HUGE: usize = 2 << 20;
+        let start = memory.as_mut_ptr().addr();
+        let inner = start.next_multiple_of(HUGE)..(start + size_of_val(memory)) / HUGE * HUGE;
+        if !inner.is_empty() {
+            // SAFETY: the range is inside memory that is ours, and the advice changes no contents.
+            unsafe { libc::madvise(inner.start as *mut libc::c_void, inner.len(), libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 /// A matrix in panels.
