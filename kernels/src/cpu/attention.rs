@@ -250,21 +250,27 @@ impl Tile<'_> {
             let mut i = 0;
             while i + wide <= dim {
                 let mut acc = [[S::splat(0.0); 4]; ROWS];
-                for t in first..end {
+                let mut t = first;
+                while t < end {
                     let page = E::page(self.args.pages[t / PAGE_TOKENS]);
                     let v = page.add(value + t % PAGE_TOKENS * dim + i);
-                    let values = [
-                        E::load::<S>(v),
-                        E::load::<S>(v.add(LANES)),
-                        E::load::<S>(v.add(2 * LANES)),
-                        E::load::<S>(v.add(3 * LANES)),
-                    ];
-                    for r in 0..ROWS {
-                        let weight = S::splat(*weights.get_unchecked(r * span + t - first));
-                        for c in 0..4 {
-                            acc[r][c] = S::fma(weight, values[c], acc[r][c]);
+                    let count = (PAGE_TOKENS - t % PAGE_TOKENS).min(end - t);
+                    for slot in 0..count {
+                        let v = v.add(slot * dim);
+                        let values = [
+                            E::load::<S>(v),
+                            E::load::<S>(v.add(LANES)),
+                            E::load::<S>(v.add(2 * LANES)),
+                            E::load::<S>(v.add(3 * LANES)),
+                        ];
+                        for r in 0..ROWS {
+                            let weight = S::splat(*weights.get_unchecked(r * span + t + slot - first));
+                            for c in 0..4 {
+                                acc[r][c] = S::fma(weight, values[c], acc[r][c]);
+                            }
                         }
                     }
+                    t += count;
                 }
                 for r in 0..rows {
                     let out = self.out.get().add(self.row(r) + i);

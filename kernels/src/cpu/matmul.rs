@@ -23,26 +23,38 @@ pub(crate) struct Quantized {
     q: Vec<i8>,
     scales: Vec<f32>,
     /// Sums of the `q` of each 16, exact.
+    half_sums: Vec<f32>,
+    /// Sums of the `q` of each 32, exact.
     sums: Vec<f32>,
 }
 
 impl Quantized {
     fn new(pool: &Pool, level: Level, x: &[f32], n: usize) -> Self {
         let cols = x.len() / n.max(1);
-        let mut this =
-            Self { q: vec![0; x.len()], scales: vec![0.0; x.len() / 32], sums: vec![0.0; x.len() / 16] };
+        let mut this = Self {
+            q: vec![0; x.len()],
+            scales: vec![0.0; x.len() / 32],
+            half_sums: vec![0.0; x.len() / 16],
+            sums: vec![0.0; x.len() / 32],
+        };
         let q = SendPtr(this.q.as_mut_ptr());
         let scales = SendPtr(this.scales.as_mut_ptr());
+        let half_sums = SendPtr(this.half_sums.as_mut_ptr());
         let sums = SendPtr(this.sums.as_mut_ptr());
         pool.run(n, &|t| {
             let row = &x[t * cols..(t + 1) * cols];
+            let blocks = cols / 32;
             // SAFETY: the level was detected; rows do not overlap, and the vectors outlive the loop.
             unsafe {
                 level.run(Quantize {
                     x: row,
                     q: std::slice::from_raw_parts_mut(q.get().add(t * cols), cols),
-                    scales: std::slice::from_raw_parts_mut(scales.get().add(t * cols / 32), cols / 32),
-                    sums: std::slice::from_raw_parts_mut(sums.get().add(t * cols / 16), cols / 16),
+                    scales: std::slice::from_raw_parts_mut(scales.get().add(t * blocks), blocks),
+                    half_sums: std::slice::from_raw_parts_mut(
+                        half_sums.get().add(t * 2 * blocks),
+                        2 * blocks,
+                    ),
+                    sums: std::slice::from_raw_parts_mut(sums.get().add(t * blocks), blocks),
                 });
             }
         });
@@ -54,6 +66,7 @@ struct Quantize<'a> {
     x: &'a [f32],
     q: &'a mut [i8],
     scales: &'a mut [f32],
+    half_sums: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
@@ -61,18 +74,18 @@ impl Kernel for Quantize<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let blocks = self.x.chunks_exact(32).zip(self.q.chunks_exact_mut(32));
-        for ((block, q), (scale, sums)) in
-            blocks.zip(self.scales.iter_mut().zip(self.sums.chunks_exact_mut(2)))
-        {
+        let facts = self.scales.iter_mut().zip(self.half_sums.chunks_exact_mut(2)).zip(self.sums);
+        for ((block, q), ((scale, halves), sum)) in blocks.zip(facts) {
             let greatest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
             *scale = greatest / 127.0;
             let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
             for (q, x) in q.iter_mut().zip(block) {
                 *q = (x * inverse).round_ties_even() as i8;
             }
-            for (sum, half) in sums.iter_mut().zip(q.chunks_exact(16)) {
+            for (sum, half) in halves.iter_mut().zip(q.chunks_exact(16)) {
                 *sum = half.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
             }
+            *sum = halves[0] + halves[1];
         }
     }
 }
@@ -233,30 +246,21 @@ impl<B: Block> TileProduct for Int8<B> {
                     B::scales::<S>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
                 for m in 0..M {
                     let row = (t + m) * cols + 32 * b;
-                    let (q, x_scale) = (x.q.as_ptr().add(row), *x.scales.get_unchecked(row / 32));
-                    let sums = [*x.sums.get_unchecked(row / 16), *x.sums.get_unchecked(row / 16 + 1)];
-                    let x_scale_v = S::splat(x_scale);
+                    let q = x.q.as_ptr().add(row);
+                    let x_scale = *x.scales.get_unchecked(row / 32);
+                    let sum = *x.sums.get_unchecked(row / 32);
                     for g in 0..B::GROUPS {
-                        let per_group = 8 / B::GROUPS;
-                        let mut dot = S::zero_i();
-                        for j in g * per_group..(g + 1) * per_group {
-                            dot = if B::SIGNED {
-                                S::dot_signed(dot, w[j], q.add(4 * j))
-                            } else {
-                                S::dot(dot, w[j], q.add(4 * j))
-                            };
-                        }
-                        let mut dot = S::to_f(dot);
+                        let mut dot = S::to_f(group_dot::<S, B>(&w, q, g));
                         if offset != 0 {
                             // Exact: whole numbers below 2^24.
-                            let sum = if B::GROUPS == 1 { sums[0] + sums[1] } else { sums[g] };
-                            dot = S::sub(dot, S::splat(sum * offset as f32));
+                            let sum =
+                                if B::GROUPS == 1 { sum } else { *x.half_sums.get_unchecked(row / 16 + g) };
+                            dot = S::fma(S::splat(sum), S::splat(-offset as f32), dot);
                         }
-                        acc[m] = S::fma(S::mul(dot, scale[g]), x_scale_v, acc[m]);
+                        acc[m] = S::fma(S::mul(dot, scale[g]), S::splat(x_scale), acc[m]);
                     }
                     if B::MINIMUM {
-                        let share = S::splat(-x_scale * (sums[0] + sums[1]));
-                        acc[m] = S::fma(minimum, share, acc[m]);
+                        acc[m] = S::fma(minimum, S::splat(-x_scale * sum), acc[m]);
                     }
                 }
             }
@@ -264,6 +268,25 @@ impl<B: Block> TileProduct for Int8<B> {
                 store::<S>(job, panel, t + m, acc[m]);
             }
         }
+    }
+}
+
+/// The integer sums of group `g` of 32 columns, in two chains so that one need not wait for the other.
+#[inline(always)]
+unsafe fn group_dot<S: Simd, B: Block>(w: &[S::B; 8], q: *const i8, g: usize) -> S::I {
+    let per_group = 8 / B::GROUPS;
+    // SAFETY: the caller's pointer is valid for 32 bytes.
+    unsafe {
+        let mut dots = [S::zero_i(); 2];
+        for j in g * per_group..(g + 1) * per_group {
+            let chain = &mut dots[j % 2];
+            *chain = if B::SIGNED {
+                S::dot_signed(*chain, w[j], q.add(4 * j))
+            } else {
+                S::dot(*chain, w[j], q.add(4 * j))
+            };
+        }
+        S::add_i(dots[0], dots[1])
     }
 }
 

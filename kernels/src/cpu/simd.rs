@@ -45,6 +45,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_i8(p: *const u8) -> Self::F;
 
     unsafe fn zero_i() -> Self::I;
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f(a: Self::I) -> Self::F;
     unsafe fn load_b(p: *const u8) -> Self::B;
     unsafe fn or_b(a: Self::B, b: Self::B) -> Self::B;
@@ -221,6 +222,14 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn zero_i() -> Self::I {
         [0; 16]
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        let mut out = a;
+        for i in 0..16 {
+            out[i] += b[i];
+        }
+        out
     }
     #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {

@@ -95,6 +95,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
         unsafe { _mm512_cvtepi32_ps(a) }
     }
@@ -265,6 +269,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn zero_i() -> Self::I {
         unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        halves!(|a, b| _mm256_add_epi32(a, b))
     }
     #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
