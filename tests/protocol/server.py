@@ -152,7 +152,7 @@ class Server:
         self.notify("initialized", {})
         return result
 
-    def open(self, text: str = SAMPLE, uri: str = "file:///work/sample.py", language: str = "python"):
+    def open(self, text: str = SAMPLE, uri: str = "file:///home/me/sample.py", language: str = "python"):
         """Opens a document and returns its URI."""
         item = {"uri": uri, "languageId": language, "version": 1, "text": text}
         self.notify("textDocument/didOpen", {"textDocument": item})

@@ -13,7 +13,7 @@ SEED = 20_240_229
 # Messages to a server without a model, where there is nothing to wait for, and to one with it.
 BARE, WITH_MODEL, BYTES = 7_000, 1_500, 1_500
 
-URIS = [f"file:///work/{name}" for name in ("a.py", "b.rs", "c%20d.ts", ".env", "gr%C3%BC%C3%9Fe.c")] + [
+URIS = [f"file:///home/me/{name}" for name in ("a.py", "b.rs", "c%20d.ts", ".env", "gr%C3%BC%C3%9Fe.c")] + [
     "untitled:Untitled-1",
     "file://",
     "not a uri",
@@ -251,7 +251,7 @@ def test_random_messages_with_the_real_model(start):
     send_random(running, Fuzzer(SEED + 1), WITH_MODEL)
     running.settings = {"model": server.model(), "maxTokens": 32, "trigger": "automatic", **server.UNHURRIED}
     running.notify("workspace/didChangeConfiguration", {"settings": {"gemma": running.settings}})
-    uri = running.open(uri="file:///work/after.py")
+    uri = running.open(uri="file:///home/me/after.py")
     running.ready()
     running.until(
         lambda: server.items(running.request("textDocument/inlineCompletion", inline(uri, kind=1))),
@@ -284,7 +284,7 @@ def test_random_messages_before_initialize(start, seed):
 def test_a_file_of_fifty_thousand_lines(start):
     running = start(model="/no/such/model.gguf")
     running.initialize()
-    uri = running.open("value = 1\n" * 50_000, uri="file:///work/large.py")
+    uri = running.open("value = 1\n" * 50_000, uri="file:///home/me/large.py")
     chosen = random.Random(SEED)
     for version in range(2, 300):
         at = {"line": chosen.randrange(50_000), "character": chosen.randrange(12)}

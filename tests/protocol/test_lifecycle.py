@@ -37,7 +37,7 @@ def test_the_client_is_gone(start):
 
 
 def test_shutdown_in_the_middle_of_computing(real):
-    uri = real.open("x = [\n" + "".join(f"    {n * 31 % 97},\n" for n in range(500)), uri="file:///work/l.py")
+    uri = real.open("x = [\n" + "".join(f"    {n * 31 % 97},\n" for n in range(500)), uri="file:///home/me/l.py")
     id = real.start("textDocument/inlineCompletion", inline(uri, {"line": 501, "character": 0}))
     assert real.request("shutdown") is None
     assert len(real.until(lambda: real.answers.get(id), "answer to what was running")) == 1
@@ -46,7 +46,7 @@ def test_shutdown_in_the_middle_of_computing(real):
 
 
 def test_exit_in_the_middle_of_computing(real):
-    uri = real.open("x = [\n" + "".join(f"    {n * 31 % 97},\n" for n in range(500)), uri="file:///work/l.py")
+    uri = real.open("x = [\n" + "".join(f"    {n * 31 % 97},\n" for n in range(500)), uri="file:///home/me/l.py")
     real.start("textDocument/inlineCompletion", inline(uri, {"line": 501, "character": 0}))
     real.notify("exit")
     assert real.wait() == 1

@@ -73,7 +73,7 @@ def test_cancelling_stops_the_computing_itself(start):
     running.initialize()
     running.ready()
     text = "# The numbers from 1 to 5000, one on each line.\n" + "".join(f"# {n}\n" for n in range(1, 30))
-    uri = running.open(text, uri="file:///work/numbers.py")
+    uri = running.open(text, uri="file:///home/me/numbers.py")
     place = {"line": text.count("\n"), "character": 0}
     id = running.start("textDocument/inlineCompletion", inline(uri, place, kind=1))
     time.sleep(0.3)
@@ -93,20 +93,20 @@ def test_cancelling_what_is_unknown_or_done_is_harmless(real):
 
 
 def test_another_document_does_not_supersede(real):
-    first, second = (real.open(uri=f"file:///work/{name}.py") for name in ("first", "second"))
+    first, second = (real.open(uri=f"file:///home/me/{name}.py") for name in ("first", "second"))
     ids = [real.start("textDocument/inlineCompletion", inline(uri)) for uri in (first, second)]
     assert all(items(real.answer(id)["result"]) for id in ids)
 
 
 def test_edits_are_applied_in_the_order_they_came(real):
     """A thousand one-letter edits with no pause, then a question whose answer depends on all of them."""
-    uri = real.open("", uri="file:///work/typed.py")
+    uri = real.open("", uri="file:///home/me/typed.py")
     line, character = 0, 0
     for version, letter in enumerate(server.SAMPLE, start=2):
         real.change(uri, version, letter, at={"line": line, "character": character})
         line, character = (line + 1, 0) if letter == "\n" else (line, character + 1)
     typed = items(real.request("textDocument/inlineCompletion", inline(uri)))
-    opened = items(real.request("textDocument/inlineCompletion", inline(real.open(uri="file:///work/other.py"))))
+    opened = items(real.request("textDocument/inlineCompletion", inline(real.open(uri="file:///home/me/other.py"))))
     assert typed and typed == opened
 
 

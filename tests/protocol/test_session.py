@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 def open_document(client: LanguageClient, text: str, name: str = "sample.py", language: str = "python") -> str:
     """Opens a document of its own for each test."""
-    uri = f"file:///work/session{next(_numbers)}/{name}"
+    uri = f"file:///home/me/session{next(_numbers)}/{name}"
     item = types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text)
     client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
     return uri
@@ -126,7 +126,7 @@ async def test_a_suggestion_extends_what_the_menu_has_selected(client):
 
 
 async def test_an_unknown_document_has_no_suggestions(client):
-    assert await suggestions(client, "file:///work/never-opened.py", CURSOR) == []
+    assert await suggestions(client, "file:///home/me/never-opened.py", CURSOR) == []
 
 
 async def test_a_place_outside_the_document_is_moved_into_it(client):

