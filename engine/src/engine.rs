@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, TokenStream};
+use crate::machine::Machine;
 use crate::scheduler::{Command, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
 
@@ -259,10 +260,5 @@ fn file_name(path: &std::path::Path) -> String {
 
 /// Bytes of memory of this machine; 4 GiB where it does not say.
 fn total_memory() -> u64 {
-    let kilobytes = || {
-        let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = info.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    kilobytes().map_or(4 << 30, |kib| kib * 1024)
+    Machine::look().memory_bytes.unwrap_or(4 << 30)
 }
