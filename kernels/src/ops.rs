@@ -69,6 +69,8 @@ impl Matrix {
 pub struct Projection<'a> {
     /// `[out, in]`.
     pub matrix: &'a Matrix,
+    /// `[out]`, added to every row.
+    pub bias: Option<&'a [f32]>,
     /// `[n, out]`, overwritten.
     pub out: &'a mut [f32],
 }
@@ -140,7 +142,7 @@ pub trait Ops: Send + Sync {
     /// Brings a weight matrix `[rows, cols]` into the backend's layout.
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError>;
 
-    /// `out = x w^T` for several `w` over one input `x [n, in]`.
+    /// `out = x w^T + bias` for several `w` over one input `x [n, in]`.
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]);
 
     /// `out[i] = scale * table[ids[i]]`, `[n, hidden]`.

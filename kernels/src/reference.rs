@@ -49,7 +49,9 @@ impl Ops for Reference {
                 let row = &x[t * cols..(t + 1) * cols];
                 for o in 0..rows {
                     let weights = &w[o * cols..(o + 1) * cols];
-                    part.out[t * rows + o] = dot(row.iter().copied(), weights.iter().copied()) as f32;
+                    let bias = part.bias.map_or(0.0, |bias| f64::from(bias[o]));
+                    part.out[t * rows + o] =
+                        (dot(row.iter().copied(), weights.iter().copied()) + bias) as f32;
                 }
             }
         }

@@ -130,9 +130,9 @@ impl Network {
         let (q, k) = (sized(&mut s.q, n * q_width), sized(&mut s.k, n * kv_width));
         let v = sized(&mut s.v, n * kv_width);
         let mut parts = [
-            Projection { matrix: &weights.q, out: &mut *q },
-            Projection { matrix: &weights.k, out: &mut *k },
-            Projection { matrix: &weights.v, out: &mut *v },
+            Projection { matrix: &weights.q, bias: None, out: &mut *q },
+            Projection { matrix: &weights.k, bias: None, out: &mut *k },
+            Projection { matrix: &weights.v, bias: None, out: &mut *v },
         ];
         ops.project(&s.hidden, n, self.activation, &mut parts);
         if let Some(weight) = &weights.q_norm {
@@ -159,7 +159,7 @@ impl Network {
             pages: &pages,
             out: &mut *attended,
         });
-        let mut output = [Projection { matrix: &weights.o, out: &mut s.hidden }];
+        let mut output = [Projection { matrix: &weights.o, bias: None, out: &mut s.hidden }];
         ops.project(attended, n, self.activation, &mut output);
     }
 
@@ -169,12 +169,12 @@ impl Network {
         ops.rms_norm(&s.residual, &layer.before_mlp, eps, &mut s.hidden);
         let (gate, up) = (sized(&mut s.gate, n * ffn), sized(&mut s.up, n * ffn));
         let mut parts = [
-            Projection { matrix: &layer.gate, out: &mut *gate },
-            Projection { matrix: &layer.up, out: &mut *up },
+            Projection { matrix: &layer.gate, bias: None, out: &mut *gate },
+            Projection { matrix: &layer.up, bias: None, out: &mut *up },
         ];
         ops.project(&s.hidden, n, self.activation, &mut parts);
         ops.geglu(gate, up);
-        let mut output = [Projection { matrix: &layer.down, out: &mut s.hidden }];
+        let mut output = [Projection { matrix: &layer.down, bias: None, out: &mut s.hidden }];
         ops.project(gate, n, self.activation, &mut output);
         if let Some(weight) = &layer.after_mlp {
             ops.rms_norm_in_place(&mut s.hidden, weight, eps);
@@ -194,7 +194,7 @@ impl Network {
         self.ops.rms_norm(last, &self.final_norm, self.config.norm_eps, normed);
         let mut logits = vec![0.0; count * self.config.vocab];
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
-        let mut output = [Projection { matrix, out: &mut logits }];
+        let mut output = [Projection { matrix, bias: None, out: &mut logits }];
         self.ops.project(normed, count, self.activation, &mut output);
         if let Some(cap) = self.config.final_soft_cap {
             self.ops.soft_cap(&mut logits, cap);

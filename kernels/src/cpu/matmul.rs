@@ -116,12 +116,16 @@ pub(crate) fn project(
             let matrix = packed(part.matrix);
             assert_eq!(x.len(), n * matrix.cols, "an input row is as wide as the matrix");
             assert_eq!(part.out.len(), n * matrix.rows, "an output row has one number a row of the matrix");
+            assert!(
+                part.bias.is_none_or(|bias| bias.len() == matrix.rows),
+                "a bias has one number an output"
+            );
             let input = match &quantized {
                 Some(q) if wants_int8(matrix) => Input::Int8(q),
                 _ => Input::F32(x),
             };
             let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, 16);
-            Job { matrix, input, n, out: SendPtr(part.out.as_mut_ptr()), chunk }
+            Job { matrix, bias: part.bias, input, n, out: SendPtr(part.out.as_mut_ptr()), chunk }
         })
         .collect();
     let items: usize = jobs.iter().map(Job::items).sum();
@@ -148,6 +152,7 @@ pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
 
 struct Job<'a> {
     matrix: &'a PackedMatrix,
+    bias: Option<&'a [f32]>,
     input: Input<'a>,
     n: usize,
     out: SendPtr<f32>,
@@ -416,20 +421,25 @@ impl<P: Plain> TileProduct for P {
     }
 }
 
-/// Writes a panel's outputs of one row, fewer than 16 at the matrix's end.
+/// Writes a panel's outputs of one row with their bias, fewer than 16 at the matrix's end.
 #[inline(always)]
 unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: S::F) {
     let rows = job.matrix.rows;
     let first = panel * LANES;
-    // SAFETY: `t < n` and `first < rows`, so the row's columns from `first` on are in the output.
+    // SAFETY: `t < n` and `first < rows`, so the row's columns from `first` on are in the output, and
+    // `project` has checked that the bias has `rows` numbers.
     unsafe {
         let to = job.out.get().add(t * rows + first);
+        let bias = job.bias.map(|bias| bias.as_ptr().add(first));
         if first + LANES <= rows {
-            S::store(to, acc);
+            let sum = if let Some(bias) = bias { S::add(acc, S::load(bias)) } else { acc };
+            S::store(to, sum);
         } else {
             let mut lanes = [0.0f32; LANES];
             S::store(lanes.as_mut_ptr(), acc);
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, rows - first);
+            for i in 0..rows - first {
+                *to.add(i) = if let Some(bias) = bias { lanes[i] + *bias.add(i) } else { lanes[i] };
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ fn backends() -> Vec<Cpu> {
 
 fn project(ops: &dyn Ops, m: &Matrix, x: &[f32], n: usize, activation: Activation) -> Vec<f32> {
     let mut out = vec![f32::NAN; n * m.rows()];
-    ops.project(x, n, activation, &mut [Projection { matrix: m, out: &mut out }]);
+    ops.project(x, n, activation, &mut [Projection { matrix: m, bias: None, out: &mut out }]);
     out
 }
 
@@ -93,11 +93,35 @@ fn several_products_share_one_input() {
             .map(|(&(f, rows), bytes)| cpu.matrix(f, rows, cols, bytes).unwrap())
             .collect();
         let mut outs: Vec<Vec<f32>> = shapes.iter().map(|&(_, rows)| vec![0.0; 2 * rows]).collect();
-        let mut parts: Vec<_> =
-            matrices.iter().zip(&mut outs).map(|(matrix, out)| Projection { matrix, out }).collect();
+        let mut parts: Vec<_> = matrices
+            .iter()
+            .zip(&mut outs)
+            .map(|(matrix, out)| Projection { matrix, bias: None, out })
+            .collect();
         cpu.project(&x, 2, Activation::Int8, &mut parts);
         for (m, out) in matrices.iter().zip(&outs) {
             assert_eq!(*out, project(&cpu, m, &x, 2, Activation::Int8));
+        }
+    }
+}
+
+#[test]
+fn a_bias_is_added_to_every_row() {
+    let mut random = Random::new(16);
+    for (format, rows) in [(Format::Q8_0, 16), (Format::F32, 37), (Format::BF16, 5), (Format::Q4_K, 20)] {
+        let (cols, n) = (256, 9);
+        let bytes = random.matrix(format, rows, cols);
+        let (x, bias) = (random.numbers(n * cols), random.numbers(rows));
+        let oracle = Reference.matrix(format, rows, cols, &bytes).unwrap();
+        for (ops, m) in std::iter::once((&Reference as &dyn Ops, oracle)).chain(
+            backends().iter().map(|cpu| (cpu as &dyn Ops, cpu.matrix(format, rows, cols, &bytes).unwrap())),
+        ) {
+            let want = project(ops, &m, &x, n, Activation::F32);
+            let want: Vec<f32> = want.iter().zip(bias.iter().cycle()).map(|(v, b)| v + b).collect();
+            let mut got = vec![f32::NAN; want.len()];
+            let mut parts = [Projection { matrix: &m, bias: Some(&bias), out: &mut got }];
+            ops.project(&x, n, Activation::F32, &mut parts);
+            assert_close(&got, &want, 1e-6, &format!("{format:?} {rows}"));
         }
     }
 }
