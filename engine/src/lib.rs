@@ -14,6 +14,7 @@ pub mod error;
 pub mod generate;
 pub mod machine;
 pub mod model;
+pub mod picture;
 pub mod scheduler;
 #[cfg(test)]
 pub(crate) mod test_cache;
@@ -27,4 +28,5 @@ pub use generate::{
     TokenStream,
 };
 pub use machine::Machine;
+pub use picture::{Picture, Resample};
 pub use tokenizer::{FimTokens, Tokenizer};
