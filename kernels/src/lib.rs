@@ -15,6 +15,8 @@ mod testing;
 
 pub use cpu::{Cpu, Level};
 pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
-pub use ops::{Activation, Attention, Matrix, Ops, Projection, Rope, ShapeError};
+pub use ops::{
+    Activation, Attention, BlockProjection, CausalConv, Matrix, Ops, Projection, RgLru, Rope, ShapeError,
+};
 pub use quant::Format;
 pub use reference::Reference;

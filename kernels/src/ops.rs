@@ -75,10 +75,20 @@ pub struct Projection<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Cosines and sines of rotary position embedding, f32, for positions `0..len`.
+/// One product of [`Ops::project_blocks`].
+pub struct BlockProjection<'a> {
+    /// The blocks on the diagonal, each `[out, in]`, left to right; all of one shape.
+    pub blocks: &'a [Matrix],
+    /// `[n, blocks * out]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// Cosines and sines of rotary position embedding, f32, for a stretch of positions.
 #[derive(Debug, Clone)]
 pub struct Rope {
     frequencies: Vec<f32>,
+    /// Position of the table's first row.
+    first: usize,
     table: Vec<f32>,
 }
 
@@ -88,7 +98,7 @@ impl Rope {
     pub fn new(dim: usize, theta: f32, factor: f32) -> Self {
         // The reference computes the frequencies in f32; the table must round where it does.
         let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / dim as f32) / factor;
-        Self { frequencies: (0..dim / 2).map(frequency).collect(), table: Vec::new() }
+        Self { frequencies: (0..dim / 2).map(frequency).collect(), first: 0, table: Vec::new() }
     }
 
     /// Numbers of a head that are rotated.
@@ -96,20 +106,23 @@ impl Rope {
         2 * self.frequencies.len()
     }
 
-    /// Makes sure that positions `0..len` are there.
-    pub fn grow(&mut self, len: usize) {
-        let have = self.table.len() / self.dim().max(1);
-        for position in have..len {
+    /// Computes positions `start..start + n`. No more is kept: a sequence without end must not make the
+    /// table grow.
+    pub fn cover(&mut self, start: usize, n: usize) {
+        self.first = start;
+        self.table.clear();
+        for position in start..start + n {
             let angle = |&frequency: &f32| position as f32 * frequency;
             self.table.extend(self.frequencies.iter().map(|f| angle(f).cos()));
             self.table.extend(self.frequencies.iter().map(|f| angle(f).sin()));
         }
     }
 
-    /// Cosines and sines of a position below what [`Rope::grow`] was asked for.
+    /// Cosines and sines of a position that [`Rope::cover`] was last asked for.
     pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let dim = self.dim();
-        self.table[position * dim..(position + 1) * dim].split_at(dim / 2)
+        let row = position - self.first;
+        self.table[row * dim..(row + 1) * dim].split_at(dim / 2)
     }
 }
 
@@ -131,9 +144,47 @@ pub struct Attention<'a> {
     pub layout: &'a KvLayout,
     /// The layer.
     pub layer: usize,
-    /// Pages of the sequence from position 0 on.
+    /// Pages of the sequence without gaps, as far back as a query sees.
     pub pages: &'a [&'a KvPage],
+    /// Position of the first page's first token.
+    pub pages_from: usize,
     /// `[n, heads * head_dim]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// Arguments of [`Ops::causal_conv`].
+pub struct CausalConv<'a> {
+    /// `[n, width]`.
+    pub x: &'a [f32],
+    /// `[taps - 1, width]`: the inputs before the first row, oldest first; zeros where a sequence begins.
+    pub carried: &'a [f32],
+    /// `[taps, width]`; the last tap meets the row itself.
+    pub weight: &'a [f32],
+    /// `[width]`.
+    pub bias: &'a [f32],
+    /// `[n, width]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// Arguments of [`Ops::rg_lru`].
+pub struct RgLru<'a> {
+    /// `[n, width]`.
+    pub x: &'a [f32],
+    /// `[n, width]`: the input gate before bias and sigmoid.
+    pub input_gate: &'a [f32],
+    /// `[n, width]`: the recurrence gate before bias and sigmoid.
+    pub recurrence_gate: &'a [f32],
+    /// `[width]`.
+    pub input_bias: &'a [f32],
+    /// `[width]`.
+    pub recurrence_bias: &'a [f32],
+    /// `[width]`: `-8 softplus(parameter)`, the logarithm of the strongest decay.
+    pub decay: &'a [f32],
+    /// Absolute position of the first row.
+    pub start: usize,
+    /// `[width]`: the state before the first row, then the state behind the last.
+    pub state: &'a mut [f32],
+    /// `[n, width]`, overwritten: the state behind every row.
     pub out: &'a mut [f32],
 }
 
@@ -144,6 +195,18 @@ pub trait Ops: Send + Sync {
 
     /// `out = x w^T + bias` for several `w` over one input `x [n, in]`.
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]);
+
+    /// As [`Ops::project`] with block-diagonal matrices: block `b` reads and writes the `b`-th part of a
+    /// row. Activations stay f32.
+    fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]);
+
+    /// Depthwise causal convolution: `out[t] = bias + sum_k weight[k] * x[t - (taps - 1) + k]`.
+    fn causal_conv(&self, args: CausalConv<'_>);
+
+    /// The real-gated linear recurrent unit (Griffin, De et al. 2024), in f32:
+    /// `h[t] = a h[t-1] + sqrt(1 - a^2) i x[t]` with `i = sigmoid(input gate)` and
+    /// `ln a = decay sigmoid(recurrence gate)`; at position 0 `h = i x`.
+    fn rg_lru(&self, args: RgLru<'_>);
 
     /// `out[i] = scale * table[ids[i]]`, `[n, hidden]`.
     fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]);

@@ -2,7 +2,10 @@
 //! differs by is its own rounding.
 
 use crate::kv::PAGE_TOKENS;
-use crate::ops::{Activation, Attention, Matrix, Ops, Projection, Rope, ShapeError, Store};
+use crate::ops::{
+    Activation, Attention, BlockProjection, CausalConv, Matrix, Ops, Projection, RgLru, Rope, ShapeError,
+    Store,
+};
 use crate::quant::{Format, dequantize};
 
 /// The oracle backend: every weight as f32, one thread, no SIMD. Slow and simple.
@@ -57,6 +60,55 @@ impl Ops for Reference {
         }
     }
 
+    fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]) {
+        for part in parts {
+            let Some(block) = part.blocks.first() else { continue };
+            let (rows, cols, count) = (block.rows, block.cols, part.blocks.len());
+            for t in 0..n {
+                for (b, block) in part.blocks.iter().enumerate() {
+                    let row = &x[(t * count + b) * cols..][..cols];
+                    for (o, weights) in plain(block).chunks_exact(cols).enumerate() {
+                        part.out[(t * count + b) * rows + o] =
+                            dot(row.iter().copied(), weights.iter().copied()) as f32;
+                    }
+                }
+            }
+        }
+    }
+
+    fn causal_conv(&self, args: CausalConv<'_>) {
+        let width = args.bias.len();
+        let inputs = [args.carried, args.x].concat();
+        for (t, row) in args.out.chunks_exact_mut(width).enumerate() {
+            for (c, out) in row.iter_mut().enumerate() {
+                let taps = args.weight.chunks_exact(width).map(|tap| tap[c]);
+                let seen = inputs[t * width..].chunks_exact(width).map(|row| row[c]);
+                *out = (f64::from(args.bias[c]) + dot(taps, seen)) as f32;
+            }
+        }
+    }
+
+    fn rg_lru(&self, args: RgLru<'_>) {
+        let width = args.decay.len();
+        let sigmoid = |x: f32, bias: f32| 1.0 / (1.0 + (-(f64::from(x) + f64::from(bias))).exp());
+        for (t, out) in args.out.chunks_exact_mut(width).enumerate() {
+            for (c, out) in out.iter_mut().enumerate() {
+                let at = t * width + c;
+                let gated = f64::from(args.x[at]) * sigmoid(args.input_gate[at], args.input_bias[c]);
+                let log_a =
+                    f64::from(args.decay[c]) * sigmoid(args.recurrence_gate[at], args.recurrence_bias[c]);
+                let h = if args.start + t == 0 {
+                    gated
+                } else {
+                    let multiplier = (-(2.0 * log_a).exp_m1()).sqrt();
+                    log_a.exp() * f64::from(args.state[c]) + multiplier * gated
+                };
+                *out = h as f32;
+                args.state[c] = *out;
+            }
+        }
+    }
+
     fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]) {
         let w = plain(table);
         for (row, &id) in out.chunks_exact_mut(table.cols).zip(ids) {
@@ -91,14 +143,15 @@ impl Ops for Reference {
     }
 
     fn attention(&self, args: Attention<'_>) {
-        let Attention { q, start, heads, scale, soft_cap, window, layout, layer, pages, out } = args;
+        let Attention { q, start, heads, scale, soft_cap, window, layout, layer, pages, pages_from, out } =
+            args;
         let dim = layout.head_dim(layer);
         let group = heads / layout.kv_heads(layer);
         for (row, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
             let (position, kv_head) = (start + row / heads, row % heads / group);
             let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
             let number = |base: usize, t: usize, i: usize| {
-                pages[t / PAGE_TOKENS].get(base + t % PAGE_TOKENS * dim + i)
+                pages[(t - pages_from) / PAGE_TOKENS].get(base + t % PAGE_TOKENS * dim + i)
             };
             let (key, value) = (layout.key(layer, kv_head), layout.value(layer, kv_head));
             let scores: Vec<f64> = (first..=position)

@@ -28,7 +28,11 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     let group = args.heads / kv_heads;
     let tiles = (n * group).div_ceil(ROWS);
     assert_eq!(args.out.len(), args.q.len(), "attention writes what it reads");
-    assert!((args.start + n).div_ceil(PAGE_TOKENS) <= args.pages.len(), "keys reach up to the last query");
+    let reach = args.pages_from + args.pages.len() * PAGE_TOKENS;
+    assert!(args.start + n <= reach, "keys reach up to the last query");
+    let oldest = args.window.map_or(0, |window| (args.start + 1).saturating_sub(window));
+    assert!(args.pages_from <= oldest, "keys reach back to the first that the first query sees");
+    assert!(args.pages_from.is_multiple_of(PAGE_TOKENS), "pages begin at whole pages");
     let out = SendPtr(args.out.as_mut_ptr());
     let args = &args;
     pool.run(kv_heads * tiles, &|item| {
@@ -117,6 +121,12 @@ impl Tile<'_> {
         (t * self.args.heads + head) * self.dim
     }
 
+    /// The page of a position.
+    #[inline(always)]
+    fn page(&self, position: usize) -> &KvPage {
+        self.args.pages[(position - self.args.pages_from) / PAGE_TOKENS]
+    }
+
     #[inline(always)]
     fn clamped(&self, r: usize) -> usize {
         (self.rows.start + r).min(self.rows.end - 1)
@@ -164,7 +174,7 @@ impl Tile<'_> {
             let mut t = first;
             while t < end {
                 // Four keys at a time; a page is a multiple of four, and keys past `end` are masked later.
-                let page = E::page(self.args.pages[t / PAGE_TOKENS]);
+                let page = E::page(self.page(t));
                 let k = page.add(key + t % PAGE_TOKENS * dim);
                 let mut acc = [[S::splat(0.0); 4]; ROWS];
                 let mut i = 0;
@@ -252,7 +262,7 @@ impl Tile<'_> {
                 let mut acc = [[S::splat(0.0); 4]; ROWS];
                 let mut t = first;
                 while t < end {
-                    let page = E::page(self.args.pages[t / PAGE_TOKENS]);
+                    let page = E::page(self.page(t));
                     let v = page.add(value + t % PAGE_TOKENS * dim + i);
                     let count = (PAGE_TOKENS - t % PAGE_TOKENS).min(end - t);
                     for slot in 0..count {
@@ -285,7 +295,7 @@ impl Tile<'_> {
                 for r in 0..rows {
                     let mut sum = 0.0;
                     for t in first..end {
-                        let page = E::page(self.args.pages[t / PAGE_TOKENS]);
+                        let page = E::page(self.page(t));
                         let v = (*page.add(value + t % PAGE_TOKENS * dim + i)).wide();
                         sum += *weights.get_unchecked(r * span + t - first) * v;
                     }

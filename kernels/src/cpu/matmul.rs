@@ -12,7 +12,7 @@ use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
-use crate::ops::{Activation, Matrix, Projection, Store};
+use crate::ops::{Activation, BlockProjection, Matrix, Projection, Store};
 use crate::quant::Format;
 
 /// Rows of activations that share one reading of the weights.
@@ -92,7 +92,12 @@ impl Kernel for Quantize<'_> {
 
 /// What the products read.
 enum Input<'a> {
-    F32(&'a [f32]),
+    F32 {
+        /// Begins at the first row's first number.
+        x: &'a [f32],
+        /// From one row to the next.
+        stride: usize,
+    },
     Int8(&'a Quantized),
 }
 
@@ -122,15 +127,48 @@ pub(crate) fn project(
             );
             let input = match &quantized {
                 Some(q) if wants_int8(matrix) => Input::Int8(q),
-                _ => Input::F32(x),
+                _ => Input::F32 { x, stride: matrix.cols },
             };
             let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, 16);
-            Job { matrix, bias: part.bias, input, n, out: SendPtr(part.out.as_mut_ptr()), chunk }
+            let out = SendPtr(part.out.as_mut_ptr());
+            Job { matrix, bias: part.bias, input, n, out, out_stride: matrix.rows, chunk }
         })
         .collect();
+    run(pool, level, &jobs);
+}
+
+/// Block-diagonal products; see [`crate::Ops::project_blocks`].
+pub(crate) fn project_blocks(
+    pool: &Pool,
+    level: Level,
+    x: &[f32],
+    n: usize,
+    parts: &mut [BlockProjection<'_>],
+) {
+    let mut jobs = Vec::new();
+    for part in parts {
+        let Some(first) = part.blocks.first() else { continue };
+        let (rows, cols, count) = (first.rows, first.cols, part.blocks.len());
+        assert_eq!(x.len(), n * count * cols, "an input row is as wide as the blocks together");
+        assert_eq!(part.out.len(), n * count * rows, "an output row has one number a row of the blocks");
+        for (b, block) in part.blocks.iter().enumerate() {
+            assert_eq!((block.rows, block.cols), (rows, cols), "blocks have one shape");
+            let matrix = packed(block);
+            let x = x.get(b * cols..).unwrap_or_default();
+            // Without rows nothing is written, and the offset may lie outside.
+            let out = SendPtr(part.out.as_mut_ptr().wrapping_add(b * rows));
+            let input = Input::F32 { x, stride: count * cols };
+            jobs.push(Job { matrix, bias: None, input, n, out, out_stride: count * rows, chunk: 4 });
+        }
+    }
+    run(pool, level, &jobs);
+}
+
+/// Computes all jobs in one loop of the pool.
+fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
     let items: usize = jobs.iter().map(Job::items).sum();
     pool.run(items, &|mut item| {
-        for job in &jobs {
+        for job in jobs {
             if item < job.items() {
                 let first = item * job.chunk;
                 let panels = first..(first + job.chunk).min(job.matrix.panels());
@@ -156,6 +194,8 @@ struct Job<'a> {
     input: Input<'a>,
     n: usize,
     out: SendPtr<f32>,
+    /// From one output row to the next.
+    out_stride: usize,
     /// Panels a thread takes at a time.
     chunk: usize,
 }
@@ -200,7 +240,7 @@ impl Panels<'_> {
         unsafe {
             match self.job.input {
                 Input::Int8(_) => self.tiles::<S, Int8<B>>(),
-                Input::F32(_) => self.tiles::<S, Dequantized<B>>(),
+                Input::F32 { .. } => self.tiles::<S, Dequantized<B>>(),
             }
         }
     }
@@ -301,14 +341,14 @@ struct Dequantized<B>(std::marker::PhantomData<B>);
 impl<B: Block> TileProduct for Dequantized<B> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
-        let Input::F32(x) = job.input else { return };
+        let Input::F32 { x, stride } = job.input else { return };
         let (matrix, cols) = (job.matrix, job.matrix.cols);
         let base = matrix.panel(panel);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
             let per_32 = base.add(matrix.shape.super_scales);
             let quants = per_32.add(matrix.shape.block_scales);
-            let x = x.as_ptr().add(t * cols);
+            let x = x.as_ptr().add(t * stride);
             let mut acc = [S::splat(0.0); M];
             for b in 0..cols / 32 {
                 let w = B::quants::<S>(quants.add(b * B::QUANTS));
@@ -331,7 +371,7 @@ impl<B: Block> TileProduct for Dequantized<B> {
                         let q = S::sub(q[k], S::splat(B::OFFSET as f32));
                         let weight = S::sub(S::mul(q, scale), minimum);
                         for m in 0..M {
-                            let x = S::splat(*x.add(m * cols + 32 * b + 4 * j + k));
+                            let x = S::splat(*x.add(m * stride + 32 * b + 4 * j + k));
                             acc[m] = S::fma(weight, x, acc[m]);
                         }
                     }
@@ -393,17 +433,17 @@ impl Plain for PlainBF16 {
 impl<P: Plain> TileProduct for P {
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
-        let Input::F32(x) = job.input else { return };
+        let Input::F32 { x, stride } = job.input else { return };
         let cols = job.matrix.cols;
         let base = job.matrix.panel(panel);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
-            let x = x.as_ptr().add(t * cols);
+            let x = x.as_ptr().add(t * stride);
             let (mut even, mut odd) = ([S::splat(0.0); M], [S::splat(0.0); M]);
             for pair in 0..cols / 2 {
                 let (first, second) = P::pair::<S>(base.add(pair * P::PAIR), false);
                 for m in 0..M {
-                    let x = x.add(m * cols + 2 * pair);
+                    let x = x.add(m * stride + 2 * pair);
                     even[m] = S::fma(first, S::splat(*x), even[m]);
                     odd[m] = S::fma(second, S::splat(*x.add(1)), odd[m]);
                 }
@@ -411,7 +451,7 @@ impl<P: Plain> TileProduct for P {
             if !cols.is_multiple_of(2) {
                 let (first, _) = P::pair::<S>(base.add(cols / 2 * P::PAIR), true);
                 for m in 0..M {
-                    even[m] = S::fma(first, S::splat(*x.add(m * cols + cols - 1)), even[m]);
+                    even[m] = S::fma(first, S::splat(*x.add(m * stride + cols - 1)), even[m]);
                 }
             }
             for m in 0..M {
@@ -429,7 +469,7 @@ unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: S::F) {
     // SAFETY: `t < n` and `first < rows`, so the row's columns from `first` on are in the output, and
     // `project` has checked that the bias has `rows` numbers.
     unsafe {
-        let to = job.out.get().add(t * rows + first);
+        let to = job.out.get().add(t * job.out_stride + first);
         let bias = job.bias.map(|bias| bias.as_ptr().add(first));
         if first + LANES <= rows {
             let sum = if let Some(bias) = bias { S::add(acc, S::load(bias)) } else { acc };

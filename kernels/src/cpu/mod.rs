@@ -6,6 +6,7 @@ mod level;
 mod matmul;
 mod pack;
 mod pool;
+mod recurrent;
 mod rows;
 mod simd;
 #[cfg(test)]
@@ -13,7 +14,10 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::ops::{Activation, Attention, Matrix, Ops, Projection, Rope, ShapeError, Store};
+use crate::ops::{
+    Activation, Attention, BlockProjection, CausalConv, Matrix, Ops, Projection, RgLru, Rope, ShapeError,
+    Store,
+};
 use crate::quant::Format;
 
 pub use level::{LEVEL_VARIABLE, Level};
@@ -92,6 +96,18 @@ impl Ops for Cpu {
 
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]) {
         matmul::project(&self.pool, self.level, x, n, activation, parts);
+    }
+
+    fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]) {
+        matmul::project_blocks(&self.pool, self.level, x, n, parts);
+    }
+
+    fn causal_conv(&self, args: CausalConv<'_>) {
+        recurrent::causal_conv(&self.pool, self.level, args);
+    }
+
+    fn rg_lru(&self, args: RgLru<'_>) {
+        recurrent::rg_lru(&self.pool, self.level, args);
     }
 
     fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]) {

@@ -202,7 +202,10 @@ fn attend(
     start: usize,
 ) -> Vec<f32> {
     let mut out = vec![f32::NAN; q.len()];
-    let pages: Vec<&KvPage> = pages.iter().collect();
+    // Only the pages that the window reaches: nothing before them may be read.
+    let oldest = case.window.map_or(0, |window| (start + 1).saturating_sub(window));
+    let pages_from = oldest / PAGE_TOKENS * PAGE_TOKENS;
+    let pages: Vec<&KvPage> = pages[oldest / PAGE_TOKENS..].iter().collect();
     ops.attention(Attention {
         q,
         start,
@@ -213,6 +216,7 @@ fn attend(
         layout,
         layer: 1,
         pages: &pages,
+        pages_from,
         out: &mut out,
     });
     out
@@ -260,7 +264,7 @@ fn check_attention(random: &mut Random, case: &Case) {
 fn rope_rotates_by_position() {
     let mut random = Random::new(14);
     let mut rope = Rope::new(16, 10_000.0, 1.0);
-    rope.grow(40);
+    rope.cover(31, 5);
     // Two heads of 20 of which 16 numbers are rotated.
     let x = random.numbers(5 * 40);
     let mut want = x.clone();
@@ -284,5 +288,143 @@ fn log_sum_exp_agrees_with_the_oracle() {
         let want = Reference.log_sum_exp(&x);
         let got: Vec<f32> = backends().iter().map(|cpu| cpu.log_sum_exp(&x)).collect();
         assert_close(&got, &vec![want; got.len()], 2e-6, &format!("{len} numbers"));
+    }
+}
+
+#[test]
+fn block_diagonal_products_agree_with_the_oracle() {
+    let mut random = Random::new(16);
+    for (format, blocks, rows, cols) in [
+        (Format::F32, 4, 12, 12),
+        (Format::BF16, 3, 40, 33),
+        (Format::Q8_0, 2, 7, 64),
+        (Format::F32, 1, 5, 2),
+    ] {
+        let bytes: Vec<_> = (0..2 * blocks).map(|_| random.matrix(format, rows, cols)).collect();
+        let n = 1 + random.below(20);
+        let x = random.numbers(n * blocks * cols);
+        let both = |ops: &dyn Ops, x: &[f32], n: usize| {
+            let matrices: Vec<_> = bytes.iter().map(|b| ops.matrix(format, rows, cols, b).unwrap()).collect();
+            let mut outs = [vec![f32::NAN; n * blocks * rows], vec![f32::NAN; n * blocks * rows]];
+            let [a, b] = &mut outs;
+            let mut parts = [
+                BlockProjection { blocks: &matrices[..blocks], out: a },
+                BlockProjection { blocks: &matrices[blocks..], out: b },
+            ];
+            ops.project_blocks(x, n, &mut parts);
+            outs.concat()
+        };
+        let want = both(&Reference, &x, n);
+        for cpu in backends() {
+            let what = format!("{blocks} blocks {rows}x{cols} of {format:?}, {:?}", cpu.level());
+            let got = both(&cpu, &x, n);
+            assert_close(&got, &want, 1e-5, &what);
+            let last = &x[(n - 1) * blocks * cols..];
+            let alone = both(&cpu, last, 1);
+            let end = n * blocks * rows;
+            assert_eq!(alone[..blocks * rows], got[end - blocks * rows..end], "{what}");
+        }
+    }
+}
+
+/// Rows of a recurrent block and what came before them.
+struct Recurrence {
+    width: usize,
+    x: Vec<f32>,
+    gates: [Vec<f32>; 2],
+    channels: [Vec<f32>; 3],
+    state: Vec<f32>,
+}
+
+impl Recurrence {
+    fn new(random: &mut Random, width: usize, n: usize) -> Self {
+        let mut wide = |len| -> Vec<f32> { random.numbers(len).iter().map(|v| v * 3.0).collect() };
+        let (x, gates) = (wide(n * width), [wide(n * width), wide(n * width)]);
+        let (biases, state) = ([wide(width), wide(width)], wide(width));
+        // From channels that hardly forget to channels that hardly remember.
+        let decay =
+            (0..width).map(|c| -(10.0f32.powf(random.number() * 4.0 - 2.0 + (c % 3) as f32))).collect();
+        let [input, recurrence] = biases;
+        Self { width, x, gates, channels: [input, recurrence, decay], state }
+    }
+
+    /// States behind the rows `rows`, and the last one.
+    fn run(&self, ops: &dyn Ops, rows: std::ops::Range<usize>, start: usize, state: &mut [f32]) -> Vec<f32> {
+        let numbers = rows.start * self.width..rows.end * self.width;
+        let mut out = vec![f32::NAN; numbers.len()];
+        ops.rg_lru(RgLru {
+            x: &self.x[numbers.clone()],
+            input_gate: &self.gates[0][numbers.clone()],
+            recurrence_gate: &self.gates[1][numbers],
+            input_bias: &self.channels[0],
+            recurrence_bias: &self.channels[1],
+            decay: &self.channels[2],
+            start,
+            state,
+            out: &mut out,
+        });
+        out
+    }
+}
+
+#[test]
+fn the_scan_agrees_with_the_oracle_and_goes_on_from_any_row() {
+    let mut random = Random::new(17);
+    for (width, n, start) in [(1, 1, 0), (48, 7, 0), (60, 40, 3), (200, 129, 0), (16, 1, 9)] {
+        let case = Recurrence::new(&mut random, width, n);
+        let mut want_state = case.state.clone();
+        let want = case.run(&Reference, 0..n, start, &mut want_state);
+        for cpu in backends() {
+            let what = format!("{n}x{width} from {start}, {:?}", cpu.level());
+            let mut state = case.state.clone();
+            let got = case.run(&cpu, 0..n, start, &mut state);
+            assert_close(&got, &want, 3e-6, &what);
+            assert_eq!(state, got[(n - 1) * width..], "{what}: the state is the last row");
+            let cut = random.below(n);
+            let mut state = case.state.clone();
+            let mut parts = case.run(&cpu, 0..cut, start, &mut state);
+            parts.extend(case.run(&cpu, cut..n, start + cut, &mut state));
+            assert_eq!(parts, got, "{what}, cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn slow_channels_keep_their_precision() {
+    // a = 1 - 4e-5: in f32 `1 - a^2` computed as it stands would be off by a thousandth.
+    let mut random = Random::new(18);
+    let mut case = Recurrence::new(&mut random, 16, 1);
+    case.channels[2] = vec![-8e-5; 16];
+    case.state = vec![0.0; 16];
+    let want = case.run(&Reference, 0..1, 5, &mut case.state.clone());
+    for cpu in backends() {
+        let got = case.run(&cpu, 0..1, 5, &mut case.state.clone());
+        for (g, w) in got.iter().zip(&want) {
+            assert!((g - w).abs() <= 3e-6 * w.abs(), "{g} is not {w} at {:?}", cpu.level());
+        }
+    }
+}
+
+#[test]
+fn the_convolution_agrees_with_the_oracle_and_goes_on_from_any_row() {
+    let mut random = Random::new(19);
+    for (width, taps, n) in [(1, 4, 1), (48, 4, 9), (60, 2, 2), (200, 4, 50), (33, 1, 3)] {
+        let (x, carried) = (random.numbers(n * width), random.numbers((taps - 1) * width));
+        let (weight, bias) = (random.numbers(taps * width), random.numbers(width));
+        let conv = |ops: &dyn Ops, x: &[f32], carried: &[f32]| {
+            let mut out = vec![f32::NAN; x.len()];
+            ops.causal_conv(CausalConv { x, carried, weight: &weight, bias: &bias, out: &mut out });
+            out
+        };
+        let want = conv(&Reference, &x, &carried);
+        for cpu in backends() {
+            let what = format!("{n}x{width}, {taps} taps, {:?}", cpu.level());
+            let got = conv(&cpu, &x, &carried);
+            assert_close(&got, &want, 2e-6, &what);
+            let cut = random.below(n) * width;
+            let seen = [&carried[..], &x[..cut]].concat();
+            let behind = conv(&cpu, &x[cut..], &seen[seen.len() - (taps - 1) * width..]);
+            assert_eq!(behind, got[cut..], "{what}, cut at {cut}");
+        }
     }
 }

@@ -47,6 +47,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_div_ps(a, b) }
     }
     #[inline(always)]
+    unsafe fn sqrt(a: Self::F) -> Self::F {
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+    #[inline(always)]
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
         unsafe { _mm512_min_ps(a, b) }
     }
@@ -216,6 +220,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F {
         halves!(|a, b| _mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    unsafe fn sqrt(a: Self::F) -> Self::F {
+        halves!(|a| _mm256_sqrt_ps(a))
     }
     #[inline(always)]
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
