@@ -1,7 +1,8 @@
 //! A network of the Gemma family as data: one [`LayerSpec`] a layer, read from a checkpoint.
 //!
 //! A new Gemma is a new list of layer specifications, not a new decoder. Facts per model:
-//! the reference implementation's `modeling_gemma*.py` and the Gemma 1, 2 and 3 reports.
+//! the reference implementation's `modeling_gemma*.py` and `modeling_recurrent_gemma.py`, the Gemma 1, 2
+//! and 3 reports and the Griffin paper.
 
 use std::fmt;
 
@@ -14,6 +15,8 @@ pub enum Architecture {
     Gemma2,
     /// Gemma 3, text.
     Gemma3,
+    /// RecurrentGemma (Griffin).
+    RecurrentGemma,
 }
 
 impl fmt::Display for Architecture {
@@ -22,6 +25,7 @@ impl fmt::Display for Architecture {
             Self::Gemma => "gemma",
             Self::Gemma2 => "gemma2",
             Self::Gemma3 => "gemma3",
+            Self::RecurrentGemma => "recurrentgemma",
         })
     }
 }
@@ -69,6 +73,8 @@ pub struct LayerSpec {
 pub enum Mixer {
     /// Softmax attention over keys and values.
     Attention(AttentionSpec),
+    /// A convolution and a linear recurrence over a state of fixed size.
+    RgLru(RgLruSpec),
 }
 
 /// Softmax attention (MHA, GQA or MQA), full or windowed.
@@ -86,10 +92,32 @@ pub struct AttentionSpec {
     pub window: Option<usize>,
     /// Rotary position embedding.
     pub rope: RopeSpec,
+    /// How many numbers of a head it turns, from the first on.
+    pub rotary: usize,
     /// RMSNorm on each query and key head before RoPE (Gemma 3).
     pub qk_norm: bool,
     /// `cap * tanh(score / cap)` before the mask (Gemma 2).
     pub soft_cap: Option<f32>,
+    /// Whether the output product has a bias (RecurrentGemma).
+    pub out_bias: bool,
+}
+
+/// Griffin's recurrent block: `out(rg_lru(conv(x(h))) * gelu_tanh(y(h)))`, its linear layers with biases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RgLruSpec {
+    /// Channels.
+    pub width: usize,
+    /// Blocks on the diagonal of the gates; divides `width`.
+    pub blocks: usize,
+    /// Taps of the causal convolution, the newest input's included.
+    pub taps: usize,
+}
+
+impl RgLruSpec {
+    /// Numbers of state: the recurrence's, then the convolution's last inputs, oldest first.
+    pub fn state_len(&self) -> usize {
+        self.width * self.taps
+    }
 }
 
 /// Rotary position embedding in the NeoX layout (halves), tables in f32.
@@ -106,12 +134,14 @@ pub struct RopeSpec {
 pub struct MlpSpec {
     /// Inner width.
     pub ffn: usize,
+    /// Whether its products have biases (RecurrentGemma).
+    pub bias: bool,
 }
 
 /// Where RMSNorms stand in a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norms {
-    /// Before the mixer and before the MLP (Gemma 1).
+    /// Before the mixer and before the MLP (Gemma 1, RecurrentGemma).
     Pre,
     /// Also behind each, before the residual is added (Gemma 2 and 3).
     PrePost,
@@ -124,8 +154,40 @@ impl ModelConfig {
             .iter()
             .map(|layer| match &layer.mixer {
                 Mixer::Attention(a) => 2 * a.kv_heads * a.head_dim * element,
+                Mixer::RgLru(_) => 0,
             })
             .sum()
+    }
+
+    /// Bytes of the recurrent layers' state behind a token, whatever the number of tokens; 0 where no layer
+    /// is recurrent.
+    pub fn state_bytes(&self) -> usize {
+        let numbers: usize = self
+            .layers
+            .iter()
+            .map(|layer| match &layer.mixer {
+                Mixer::Attention(_) => 0,
+                Mixer::RgLru(r) => r.state_len(),
+            })
+            .sum();
+        numbers * size_of::<f32>()
+    }
+
+    /// The tokens behind which keys and values are never read again, where there is such a bound: the
+    /// longest window, if every attention layer has one. Memory for a sequence then stays the same however
+    /// long it gets, and nothing but time limits its length.
+    pub fn horizon(&self) -> Option<usize> {
+        let mut attention = self.layers.iter().filter_map(|layer| match &layer.mixer {
+            Mixer::Attention(a) => Some(a.window),
+            Mixer::RgLru(_) => None,
+        });
+        attention.try_fold(0, |longest, window| Some(longest.max(window?)))
+    }
+
+    /// The longest sequence it takes; `None` where its memory has a fixed size and nothing forbids to go on
+    /// (better answers still come from within [`ModelConfig::context`]).
+    pub fn longest(&self) -> Option<usize> {
+        if self.horizon().is_some() { None } else { Some(self.context) }
     }
 
     /// Number of weights, the tied output table counted once.
@@ -139,13 +201,30 @@ impl ModelConfig {
             .layers
             .iter()
             .map(|layer| {
-                let Mixer::Attention(a) = &layer.mixer;
-                let (heads, kv, dim) = (a.heads as u64, a.kv_heads as u64, a.head_dim as u64);
-                let qk_norm = if a.qk_norm { 2 * dim } else { 0 };
-                let attention = h * dim * (2 * heads + 2 * kv) + qk_norm;
-                attention + 3 * h * layer.mlp.ffn as u64 + norms_per_layer(layer.norms)
+                let ffn = layer.mlp.ffn as u64;
+                let mlp = 3 * h * ffn + if layer.mlp.bias { 2 * ffn + h } else { 0 };
+                mixer_parameters(&layer.mixer, h) + mlp + norms_per_layer(layer.norms)
             })
             .sum();
         self.vocab as u64 * h + layers + h
+    }
+}
+
+fn mixer_parameters(mixer: &Mixer, hidden: u64) -> u64 {
+    match mixer {
+        Mixer::Attention(a) => {
+            let (heads, kv, dim) = (a.heads as u64, a.kv_heads as u64, a.head_dim as u64);
+            let qk_norm = if a.qk_norm { 2 * dim } else { 0 };
+            let bias = if a.out_bias { hidden } else { 0 };
+            hidden * dim * (2 * heads + 2 * kv) + qk_norm + bias
+        }
+        Mixer::RgLru(r) => {
+            let (width, taps) = (r.width as u64, r.taps as u64);
+            let linears = 3 * hidden * width + 2 * width + hidden;
+            let convolution = (taps + 1) * width;
+            // Two gates with biases, and the decay.
+            let recurrence = 2 * width * (width / r.blocks as u64) + 3 * width;
+            linears + convolution + recurrence
+        }
     }
 }

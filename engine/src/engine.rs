@@ -241,8 +241,8 @@ fn check_prompt(model: &Model, ids: &[u32]) -> Result<()> {
     if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab) {
         return error(format!("token id {id} is not below the vocabulary's {}", config.vocab));
     }
-    if ids.len() > config.context {
-        let problem = format!("it has {} tokens, the model reads {} at most", ids.len(), config.context);
+    if let Some(most) = config.longest().filter(|&most| ids.len() > most) {
+        let problem = format!("it has {} tokens, the model reads {most} at most", ids.len());
         return error(problem);
     }
     Ok(())

@@ -1,8 +1,8 @@
-//! The prefix cache: keys and values kept between requests, so that a prompt costs the tokens that
+//! The prefix cache: keys, values and recurrent state kept between requests, so that a prompt costs the tokens that
 //! are new in it.
 //!
 //! *Invariant:* whatever was asked before, an answer is the answer of a cold start. A sequence's pages
-//! hold exactly the keys and values of its tokens; a page that two sequences share is never written,
+//! hold exactly the keys and values of its tokens, its state is that of its tokens; a page that two sequences share is never written,
 //! the writer takes a copy. With batch-invariant kernels the two runs agree to the bit.
 
 mod sequence;
@@ -10,9 +10,7 @@ mod sequence;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use gemma_kernels::KvLayout;
-
-pub use sequence::Sequence;
+pub use sequence::{Layout, Sequence};
 
 /// Sequences kept beside their bytes; a bound on the search, far above what an editor needs.
 const MAX_SEQUENCES: usize = 256;
@@ -31,22 +29,22 @@ struct Entry {
 }
 
 impl PrefixCache {
-    /// An empty cache that keeps at most `budget` bytes of keys and values.
+    /// An empty cache that keeps at most `budget` bytes.
     pub fn new(budget: u64) -> Self {
         Self { budget, entries: Vec::new() }
     }
 
     /// A sequence that holds the longest prefix of `prompt` that any kept sequence of this model begins
-    /// with; empty if there is none. At least one token of the prompt is left to compute, since the next
+    /// with and can be gone on from; empty if there is none. At least one token of the prompt is left to compute, since the next
     /// token's logits are not kept.
-    pub fn resume(&mut self, model: u64, layout: &Arc<KvLayout>, prompt: &[u32]) -> Sequence {
+    pub fn resume(&mut self, model: u64, layout: &Arc<Layout>, prompt: &[u32]) -> Sequence {
         let usable = &prompt[..prompt.len().saturating_sub(1)];
         let best = self
             .entries
             .iter()
             .enumerate()
             .filter(|(_, entry)| entry.model == model)
-            .map(|(i, entry)| (common_prefix(entry.sequence.tokens(), usable), i))
+            .map(|(i, entry)| (entry.sequence.reach(common_prefix(entry.sequence.tokens(), usable)), i))
             .max();
         match best {
             Some((len, i)) if len > 0 => {
@@ -79,14 +77,14 @@ impl PrefixCache {
         self.entries.retain(|entry| entry.model != model);
     }
 
-    /// Bytes of the pages that are kept, shared ones counted once.
+    /// Bytes of what is kept, shared parts counted once.
     pub fn bytes(&self) -> u64 {
         let mut seen = HashSet::new();
         let mut bytes = 0;
         for entry in &self.entries {
-            for page in entry.sequence.pages() {
-                if seen.insert(Arc::as_ptr(page)) {
-                    bytes += entry.sequence.layout().page_bytes() as u64;
+            for (address, size) in entry.sequence.parts() {
+                if seen.insert(address) {
+                    bytes += size;
                 }
             }
         }
@@ -100,16 +98,16 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use gemma_kernels::{KvFormat, PAGE_TOKENS};
+    use gemma_kernels::{KvFormat, KvLayout, PAGE_TOKENS};
 
     use super::*;
 
-    fn layout() -> Arc<KvLayout> {
-        Arc::new(KvLayout::new(KvFormat::F32, [(1, 4)]))
+    fn layout() -> Arc<Layout> {
+        Arc::new(Layout::without_state(KvLayout::new(KvFormat::F32, [(1, 4)])))
     }
 
     /// A sequence whose keys are its tokens.
-    fn sequence(layout: &Arc<KvLayout>, tokens: &[u32]) -> Sequence {
+    fn sequence(layout: &Arc<Layout>, tokens: &[u32]) -> Sequence {
         let mut sequence = Sequence::new(layout.clone());
         extend(&mut sequence, tokens);
         sequence
@@ -124,7 +122,7 @@ mod tests {
 
     fn assert_sound(sequence: &Sequence) {
         for (i, &token) in sequence.tokens().iter().enumerate() {
-            let at = sequence.layout().key(0, 0) + i % PAGE_TOKENS * 4;
+            let at = sequence.layout().kv().key(0, 0) + i % PAGE_TOKENS * 4;
             assert_eq!(sequence.pages()[i / PAGE_TOKENS].get(at), token as f32, "token {i}");
         }
     }
@@ -162,7 +160,7 @@ mod tests {
     #[test]
     fn the_budget_holds_and_the_most_recently_used_stay() {
         let layout = layout();
-        let page = layout.page_bytes() as u64;
+        let page = layout.kv().page_bytes() as u64;
         let mut cache = PrefixCache::new(3 * page);
         for first in [10, 20, 30] {
             cache.keep(1, sequence(&layout, &[first, 1, 2]));
@@ -184,6 +182,6 @@ mod tests {
         extend(&mut longer, &[99]);
         cache.keep(1, longer);
         assert_eq!(cache.entries.len(), 1);
-        assert_eq!(cache.bytes(), 3 * layout.page_bytes() as u64);
+        assert_eq!(cache.bytes(), 3 * layout.kv().page_bytes() as u64);
     }
 }

@@ -1,69 +1,368 @@
-//! A sequence of tokens with its keys and values, in pages that sequences share until one writes.
+//! A sequence of tokens with what the layers remember of it: keys and values in pages that sequences
+//! share until one writes, and the recurrent layers' state with snapshots of it.
+//!
+//! Attention can be cut back to any token, a recurrence only to where its state was written down. So a
+//! sequence keeps snapshots: every [`EVERY`] tokens, and densely over the last rows of a pass, where an
+//! editor's next prompt will part from this one.
+//!
+//! *Fixed size:* where every attention layer has a window, what lies too far back to matter is dropped, so
+//! that memory stays the same however long the sequence gets (only the token ids, 4 bytes each, are kept).
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
-use gemma_kernels::{KvLayout, KvPage, PAGE_TOKENS};
+use gemma_kernels::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 
-/// Tokens whose keys and values are there, and room for more.
+use crate::config::{Mixer, ModelConfig};
+
+/// Tokens from one snapshot to the next: what a cut in the middle may have to compute again.
+const EVERY: usize = 64;
+/// Rows at the end of a pass of several that each leave a snapshot.
+const DENSE: usize = 4;
+
+/// Where things stand in a sequence's memory, derived from a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    kv: KvLayout,
+    /// For each layer its part of the state; empty for attention.
+    states: Vec<Range<usize>>,
+    /// Channels of the recurrence of each layer; 0 for attention.
+    widths: Vec<usize>,
+    horizon: Option<usize>,
+}
+
+impl Layout {
+    /// The layout of a network whose keys and values are stored as `format`.
+    pub fn new(config: &ModelConfig, format: KvFormat) -> Self {
+        let mut len = 0;
+        let mut states = Vec::with_capacity(config.layers.len());
+        let mut widths = Vec::with_capacity(config.layers.len());
+        let heads = config.layers.iter().map(|layer| match &layer.mixer {
+            Mixer::Attention(a) => (a.kv_heads, a.head_dim, 0, 0),
+            Mixer::RgLru(r) => (0, 0, r.state_len(), r.width),
+        });
+        let kv = heads.map(|(kv_heads, head_dim, state, width)| {
+            states.push(len..len + state);
+            widths.push(width);
+            len += state;
+            (kv_heads, head_dim)
+        });
+        let kv = KvLayout::new(format, kv);
+        Self { kv, states, widths, horizon: config.horizon() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn without_state(kv: KvLayout) -> Self {
+        Self { kv, states: Vec::new(), widths: Vec::new(), horizon: None }
+    }
+
+    /// The same without dropping what is never read.
+    #[cfg(test)]
+    pub(crate) fn keeping_everything(&self) -> Self {
+        Self { horizon: None, ..self.clone() }
+    }
+
+    /// Where keys and values stand in a page.
+    pub fn kv(&self) -> &KvLayout {
+        &self.kv
+    }
+
+    /// Numbers of state of all layers; 0 where none is recurrent.
+    fn state_len(&self) -> usize {
+        self.states.last().map_or(0, |last| last.end)
+    }
+}
+
+/// The recurrent layers' state behind a sequence's first `len` tokens.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    len: usize,
+    state: Arc<[f32]>,
+}
+
+/// Tokens, what the layers remember of them, and room for more.
 #[derive(Debug, Clone)]
 pub struct Sequence {
-    layout: Arc<KvLayout>,
+    layout: Arc<Layout>,
     tokens: Vec<u32>,
-    pages: Vec<Arc<KvPage>>,
+    pages: VecDeque<Arc<KvPage>>,
+    /// Pages dropped from the front.
+    dropped: usize,
+    /// The state behind the last token: for each recurrent layer the recurrence's `[width]`, then the
+    /// convolution's last inputs `[taps - 1, width]`, oldest first.
+    state: Vec<f32>,
+    /// A buffer for the next state.
+    spare: Vec<f32>,
+    /// In order of length.
+    snapshots: Vec<Snapshot>,
+    /// States that the running pass leaves, by length; the last one is the pass's end.
+    pending: Vec<(usize, Vec<f32>)>,
 }
 
 impl Sequence {
     /// An empty sequence.
-    pub fn new(layout: Arc<KvLayout>) -> Self {
-        Self { layout, tokens: Vec::new(), pages: Vec::new() }
+    pub fn new(layout: Arc<Layout>) -> Self {
+        let state = vec![0.0; layout.state_len()];
+        Self {
+            layout,
+            tokens: Vec::new(),
+            pages: VecDeque::new(),
+            dropped: 0,
+            state,
+            spare: Vec::new(),
+            snapshots: Vec::new(),
+            pending: Vec::new(),
+        }
     }
 
-    /// The tokens whose keys and values are there.
+    /// The tokens that count.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Where things stand in a page.
-    pub fn layout(&self) -> &KvLayout {
+    /// Where things stand in its memory.
+    pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The pages from position 0 on, the last one possibly in part.
-    pub fn pages(&self) -> &[Arc<KvPage>] {
+    /// The pages from [`Sequence::pages_from`] on, the last one possibly in part.
+    pub fn pages(&self) -> &VecDeque<Arc<KvPage>> {
         &self.pages
     }
 
-    /// The first `len` tokens, sharing their pages.
-    pub(super) fn prefix(&self, len: usize) -> Self {
+    /// Position of the first page's first token.
+    pub fn pages_from(&self) -> usize {
+        self.dropped * PAGE_TOKENS
+    }
+
+    /// What takes memory, each part with an address that tells shared ones apart, and its bytes.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (usize, u64)> {
+        let page = self.layout.kv.page_bytes() as u64;
+        let pages = self.pages.iter().map(move |p| (Arc::as_ptr(p).addr(), page));
+        let state = size_of_val(self.state.as_slice()) as u64;
+        let own = (state > 0).then(|| (self.state.as_ptr().addr(), state));
+        pages.chain(own).chain(self.snapshots.iter().map(move |s| (s.state.as_ptr().addr(), state)))
+    }
+
+    /// Bytes of memory, the token ids not counted.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parts().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The longest beginning, of at most `len` tokens, that can be gone on from; 0 if there is none.
+    pub(crate) fn reach(&self, len: usize) -> usize {
+        let len = len.min(self.tokens.len());
+        let found = if self.state.is_empty() || len == self.tokens.len() {
+            len
+        } else {
+            self.snapshots.iter().rfind(|s| s.len <= len).map_or(0, |s| s.len)
+        };
+        // What the last windows see has to be there still.
+        let oldest = self.layout.horizon.map_or(0, |horizon| found.saturating_sub(horizon));
+        if self.pages_from() <= oldest { found } else { 0 }
+    }
+
+    /// The first `len` tokens, sharing their memory. `len` is something that [`Sequence::reach`] found.
+    pub(crate) fn prefix(&self, len: usize) -> Self {
+        let pages = len.div_ceil(PAGE_TOKENS).saturating_sub(self.dropped);
+        let snapshots: Vec<Snapshot> = self.snapshots.iter().filter(|s| s.len <= len).cloned().collect();
+        let state = match snapshots.last() {
+            Some(snapshot) if snapshot.len == len => snapshot.state.to_vec(),
+            _ if len == self.tokens.len() => self.state.clone(),
+            _ => vec![0.0; self.state.len()],
+        };
         Self {
             layout: self.layout.clone(),
             tokens: self.tokens[..len].to_vec(),
-            pages: self.pages[..len.div_ceil(PAGE_TOKENS)].to_vec(),
+            pages: self.pages.iter().take(pages).cloned().collect(),
+            dropped: self.dropped,
+            state,
+            spare: Vec::new(),
+            snapshots,
+            pending: Vec::new(),
         }
     }
 
-    /// Makes room for `n` more tokens and makes their pages this sequence's own.
+    /// Makes room for a pass over `n` more tokens and makes the pages it writes this sequence's own.
     pub fn reserve(&mut self, n: usize) {
-        let pages = (self.tokens.len() + n).div_ceil(PAGE_TOKENS);
-        self.pages.resize_with(pages.max(self.pages.len()), || Arc::new(KvPage::new(&self.layout)));
-        for page in &mut self.pages[self.tokens.len() / PAGE_TOKENS..] {
+        let (start, end) = (self.tokens.len(), self.tokens.len() + n);
+        let pages = end.div_ceil(PAGE_TOKENS) - self.dropped;
+        let layout = &self.layout;
+        self.pages.resize_with(pages.max(self.pages.len()), || Arc::new(KvPage::new(&layout.kv)));
+        for page in self.pages.range_mut(start / PAGE_TOKENS - self.dropped..) {
             Arc::make_mut(page);
+        }
+        self.pending.clear();
+        if !self.state.is_empty() {
+            let dense = if n > 1 { end.saturating_sub(DENSE) } else { end };
+            let kept = |&len: &usize| len.is_multiple_of(EVERY) || len >= dense;
+            let states = (start + 1..end).filter(kept);
+            self.pending.extend(states.map(|len| (len, vec![0.0; self.state.len()])));
+            let mut last = std::mem::take(&mut self.spare);
+            last.resize(self.state.len(), 0.0);
+            self.pending.push((end, last));
         }
     }
 
     /// Stores the keys and values `[n, kv_heads * head_dim]` of a layer for the `n` tokens behind the
     /// last; room for them was reserved. They count once [`Sequence::advance`] is called.
     pub fn store(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let width = self.layout.kv_heads(layer) * self.layout.head_dim(layer);
+        let kv = &self.layout.kv;
+        let width = kv.kv_heads(layer) * kv.head_dim(layer);
         let rows = keys.chunks_exact(width).zip(values.chunks_exact(width));
         for (position, (keys, values)) in (self.tokens.len()..).zip(rows) {
-            let page = Arc::make_mut(&mut self.pages[position / PAGE_TOKENS]);
-            page.store(&self.layout, layer, position % PAGE_TOKENS, keys, values);
+            let page = Arc::make_mut(&mut self.pages[position / PAGE_TOKENS - self.dropped]);
+            page.store(kv, layer, position % PAGE_TOKENS, keys, values);
         }
     }
 
-    /// Counts `tokens` in: all layers have stored their keys and values.
+    /// A recurrent layer's state behind the last token: the recurrence's `[width]` and the convolution's
+    /// inputs `[taps - 1, width]`, oldest first.
+    pub fn state(&self, layer: usize) -> (&[f32], &[f32]) {
+        self.state[self.layout.states[layer].clone()].split_at(self.layout.widths[layer])
+    }
+
+    /// Notes what a recurrent layer computed for the `n` tokens behind the last: the convolution's inputs
+    /// and the recurrence's states, `[n, width]` each; room was reserved. Counts once
+    /// [`Sequence::advance`] is called.
+    pub fn record(&mut self, layer: usize, inputs: &[f32], states: &[f32]) {
+        let (width, range) = (self.layout.widths[layer], self.layout.states[layer].clone());
+        let (start, (_, carried)) = (self.tokens.len(), self.state[range.clone()].split_at(width));
+        for (len, state) in &mut self.pending {
+            let behind = (*len - start) * width;
+            let (recurrence, last) = state[range.clone()].split_at_mut(width);
+            recurrence.copy_from_slice(&states[behind - width..behind]);
+            // The newest inputs, reaching back into what was carried before the pass.
+            let own = last.len().min(behind);
+            let older = last.len() - own;
+            last[..older].copy_from_slice(&carried[carried.len() - older..]);
+            last[older..].copy_from_slice(&inputs[behind - own..behind]);
+        }
+    }
+
+    /// Counts `tokens` in: all layers have stored what they remember of them.
     pub fn advance(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
+        if let Some((_, state)) = self.pending.pop() {
+            let snapshots = self.pending.drain(..).map(|(len, state)| Snapshot { len, state: state.into() });
+            self.snapshots.extend(snapshots);
+            self.spare = std::mem::replace(&mut self.state, state);
+            let len = self.tokens.len();
+            if tokens.len() > 1 || len.is_multiple_of(EVERY) {
+                self.snapshots.push(Snapshot { len, state: self.state.as_slice().into() });
+            }
+            // Where typing no longer is, a snapshot now and then does.
+            self.snapshots.retain(|s| s.len.is_multiple_of(EVERY) || s.len + 2 * EVERY > len);
+        }
+        self.drop_what_is_never_read();
+    }
+
+    /// Drops keys and values that lie two horizons back, and snapshots that cannot be gone on from
+    /// without them. One horizon more than the next token sees is kept to be cut back into.
+    fn drop_what_is_never_read(&mut self) {
+        let Some(horizon) = self.layout.horizon else { return };
+        let kept_from = self.tokens.len().saturating_sub(2 * horizon) / PAGE_TOKENS;
+        if kept_from > self.dropped {
+            self.pages.drain(..kept_from - self.dropped);
+            self.dropped = kept_from;
+            let oldest = self.pages_from() + horizon;
+            self.snapshots.retain(|s| s.len >= oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One recurrent layer of two channels and three taps over one windowed layer.
+    fn layout(horizon: Option<usize>) -> Arc<Layout> {
+        let kv = KvLayout::new(KvFormat::F32, [(0, 0), (1, 2)]);
+        Arc::new(Layout { kv, states: vec![0..6, 6..6], widths: vec![2, 0], horizon })
+    }
+
+    /// Feeds tokens whose inputs and states say which token they belong to.
+    fn feed(sequence: &mut Sequence, tokens: &[u32]) {
+        sequence.reserve(tokens.len());
+        let rows: Vec<f32> = tokens.iter().flat_map(|&t| [t as f32; 2]).collect();
+        let states: Vec<f32> = rows.iter().map(|v| v + 0.5).collect();
+        sequence.record(0, &rows, &states);
+        sequence.store(1, &rows, &rows);
+        sequence.advance(tokens);
+    }
+
+    fn assert_state(sequence: &Sequence, what: &str) {
+        let before = |back: usize| {
+            let i = sequence.tokens.len().checked_sub(back);
+            i.map_or(0.0, |i| sequence.tokens[i] as f32)
+        };
+        let (recurrence, inputs) = sequence.state(0);
+        assert_eq!(recurrence, [before(1) + 0.5; 2], "{what}");
+        assert_eq!(inputs, [before(2), before(2), before(1), before(1)], "{what}");
+    }
+
+    #[test]
+    fn the_state_follows_the_tokens_in_pieces_of_any_length() {
+        let mut sequence = Sequence::new(layout(None));
+        let mut next = 10;
+        for n in [1, 1, 3, 1, 2, 90, 1, 64] {
+            feed(&mut sequence, &(next..next + n).collect::<Vec<_>>());
+            next += n;
+            assert_state(&sequence, &format!("after {n} more"));
+        }
+    }
+
+    #[test]
+    fn every_reachable_cut_has_the_state_of_its_tokens() {
+        let tokens: Vec<u32> = (100..400).collect();
+        let mut sequence = Sequence::new(layout(None));
+        feed(&mut sequence, &tokens[..200]);
+        feed(&mut sequence, &tokens[200..299]);
+        feed(&mut sequence, &tokens[299..]);
+        let mut reached = 0;
+        for len in 1..=tokens.len() {
+            let found = sequence.reach(len);
+            assert!(found <= len && len - found <= EVERY, "{found} for {len}");
+            reached = reached.max(found);
+            if found > 0 {
+                let prefix = sequence.prefix(found);
+                assert_eq!(prefix.tokens(), &tokens[..found]);
+                assert_state(&prefix, &format!("cut to {found}"));
+            }
+        }
+        assert_eq!(reached, tokens.len());
+        for back in 1..=DENSE {
+            assert_eq!(sequence.reach(300 - back), 300 - back, "{back} tokens before the prompt's end");
+        }
+    }
+
+    #[test]
+    fn a_pass_that_does_not_end_leaves_no_trace() {
+        let mut sequence = Sequence::new(layout(None));
+        feed(&mut sequence, &[1, 2, 3]);
+        sequence.reserve(2);
+        sequence.record(0, &[8.0; 4], &[9.0; 4]);
+        assert_state(&sequence, "before advancing");
+        feed(&mut sequence, &[4]);
+        assert_state(&sequence, "after another pass");
+    }
+
+    #[test]
+    fn memory_stays_the_same_once_the_window_is_full() {
+        let mut sequence = Sequence::new(layout(Some(100)));
+        let mut sizes = Vec::new();
+        for step in 0..400u32 {
+            feed(&mut sequence, &(step * 16..step * 16 + 16).collect::<Vec<_>>());
+            sizes.push(sequence.bytes());
+        }
+        let full = *sizes[..40].iter().max().expect("sizes");
+        assert!(sizes[40..].iter().all(|&bytes| bytes <= full), "{full} bytes were exceeded");
+        let len = sequence.tokens().len();
+        assert_eq!(sequence.reach(len), len);
+        let back = sequence.reach(len - 50);
+        assert!(back > len - 50 - EVERY, "{back} of {len}");
+        assert_eq!(sequence.reach(200), 0, "what was dropped cannot be gone on from");
     }
 }

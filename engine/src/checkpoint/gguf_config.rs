@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use super::gguf::Gguf;
-use super::network::{MAX_LAYERS, Network};
-use crate::config::{Architecture, RopeSpec};
+use super::network::{Kind, MAX_LAYERS, Network};
+use crate::config::{Architecture, RgLruSpec, RopeSpec};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Every sixth layer of Gemma 3 sees everything; files do not say so.
 const GEMMA3_GLOBAL_EVERY: usize = 6;
+/// The tensor that only recurrent layers have.
+const RECURRENCE: &str = "rec_decay";
 
 /// Reads the network from metadata. `bytes` is the whole file.
 pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
@@ -30,8 +32,9 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
     let window = match architecture {
         Architecture::Gemma => None,
         Architecture::Gemma2 => Some(keys.optional_dim("attention.sliding_window")?.unwrap_or(4096)),
-        Architecture::Gemma3 => Some(keys.dim("attention.sliding_window")?),
+        Architecture::Gemma3 | Architecture::RecurrentGemma => Some(keys.dim("attention.sliding_window")?),
     };
+    let recurrent = architecture == Architecture::RecurrentGemma;
     let (rope_global, rope_local) = ropes(&keys, bytes, hidden, layers)?;
     let caps = architecture == Architecture::Gemma2;
     Ok(Network {
@@ -43,9 +46,11 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
         heads,
         kv_heads: keys.optional_dim("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
+        rotary: if recurrent { keys.dim("rope.dimension_count")? } else { head_dim },
         query_scalar: query_scalar(architecture, hidden, layers, heads, head_dim),
         norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
-        slides: sliding_layers(architecture, layers),
+        layers: kinds(&keys, layers),
+        recurrence: recurrent.then(|| recurrence(&keys, heads)).transpose()?,
         window,
         rope_global,
         rope_local,
@@ -62,12 +67,13 @@ pub(super) fn architecture(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Arc
         Some("gemma") => Ok(Architecture::Gemma),
         Some("gemma2") => Ok(Architecture::Gemma2),
         Some("gemma3") => Ok(Architecture::Gemma3),
+        Some("recurrentgemma") => Ok(Architecture::RecurrentGemma),
         Some(other) => Err(Error::new(
             ErrorKind::Unsupported,
             path.display(),
-            format_args!("general.architecture `{other}` is not supported (gemma, gemma2 and gemma3 are)"),
+            format_args!("general.architecture `{other}` is not supported (gemma, gemma2, gemma3 and recurrentgemma are)"),
         )
-        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2 or Gemma 3 file; `gemma-ls model list` shows what is on this machine.")),
+        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2, Gemma 3 or RecurrentGemma file; `gemma-ls model list` shows what is on this machine.")),
         None => Err(Error::new(ErrorKind::BadFile, path.display(), "general.architecture is missing from its metadata")
             .remedy("This is no language model, or the file was made by a broken converter: choose another.")),
     }
@@ -88,13 +94,31 @@ fn query_scalar(
     }
 }
 
-fn sliding_layers(architecture: Architecture, layers: usize) -> Vec<bool> {
-    let slides = |layer: usize| match architecture {
-        Architecture::Gemma => false,
-        Architecture::Gemma2 => layer.is_multiple_of(2),
-        Architecture::Gemma3 => !(layer + 1).is_multiple_of(GEMMA3_GLOBAL_EVERY),
+/// What each layer mixes positions with: fixed by the architecture, except that RecurrentGemma's recurrent
+/// layers are those that have a recurrent block.
+fn kinds(keys: &Keys<'_>, layers: usize) -> Vec<Kind> {
+    let sliding = |slides: bool| if slides { Kind::Sliding } else { Kind::Full };
+    let is_recurrent = |layer: usize| {
+        let name = format!("blk.{layer}.{RECURRENCE}");
+        keys.gguf.tensors().iter().any(|tensor| tensor.name == name)
     };
-    (0..layers).map(slides).collect()
+    let kind = |layer: usize| match keys.architecture {
+        Architecture::Gemma => Kind::Full,
+        Architecture::Gemma2 => sliding(layer.is_multiple_of(2)),
+        Architecture::Gemma3 => sliding(!(layer + 1).is_multiple_of(GEMMA3_GLOBAL_EVERY)),
+        Architecture::RecurrentGemma if is_recurrent(layer) => Kind::Recurrent,
+        Architecture::RecurrentGemma => Kind::Sliding,
+    };
+    (0..layers).map(kind).collect()
+}
+
+/// The recurrent blocks' sizes; their gates have a block a head.
+fn recurrence(keys: &Keys<'_>, heads: usize) -> Result<RgLruSpec> {
+    Ok(RgLruSpec {
+        width: keys.dim("recurrent.width")?,
+        blocks: heads,
+        taps: keys.dim("recurrent.convolution_length")?,
+    })
 }
 
 /// RoPE of global and of local layers. Ollama's own converter spells the bases differently.

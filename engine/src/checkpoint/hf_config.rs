@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::network::{MAX_DIM, MAX_LAYERS, Network};
-use crate::config::{Architecture, RopeSpec};
+use super::network::{Kind, MAX_DIM, MAX_LAYERS, Network};
+use crate::config::{Architecture, RgLruSpec, RopeSpec};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Defaults of the published configuration classes.
@@ -23,6 +23,8 @@ struct Defaults {
     window: Option<usize>,
     attention_cap: Option<f32>,
     final_cap: Option<f32>,
+    /// Key of the window's length.
+    window_key: &'static str,
     /// Every how many-th layer sees everything; 1: all of them.
     global_every: usize,
 }
@@ -38,6 +40,7 @@ const GEMMA: Defaults = Defaults {
     context: 8192,
     rope_theta: 1e4,
     window: None,
+    window_key: "sliding_window",
     attention_cap: None,
     final_cap: None,
     global_every: 1,
@@ -54,6 +57,7 @@ const GEMMA2: Defaults = Defaults {
     context: 8192,
     rope_theta: 1e4,
     window: Some(4096),
+    window_key: "sliding_window",
     attention_cap: Some(50.0),
     final_cap: Some(30.0),
     global_every: 2,
@@ -70,9 +74,28 @@ const GEMMA3: Defaults = Defaults {
     context: 131_072,
     rope_theta: 1e6,
     window: Some(4096),
+    window_key: "sliding_window",
     attention_cap: None,
     final_cap: None,
     global_every: 6,
+};
+
+const RECURRENT_GEMMA: Defaults = Defaults {
+    architecture: Architecture::RecurrentGemma,
+    vocab: 256_000,
+    hidden: 2560,
+    ffn: 7680,
+    layers: 26,
+    heads: 10,
+    kv_heads: 1,
+    // Trained on sequences of this length; the class has no key for it.
+    context: 8192,
+    rope_theta: 1e4,
+    window: Some(2048),
+    window_key: "attention_window_size",
+    attention_cap: None,
+    final_cap: Some(30.0),
+    global_every: 0,
 };
 
 /// Reads the network of `config.json`'s text; `path` is the file, for messages.
@@ -98,6 +121,7 @@ pub(super) fn parse(text: &[u8], path: &Path) -> Result<Network> {
         "gemma" => (outer, &GEMMA),
         "gemma2" => (outer, &GEMMA2),
         "gemma3_text" => (outer, &GEMMA3),
+        "recurrent_gemma" => (outer, &RECURRENT_GEMMA),
         "gemma3" => match outer.get("text_config") {
             Some(Value::Object(map)) => (Fields { path, map, prefix: "text_config." }, &GEMMA3),
             Some(_) => return Err(outer.wrong("text_config", "a JSON object")),
@@ -133,10 +157,12 @@ fn unknown_type(path: &Path, model_type: &str) -> Error {
     let problem = if model_type.is_empty() {
         "model_type is missing".to_owned()
     } else {
-        format!("model_type `{model_type}` is not supported (gemma, gemma2, gemma3 and gemma3_text are)")
+        format!(
+            "model_type `{model_type}` is not supported (gemma, gemma2, gemma3, gemma3_text and recurrent_gemma are)"
+        )
     };
     Error::new(ErrorKind::Unsupported, path.display(), problem)
-        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2 or Gemma 3 checkpoint; `gemma-ls model list` shows what is on this machine.")
+        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2, Gemma 3 or RecurrentGemma checkpoint; `gemma-ls model list` shows what is on this machine.")
 }
 
 fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
@@ -145,10 +171,13 @@ fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
     if layers > MAX_LAYERS {
         return Err(fields.wrong("num_hidden_layers", &format!("at most {MAX_LAYERS}")));
     }
-    let head_dim = fields.dim("head_dim", 256)?;
-    // Gemma 1 has no such key; its queries are scaled by the head size.
+    let recurrent = defaults.architecture == Architecture::RecurrentGemma;
+    let hidden = fields.dim("hidden_size", defaults.hidden)?;
+    let heads = fields.dim("num_attention_heads", defaults.heads)?;
+    let head_dim = fields.dim("head_dim", if recurrent { hidden / heads } else { 256 })?;
+    // These have no such key; their queries are scaled by the head size.
     let query_scalar = match defaults.architecture {
-        Architecture::Gemma => head_dim as f32,
+        Architecture::Gemma | Architecture::RecurrentGemma => head_dim as f32,
         Architecture::Gemma2 | Architecture::Gemma3 => {
             fields.float("query_pre_attn_scalar")?.unwrap_or(256.0)
         }
@@ -156,24 +185,30 @@ fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
     let (rope_global, rope_local) = ropes(fields, defaults)?;
     Ok(Network {
         architecture: defaults.architecture,
-        hidden: fields.dim("hidden_size", defaults.hidden)?,
+        hidden,
         vocab: fields.dim("vocab_size", defaults.vocab)?,
         context: fields.dim("max_position_embeddings", defaults.context)?,
-        ffn: fields.dim("intermediate_size", defaults.ffn)?,
-        heads: fields.dim("num_attention_heads", defaults.heads)?,
+        // RecurrentGemma states the width of gate and up together.
+        ffn: fields.dim("intermediate_size", defaults.ffn)? / if recurrent { 2 } else { 1 },
+        heads,
         kv_heads: fields.dim("num_key_value_heads", defaults.kv_heads)?,
         head_dim,
+        rotary: if recurrent { half_rotary(fields, head_dim)? } else { head_dim },
         query_scalar,
         norm_eps: fields.float("rms_norm_eps")?.unwrap_or(1e-6),
-        slides: sliding_layers(fields, defaults, layers)?,
+        layers: kinds(fields, defaults, layers)?,
+        recurrence: recurrent.then(|| recurrence(fields, hidden, heads)).transpose()?,
         window: match defaults.window {
-            Some(window) => fields.optional_dim("sliding_window", Some(window))?,
+            Some(window) => fields.optional_dim(defaults.window_key, Some(window))?,
             None => None,
         },
         rope_global,
         rope_local,
         attention_cap: fields.optional_float("attn_logit_softcapping", defaults.attention_cap)?,
-        final_cap: fields.optional_float("final_logit_softcapping", defaults.final_cap)?,
+        final_cap: fields.optional_float(
+            if recurrent { "logits_soft_cap" } else { "final_logit_softcapping" },
+            defaults.final_cap,
+        )?,
         bos: 2,
         eos: Vec::new(),
     })
@@ -194,10 +229,33 @@ fn refuse_what_no_published_model_has(fields: &Fields<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Which layers slide: stated one by one, or by a pattern, or by the class.
-fn sliding_layers(fields: &Fields<'_>, defaults: &Defaults, layers: usize) -> Result<Vec<bool>> {
+/// The recurrent blocks' sizes; their gates have a block a head.
+fn recurrence(fields: &Fields<'_>, hidden: usize, heads: usize) -> Result<RgLruSpec> {
+    Ok(RgLruSpec {
+        width: fields.dim("lru_width", hidden)?,
+        blocks: heads,
+        taps: fields.dim("conv1d_width", 4)?,
+    })
+}
+
+/// How many numbers of a head RoPE turns: half of them unless stated.
+fn half_rotary(fields: &Fields<'_>, head_dim: usize) -> Result<usize> {
+    const KEY: &str = "partial_rotary_factor";
+    let nested = fields.object("rope_parameters")?.map(|map| map.float(KEY)).transpose()?.flatten();
+    let share = nested.or(fields.float(KEY)?).unwrap_or(0.5);
+    if !(0.0..=1.0).contains(&share) {
+        return Err(fields.wrong(KEY, "a number from 0 to 1"));
+    }
+    Ok((share * head_dim as f32) as usize)
+}
+
+/// What each layer mixes positions with: stated one by one, or by a pattern, or by the class.
+fn kinds(fields: &Fields<'_>, defaults: &Defaults, layers: usize) -> Result<Vec<Kind>> {
+    if defaults.architecture == Architecture::RecurrentGemma {
+        return block_types(fields, layers);
+    }
     if defaults.global_every == 1 {
-        return Ok(vec![false; layers]);
+        return Ok(vec![Kind::Full; layers]);
     }
     if let Some(value) = fields.get("layer_types").filter(|v| !v.is_null()) {
         const EXPECTED: &str = "a list of `sliding_attention` and `full_attention`, one for each layer";
@@ -207,8 +265,8 @@ fn sliding_layers(fields: &Fields<'_>, defaults: &Defaults, layers: usize) -> Re
                 types
                     .iter()
                     .map(|t| match t.as_str()? {
-                        "sliding_attention" => Some(true),
-                        "full_attention" => Some(false),
+                        "sliding_attention" => Some(Kind::Sliding),
+                        "full_attention" => Some(Kind::Full),
                         _ => None,
                     })
                     .collect()
@@ -219,7 +277,26 @@ fn sliding_layers(fields: &Fields<'_>, defaults: &Defaults, layers: usize) -> Re
     for key in ["_sliding_window_pattern", "sliding_window_pattern"] {
         every = fields.dim(key, every)?;
     }
-    Ok((0..layers).map(|layer| !(layer + 1).is_multiple_of(every)).collect())
+    let kind = |layer: usize| if (layer + 1).is_multiple_of(every) { Kind::Full } else { Kind::Sliding };
+    Ok((0..layers).map(kind).collect())
+}
+
+/// RecurrentGemma's pattern, repeated over the layers. Its attention always slides.
+fn block_types(fields: &Fields<'_>, layers: usize) -> Result<Vec<Kind>> {
+    let Some(value) = fields.stated("block_types") else {
+        let pattern = [Kind::Recurrent, Kind::Recurrent, Kind::Sliding];
+        return Ok(pattern.into_iter().cycle().take(layers).collect());
+    };
+    let kind = |value: &Value| match value.as_str()? {
+        "recurrent" => Some(Kind::Recurrent),
+        "attention" => Some(Kind::Sliding),
+        _ => None,
+    };
+    let pattern: Option<Vec<Kind>> = value.as_array().and_then(|types| types.iter().map(kind).collect());
+    match pattern {
+        Some(pattern) if !pattern.is_empty() => Ok(pattern.into_iter().cycle().take(layers).collect()),
+        _ => Err(fields.wrong("block_types", "a list of `recurrent` and `attention`")),
+    }
 }
 
 /// RoPE of global and of local layers.

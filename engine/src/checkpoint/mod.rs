@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use gemma_kernels::Format;
 use serde_json::Value;
 
-use crate::config::ModelConfig;
+use crate::config::{Architecture, ModelConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::{END_OF_TURN, Tokenizer};
 
@@ -191,7 +191,11 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let architecture = network.architecture;
     // llama.cpp scales embeddings in f32, whatever the table is stored in; the converter has already added
     // the 1 to the norms.
-    let embed_scale = (network.hidden as f32).sqrt();
+    let scale = (network.hidden as f32).sqrt();
+    let embed_scale = match architecture {
+        Architecture::RecurrentGemma => half::bf16::from_f32(scale).to_f32(),
+        _ => scale,
+    };
     let config = network.into_config(path, embed_scale, 0.0)?;
     let mut tensors = HashMap::new();
     let mut unknown = HashMap::new();
@@ -245,6 +249,8 @@ fn open_folder(folder: &Path) -> Result<Checkpoint> {
     }
     let scale = (network.hidden as f32).sqrt();
     let embed_scale = match tensors.get(names::EMBEDDING).map(|entry| entry.format) {
+        // The reference keeps RecurrentGemma's in bf16 whatever it computes in.
+        _ if network.architecture == Architecture::RecurrentGemma => half::bf16::from_f32(scale).to_f32(),
         Some(Format::BF16) => half::bf16::from_f32(scale).to_f32(),
         Some(Format::F16) => half::f16::from_f32(scale).to_f32(),
         _ => scale,

@@ -2,9 +2,37 @@
 
 use crate::config::{Architecture, Mixer, ModelConfig, Norms};
 
+/// What RecurrentGemma calls the parts that the rest of the family has too.
+const RECURRENT_GEMMA: [(&str, &str); 7] = [
+    ("temporal_pre_norm.", "input_layernorm."),
+    ("channel_pre_norm.", "post_attention_layernorm."),
+    ("mlp_block.", "mlp."),
+    ("temporal_block.q_proj.", "self_attn.q_proj."),
+    ("temporal_block.k_proj.", "self_attn.k_proj."),
+    ("temporal_block.v_proj.", "self_attn.v_proj."),
+    ("temporal_block.o_proj.", "self_attn.o_proj."),
+];
+
+/// The canonical name of a HuggingFace tensor: [`unwrapped`], and with one name for a part in all models.
+pub(super) fn from_huggingface(name: &str) -> String {
+    let name = unwrapped(name);
+    if name == "model.final_norm.weight" {
+        return FINAL_NORM.to_owned();
+    }
+    let Some((layer, part)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) else {
+        return name;
+    };
+    for (theirs, canonical) in RECURRENT_GEMMA {
+        if let Some(rest) = part.strip_prefix(theirs) {
+            return format!("model.layers.{layer}.{canonical}{rest}");
+        }
+    }
+    name
+}
+
 /// The name without the prefix that multimodal wrappers put before the language model's tensors.
 /// Other tensors (a vision tower's) lose only the outer `model.`.
-pub(super) fn from_huggingface(name: &str) -> String {
+fn unwrapped(name: &str) -> String {
     for wrapper in ["language_model.", "model.language_model."] {
         if let Some(inner) = name.strip_prefix(wrapper) {
             // Newer saves put the text model's tensors directly behind `model.language_model.`.
@@ -33,6 +61,11 @@ pub(super) fn from_gguf(name: &str, architecture: Architecture) -> Option<String
     }
     let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let layer: usize = layer.parse().ok()?;
+    if architecture == Architecture::RecurrentGemma
+        && let Some(part) = recurrent_from_gguf(rest)
+    {
+        return Some(format!("model.layers.{layer}.{part}"));
+    }
     let module = match (rest.strip_suffix(".weight")?, architecture) {
         ("attn_norm", _) => "input_layernorm",
         ("attn_q", _) => "self_attn.q_proj",
@@ -45,13 +78,45 @@ pub(super) fn from_gguf(name: &str, architecture: Architecture) -> Option<String
         ("ffn_up", _) => "mlp.up_proj",
         ("ffn_down", _) => "mlp.down_proj",
         // Gemma 1 has one norm between attention and MLP, which HuggingFace names after what it follows.
-        ("ffn_norm", Architecture::Gemma) => "post_attention_layernorm",
+        ("ffn_norm", Architecture::Gemma | Architecture::RecurrentGemma) => "post_attention_layernorm",
         ("ffn_norm", _) => "pre_feedforward_layernorm",
         ("post_attention_norm", _) => "post_attention_layernorm",
         ("post_ffw_norm", _) => "post_feedforward_layernorm",
         _ => return None,
     };
     Some(format!("model.layers.{layer}.{module}.weight"))
+}
+
+/// Tensors of our own layout for RecurrentGemma, which no public converter writes: biases, and the recurrent
+/// block's parts in the shapes that HuggingFace gives them.
+fn recurrent_from_gguf(part: &str) -> Option<String> {
+    if let Some(module) = part.strip_suffix(".bias") {
+        let canonical = match module {
+            "attn_output" => "self_attn.o_proj",
+            "ffn_gate" => "mlp.gate_proj",
+            "ffn_up" => "mlp.up_proj",
+            "ffn_down" => "mlp.down_proj",
+            "rec_x" => "temporal_block.linear_x",
+            "rec_y" => "temporal_block.linear_y",
+            "rec_out" => "temporal_block.linear_out",
+            "rec_conv" => "temporal_block.conv_1d",
+            "rec_input_gate" => return Some("temporal_block.rg_lru.input_gate_bias".to_owned()),
+            "rec_gate" => return Some("temporal_block.rg_lru.recurrent_gate_bias".to_owned()),
+            _ => return None,
+        };
+        return Some(format!("{canonical}.bias"));
+    }
+    let canonical = match part {
+        "rec_x.weight" => "temporal_block.linear_x.weight",
+        "rec_y.weight" => "temporal_block.linear_y.weight",
+        "rec_out.weight" => "temporal_block.linear_out.weight",
+        "rec_conv.weight" => "temporal_block.conv_1d.weight",
+        "rec_input_gate.weight" => "temporal_block.rg_lru.input_gate_weight",
+        "rec_gate.weight" => "temporal_block.rg_lru.recurrent_gate_weight",
+        "rec_decay" => "temporal_block.rg_lru.recurrent_param",
+        _ => return None,
+    };
+    Some(canonical.to_owned())
 }
 
 /// The embedding table.
@@ -67,29 +132,51 @@ pub(super) fn required(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut all =
         vec![(EMBEDDING.to_owned(), vec![config.vocab, hidden]), (FINAL_NORM.to_owned(), vec![hidden])];
     for (index, layer) in config.layers.iter().enumerate() {
-        let mut add = |module: &str, shape: Vec<usize>| {
-            all.push((format!("model.layers.{index}.{module}.weight"), shape));
+        let mut add = |tensor: &str, shape: Vec<usize>| {
+            all.push((format!("model.layers.{index}.{tensor}"), shape));
         };
-        add("input_layernorm", vec![hidden]);
-        add("post_attention_layernorm", vec![hidden]);
+        let mut linear = |module: &str, out: usize, input: usize, bias: bool| {
+            add(&format!("{module}.weight"), vec![out, input]);
+            if bias {
+                add(&format!("{module}.bias"), vec![out]);
+            }
+        };
+        let (ffn, bias) = (layer.mlp.ffn, layer.mlp.bias);
+        linear("mlp.gate_proj", ffn, hidden, bias);
+        linear("mlp.up_proj", ffn, hidden, bias);
+        linear("mlp.down_proj", hidden, ffn, bias);
+        match &layer.mixer {
+            Mixer::Attention(a) => {
+                let (queries, keys) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+                linear("self_attn.q_proj", queries, hidden, false);
+                linear("self_attn.k_proj", keys, hidden, false);
+                linear("self_attn.v_proj", keys, hidden, false);
+                linear("self_attn.o_proj", hidden, queries, a.out_bias);
+                if a.qk_norm {
+                    add("self_attn.q_norm.weight", vec![a.head_dim]);
+                    add("self_attn.k_norm.weight", vec![a.head_dim]);
+                }
+            }
+            Mixer::RgLru(r) => {
+                let block = r.width / r.blocks;
+                linear("temporal_block.linear_x", r.width, hidden, true);
+                linear("temporal_block.linear_y", r.width, hidden, true);
+                linear("temporal_block.linear_out", hidden, r.width, true);
+                add("temporal_block.conv_1d.weight", vec![r.width, 1, r.taps]);
+                add("temporal_block.conv_1d.bias", vec![r.width]);
+                add("temporal_block.rg_lru.recurrent_param", vec![r.width]);
+                for gate in ["input", "recurrent"] {
+                    add(&format!("temporal_block.rg_lru.{gate}_gate_weight"), vec![r.blocks, block, block]);
+                    add(&format!("temporal_block.rg_lru.{gate}_gate_bias"), vec![r.blocks, block]);
+                }
+            }
+        }
+        add("input_layernorm.weight", vec![hidden]);
+        add("post_attention_layernorm.weight", vec![hidden]);
         if layer.norms == Norms::PrePost {
-            add("pre_feedforward_layernorm", vec![hidden]);
-            add("post_feedforward_layernorm", vec![hidden]);
+            add("pre_feedforward_layernorm.weight", vec![hidden]);
+            add("post_feedforward_layernorm.weight", vec![hidden]);
         }
-        let Mixer::Attention(attention) = &layer.mixer;
-        let (queries, keys) = (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
-        add("self_attn.q_proj", vec![queries, hidden]);
-        add("self_attn.k_proj", vec![keys, hidden]);
-        add("self_attn.v_proj", vec![keys, hidden]);
-        add("self_attn.o_proj", vec![hidden, queries]);
-        if attention.qk_norm {
-            add("self_attn.q_norm", vec![attention.head_dim]);
-            add("self_attn.k_norm", vec![attention.head_dim]);
-        }
-        let ffn = layer.mlp.ffn;
-        add("mlp.gate_proj", vec![ffn, hidden]);
-        add("mlp.up_proj", vec![ffn, hidden]);
-        add("mlp.down_proj", vec![hidden, ffn]);
     }
     all
 }
@@ -108,6 +195,10 @@ mod tests {
             ("lm_head.weight", "lm_head.weight"),
             ("model.vision_tower.vision_model.x", "vision_tower.vision_model.x"),
             ("vision_tower.vision_model.x", "vision_tower.vision_model.x"),
+            ("model.final_norm.weight", "model.norm.weight"),
+            ("model.layers.3.temporal_block.o_proj.bias", "model.layers.3.self_attn.o_proj.bias"),
+            ("model.layers.0.mlp_block.up_proj.bias", "model.layers.0.mlp.up_proj.bias"),
+            ("model.layers.0.temporal_block.linear_x.bias", "model.layers.0.temporal_block.linear_x.bias"),
         ] {
             assert_eq!(from_huggingface(file), canonical, "{file}");
         }

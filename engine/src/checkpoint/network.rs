@@ -3,13 +3,18 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use crate::config::{Architecture, AttentionSpec, LayerSpec, Mixer, MlpSpec, ModelConfig, Norms, RopeSpec};
+use crate::config::{
+    Architecture, AttentionSpec, LayerSpec, Mixer, MlpSpec, ModelConfig, Norms, RgLruSpec, RopeSpec,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// More layers than any model has; keeps a hostile number from being allocated for.
 pub(super) const MAX_LAYERS: usize = 1024;
 /// Wider than any dimension of any model; products of two stay far inside `usize`.
 pub(super) const MAX_DIM: usize = 1 << 24;
+
+/// Wider than any convolution of the family.
+const MAX_TAPS: usize = 64;
 
 /// What a config file states about a text network of the family, defaults filled in.
 pub(super) struct Network {
@@ -21,11 +26,15 @@ pub(super) struct Network {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
+    /// How many numbers of a head RoPE turns.
+    pub(super) rotary: usize,
     /// `q . k` is multiplied with its -1/2nd power.
     pub(super) query_scalar: f32,
     pub(super) norm_eps: f32,
-    /// One a layer: does it slide?
-    pub(super) slides: Vec<bool>,
+    /// One a layer.
+    pub(super) layers: Vec<Kind>,
+    /// The recurrent layers', where there are any.
+    pub(super) recurrence: Option<RgLruSpec>,
     pub(super) window: Option<usize>,
     pub(super) rope_global: RopeSpec,
     pub(super) rope_local: RopeSpec,
@@ -35,33 +44,49 @@ pub(super) struct Network {
     pub(super) eos: Vec<u32>,
 }
 
+/// What a layer mixes positions with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Attention to everything before.
+    Full,
+    /// Attention within the window.
+    Sliding,
+    /// A recurrence.
+    Recurrent,
+}
+
 impl Network {
     /// The configuration, once the numbers make sense together. `embed_scale` and `norm_offset` depend on
     /// the weights and the kind of file.
     pub(super) fn into_config(self, path: &Path, embed_scale: f32, norm_offset: f32) -> Result<ModelConfig> {
         self.check(path)?;
         let norms = match self.architecture {
-            Architecture::Gemma => Norms::Pre,
+            Architecture::Gemma | Architecture::RecurrentGemma => Norms::Pre,
             Architecture::Gemma2 | Architecture::Gemma3 => Norms::PrePost,
         };
-        let layers = self
-            .slides
-            .iter()
-            .map(|&slides| LayerSpec {
-                mixer: Mixer::Attention(AttentionSpec {
-                    heads: self.heads,
-                    kv_heads: self.kv_heads,
-                    head_dim: self.head_dim,
-                    scale: self.query_scalar.powf(-0.5),
-                    window: self.window.filter(|_| slides),
-                    rope: if slides { self.rope_local } else { self.rope_global },
-                    qk_norm: self.architecture == Architecture::Gemma3,
-                    soft_cap: self.attention_cap,
-                }),
-                mlp: MlpSpec { ffn: self.ffn },
-                norms,
+        let recurrent = self.architecture == Architecture::RecurrentGemma;
+        let attention = |slides| {
+            Mixer::Attention(AttentionSpec {
+                heads: self.heads,
+                kv_heads: self.kv_heads,
+                head_dim: self.head_dim,
+                scale: self.query_scalar.powf(-0.5),
+                window: self.window.filter(|_| slides),
+                rope: if slides { self.rope_local } else { self.rope_global },
+                rotary: self.rotary,
+                qk_norm: self.architecture == Architecture::Gemma3,
+                soft_cap: self.attention_cap,
+                out_bias: recurrent,
             })
-            .collect();
+        };
+        let layer = |kind: &Kind| {
+            let mixer = match (kind, &self.recurrence) {
+                (Kind::Recurrent, Some(spec)) => Mixer::RgLru(spec.clone()),
+                (kind, _) => attention(*kind == Kind::Sliding),
+            };
+            LayerSpec { mixer, mlp: MlpSpec { ffn: self.ffn, bias: recurrent }, norms }
+        };
+        let layers = self.layers.iter().map(layer).collect();
         Ok(ModelConfig {
             architecture: self.architecture,
             hidden: self.hidden,
@@ -92,8 +117,8 @@ impl Network {
                 return Err(senseless(path, format_args!("{what} is {value}")));
             }
         }
-        if self.slides.is_empty() || self.slides.len() > MAX_LAYERS {
-            return Err(senseless(path, format_args!("the number of layers is {}", self.slides.len())));
+        if self.layers.is_empty() || self.layers.len() > MAX_LAYERS {
+            return Err(senseless(path, format_args!("the number of layers is {}", self.layers.len())));
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             let (heads, kv) = (self.heads, self.kv_heads);
@@ -101,6 +126,13 @@ impl Network {
         }
         if !self.head_dim.is_multiple_of(2) {
             return Err(senseless(path, format_args!("the head size {} is odd", self.head_dim)));
+        }
+        if self.rotary > self.head_dim || !self.rotary.is_multiple_of(2) {
+            let (rotary, head) = (self.rotary, self.head_dim);
+            return Err(senseless(path, format_args!("RoPE turns {rotary} numbers of heads of {head}")));
+        }
+        if let Some(r) = &self.recurrence {
+            self.check_recurrence(path, r)?;
         }
         if self.window == Some(0) {
             return Err(senseless(path, "the sliding window is 0"));
@@ -119,6 +151,24 @@ impl Network {
             if value.is_some_and(|v| !v.is_finite() || v <= 0.0) {
                 return Err(senseless(path, format_args!("{what} is {}", value.unwrap_or_default())));
             }
+        }
+        Ok(())
+    }
+
+    fn check_recurrence(&self, path: &Path, r: &RgLruSpec) -> Result<()> {
+        let sizes =
+            [("the recurrent width", r.width, MAX_DIM), ("the convolution's width", r.taps, MAX_TAPS)];
+        for (what, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err(senseless(path, format_args!("{what} is {value}")));
+            }
+        }
+        if r.blocks == 0 || !r.width.is_multiple_of(r.blocks) {
+            let (width, blocks) = (r.width, r.blocks);
+            return Err(senseless(
+                path,
+                format_args!("{width} channels do not make {blocks} blocks of gates"),
+            ));
         }
         Ok(())
     }

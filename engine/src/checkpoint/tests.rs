@@ -16,8 +16,10 @@ fn golden(case: &str) -> PathBuf {
 }
 
 fn attention(layer: &LayerSpec) -> &AttentionSpec {
-    let Mixer::Attention(attention) = &layer.mixer;
-    attention
+    match &layer.mixer {
+        Mixer::Attention(attention) => attention,
+        Mixer::RgLru(_) => panic!("the layer is recurrent"),
+    }
 }
 
 /// A folder with links to the golden weights, for configurations of our own.

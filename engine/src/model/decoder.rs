@@ -1,13 +1,14 @@
 //! The forward pass of every text model of the family.
 //!
-//! Follows the reference implementation's `modeling_gemma.py`, `modeling_gemma2.py` and
-//! `modeling_gemma3.py`; which of their steps a layer has is in its [`crate::config::LayerSpec`].
+//! Follows the reference implementation's `modeling_gemma.py`, `modeling_gemma2.py`, `modeling_gemma3.py`
+//! and `modeling_recurrent_gemma.py`; which of their steps a layer has is in its [`crate::config::LayerSpec`].
 
 use std::time::Instant;
 
 use gemma_kernels::{Attention, KvPage, Projection};
 
-use super::{Layer, Network};
+use super::recurrent::Buffers;
+use super::{AttentionWeights, MixerWeights, Network};
 use crate::cache::Sequence;
 use crate::config::{AttentionSpec, Mixer};
 use crate::generate::CancelFlag;
@@ -52,17 +53,18 @@ pub(super) struct Scratch {
     /// `[n, hidden]`: the residual stream.
     residual: Vec<f32>,
     /// `[n, hidden]`: what a sublayer reads, then what it gives.
-    hidden: Vec<f32>,
+    pub(super) hidden: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    pub(super) recurrent: Buffers,
 }
 
 /// Makes a buffer `len` long; what stands in it does not matter.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     buffer.resize(len, 0.0);
     buffer
 }
@@ -81,8 +83,8 @@ impl Network {
     ) -> Option<Vec<f32>> {
         let start = sequence.tokens().len();
         let n = ids.len();
-        for (_, rope) in &mut self.ropes {
-            rope.grow(start + n);
+        for rotation in &mut self.ropes {
+            rotation.rope.cover(start, n);
         }
         sequence.reserve(n);
         let mut s = std::mem::take(&mut self.scratch);
@@ -107,10 +109,17 @@ impl Network {
 
     fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, i: usize, start: usize, n: usize) {
         let layer = &self.layers[i];
-        let Mixer::Attention(spec) = &self.config.layers[i].mixer;
         let hidden = sized(&mut s.hidden, n * self.config.hidden);
         self.ops.rms_norm(&s.residual, &layer.before_mixer, self.config.norm_eps, hidden);
-        self.attention(s, sequence, layer, spec, (i, start, n));
+        match (&layer.mixer, &self.config.layers[i].mixer) {
+            (MixerWeights::Attention(weights), Mixer::Attention(spec)) => {
+                self.attention(s, sequence, weights, spec, (i, start, n));
+            }
+            (MixerWeights::RgLru(weights), Mixer::RgLru(spec)) => {
+                self.recurrence(s, sequence, weights, spec, (i, start, n));
+            }
+            _ => unreachable!("weights are loaded by their layer's specification"),
+        }
         if let Some(weight) = &layer.after_mixer {
             self.ops.rms_norm_in_place(&mut s.hidden, weight, self.config.norm_eps);
         }
@@ -121,11 +130,11 @@ impl Network {
         &self,
         s: &mut Scratch,
         sequence: &mut Sequence,
-        layer: &Layer,
+        weights: &AttentionWeights,
         spec: &AttentionSpec,
         (i, start, n): (usize, usize, usize),
     ) {
-        let (ops, weights, eps) = (&*self.ops, &layer.attention, self.config.norm_eps);
+        let (ops, eps) = (&*self.ops, self.config.norm_eps);
         let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let (q, k) = (sized(&mut s.q, n * q_width), sized(&mut s.k, n * kv_width));
         let v = sized(&mut s.v, n * kv_width);
@@ -141,7 +150,7 @@ impl Network {
         if let Some(weight) = &weights.k_norm {
             ops.rms_norm_in_place(k, weight, eps);
         }
-        let rope = &self.ropes[weights.rope].1;
+        let rope = &self.ropes[weights.rope].rope;
         ops.rope(q, spec.heads, spec.head_dim, start, rope);
         ops.rope(k, spec.kv_heads, spec.head_dim, start, rope);
         sequence.store(i, k, v);
@@ -154,13 +163,13 @@ impl Network {
             scale: spec.scale,
             soft_cap: spec.soft_cap,
             window: spec.window,
-            layout: sequence.layout(),
+            layout: sequence.layout().kv(),
             layer: i,
             pages: &pages,
+            pages_from: sequence.pages_from(),
             out: &mut *attended,
         });
-        let mut output = [Projection { matrix: &weights.o, bias: None, out: &mut s.hidden }];
-        ops.project(attended, n, self.activation, &mut output);
+        ops.project(attended, n, self.activation, &mut [weights.o.to(&mut s.hidden)]);
     }
 
     fn mlp(&self, s: &mut Scratch, i: usize, n: usize) {
@@ -168,14 +177,9 @@ impl Network {
         let ffn = self.config.layers[i].mlp.ffn;
         ops.rms_norm(&s.residual, &layer.before_mlp, eps, &mut s.hidden);
         let (gate, up) = (sized(&mut s.gate, n * ffn), sized(&mut s.up, n * ffn));
-        let mut parts = [
-            Projection { matrix: &layer.gate, bias: None, out: &mut *gate },
-            Projection { matrix: &layer.up, bias: None, out: &mut *up },
-        ];
-        ops.project(&s.hidden, n, self.activation, &mut parts);
+        ops.project(&s.hidden, n, self.activation, &mut [layer.gate.to(gate), layer.up.to(up)]);
         ops.geglu(gate, up);
-        let mut output = [Projection { matrix: &layer.down, bias: None, out: &mut s.hidden }];
-        ops.project(gate, n, self.activation, &mut output);
+        ops.project(gate, n, self.activation, &mut [layer.down.to(&mut s.hidden)]);
         if let Some(weight) = &layer.after_mlp {
             ops.rms_norm_in_place(&mut s.hidden, weight, eps);
         }

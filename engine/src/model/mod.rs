@@ -2,12 +2,16 @@
 //! family by its layer specifications.
 
 mod decoder;
+mod recurrent;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use std::sync::Arc;
 
-use gemma_kernels::{Activation, KvLayout, Matrix, Ops, Rope};
+use gemma_kernels::{Activation, Matrix, Ops, Projection, Rope};
 
+use crate::cache::Layout;
 use crate::config::{ModelConfig, RopeSpec};
 
 pub use decoder::{Interrupt, Rows};
@@ -18,13 +22,13 @@ pub struct Network {
     config: ModelConfig,
     ops: Arc<dyn Ops>,
     activation: Activation,
-    layout: Arc<KvLayout>,
+    layout: Arc<Layout>,
     embedding: Matrix,
     /// The output table where it is not the embedding's.
     output: Option<Matrix>,
     layers: Vec<Layer>,
     final_norm: Vec<f32>,
-    ropes: Vec<(RopeSpec, Rope)>,
+    ropes: Vec<Rotation>,
     scratch: decoder::Scratch,
 }
 
@@ -34,26 +38,70 @@ struct Layer {
     after_mixer: Option<Vec<f32>>,
     before_mlp: Vec<f32>,
     after_mlp: Option<Vec<f32>>,
-    attention: AttentionWeights,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
+    mixer: MixerWeights,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// A product, perhaps with a bias.
+struct Linear {
+    matrix: Matrix,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    fn to<'a>(&'a self, out: &'a mut [f32]) -> Projection<'a> {
+        Projection { matrix: &self.matrix, bias: self.bias.as_deref(), out }
+    }
+}
+
+enum MixerWeights {
+    Attention(AttentionWeights),
+    RgLru(RgLruWeights),
 }
 
 struct AttentionWeights {
     q: Matrix,
     k: Matrix,
     v: Matrix,
-    o: Matrix,
+    o: Linear,
     q_norm: Option<Vec<f32>>,
     k_norm: Option<Vec<f32>>,
     /// Index into [`Network::ropes`].
     rope: usize,
 }
 
+struct RgLruWeights {
+    x: Linear,
+    y: Linear,
+    out: Linear,
+    /// `[taps, width]`.
+    convolution: Vec<f32>,
+    convolution_bias: Vec<f32>,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    /// `[width]`: `-8 softplus(parameter)`.
+    decay: Vec<f32>,
+}
+
+/// A block-diagonal product with a bias.
+struct Gate {
+    blocks: Vec<Matrix>,
+    bias: Vec<f32>,
+}
+
+/// RoPE of the layers that share it.
+struct Rotation {
+    spec: RopeSpec,
+    /// Numbers of a head that are turned.
+    dim: usize,
+    rope: Rope,
+}
+
 impl Network {
-    /// Where keys and values stand in a page.
-    pub fn layout(&self) -> &Arc<KvLayout> {
+    /// Where things stand in a sequence's memory.
+    pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
 
@@ -69,9 +117,16 @@ impl Network {
 
     /// Bytes of all matrices in memory.
     pub fn weight_bytes(&self) -> u64 {
-        let layers = self.layers.iter().flat_map(|l| {
-            let a = &l.attention;
-            [&a.q, &a.k, &a.v, &a.o, &l.gate, &l.up, &l.down]
+        let layers = self.layers.iter().flat_map(|layer| {
+            let mut all = vec![&layer.gate.matrix, &layer.up.matrix, &layer.down.matrix];
+            match &layer.mixer {
+                MixerWeights::Attention(a) => all.extend([&a.q, &a.k, &a.v, &a.o.matrix]),
+                MixerWeights::RgLru(r) => {
+                    all.extend([&r.x.matrix, &r.y.matrix, &r.out.matrix]);
+                    all.extend(r.input_gate.blocks.iter().chain(&r.recurrence_gate.blocks));
+                }
+            }
+            all
         });
         layers.chain([&self.embedding]).chain(&self.output).map(|m| m.bytes() as u64).sum()
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use gemma_kernels::{Activation, Format, KvFormat, KvLayout, Matrix, Ops, Rope, quant};
+use gemma_kernels::{Activation, Format, KvFormat, Matrix, Ops, Rope, quant};
 
-use super::{AttentionWeights, Layer, Network, decoder};
-use crate::checkpoint::Checkpoint;
-use crate::config::{LayerSpec, Mixer, ModelConfig, Norms, RopeSpec};
+use super::{AttentionWeights, Gate, Layer, Linear, MixerWeights, Network, RgLruWeights, Rotation, decoder};
+use crate::cache::Layout;
+use crate::checkpoint::{Checkpoint, TensorView};
+use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Norms, RgLruSpec};
 use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,7 +22,7 @@ pub(crate) fn load(
     let config = checkpoint.config().clone();
     let total = checkpoint.weight_bytes();
     let mut loader = Loader { checkpoint, ops: &*ops, progress, done: 0, total };
-    let mut ropes: Vec<(RopeSpec, Rope)> = Vec::new();
+    let mut ropes: Vec<Rotation> = Vec::new();
     let mut layers = Vec::with_capacity(config.layers.len());
     for (i, spec) in config.layers.iter().enumerate() {
         layers.push(loader.layer(&config, i, spec, &mut ropes)?);
@@ -33,13 +34,7 @@ pub(crate) fn load(
         .then(|| loader.matrix("lm_head.weight", vocab, hidden))
         .transpose()?;
     let final_norm = loader.norm(&config, "model.norm.weight", hidden)?;
-    let layout = Arc::new(KvLayout::new(
-        kv,
-        config.layers.iter().map(|layer| {
-            let Mixer::Attention(a) = &layer.mixer;
-            (a.kv_heads, a.head_dim)
-        }),
-    ));
+    let layout = Arc::new(Layout::new(&config, kv));
     let scratch = decoder::Scratch::default();
     Ok(Network { config, ops, activation, layout, embedding, output, layers, final_norm, ropes, scratch })
 }
@@ -52,34 +47,25 @@ struct Loader<'a> {
     total: u64,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
     fn layer(
         &mut self,
         config: &ModelConfig,
         i: usize,
         spec: &LayerSpec,
-        ropes: &mut Vec<(RopeSpec, Rope)>,
+        ropes: &mut Vec<Rotation>,
     ) -> Result<Layer> {
-        let Mixer::Attention(a) = &spec.mixer;
         let (hidden, ffn) = (config.hidden, spec.mlp.ffn);
-        let (q_width, kv_width) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
         let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-        let rope = ropes.iter().position(|(spec, _)| *spec == a.rope).unwrap_or_else(|| {
-            ropes.push((a.rope, Rope::new(a.head_dim, a.rope.theta, a.rope.factor)));
-            ropes.len() - 1
-        });
-        let qk_norm = |loader: &mut Self, part: &str| {
-            a.qk_norm.then(|| loader.norm(config, &name(part), a.head_dim)).transpose()
+        let mixer = match &spec.mixer {
+            Mixer::Attention(a) => MixerWeights::Attention(self.attention(config, i, a, ropes)?),
+            Mixer::RgLru(r) => MixerWeights::RgLru(self.recurrence(config, i, r)?),
         };
-        let attention = AttentionWeights {
-            q: self.matrix(&name("self_attn.q_proj"), q_width, hidden)?,
-            k: self.matrix(&name("self_attn.k_proj"), kv_width, hidden)?,
-            v: self.matrix(&name("self_attn.v_proj"), kv_width, hidden)?,
-            o: self.matrix(&name("self_attn.o_proj"), hidden, q_width)?,
-            q_norm: qk_norm(self, "self_attn.q_norm")?,
-            k_norm: qk_norm(self, "self_attn.k_norm")?,
-            rope,
+        let mut linear = |part: &str, rows, cols| {
+            self.linear(&format!("model.layers.{i}.{part}"), rows, cols, spec.mlp.bias)
         };
+        let (gate, up) = (linear("mlp.gate_proj", ffn, hidden)?, linear("mlp.up_proj", ffn, hidden)?);
+        let down = linear("mlp.down_proj", hidden, ffn)?;
         // The same name stands before the MLP in Gemma 1 and behind the mixer in later ones.
         let post = "post_attention_layernorm";
         let (before_mlp, after_mixer, after_mlp) = match spec.norms {
@@ -91,40 +77,125 @@ impl Loader<'_> {
             after_mixer: after_mixer.map(|n| self.norm(config, &name(n), hidden)).transpose()?,
             before_mlp: self.norm(config, &name(before_mlp), hidden)?,
             after_mlp: after_mlp.map(|n| self.norm(config, &name(n), hidden)).transpose()?,
-            attention,
-            gate: self.matrix(&name("mlp.gate_proj"), ffn, hidden)?,
-            up: self.matrix(&name("mlp.up_proj"), ffn, hidden)?,
-            down: self.matrix(&name("mlp.down_proj"), hidden, ffn)?,
+            mixer,
+            gate,
+            up,
+            down,
         })
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
-        let tensor = self.checkpoint.tensor(name)?;
-        if tensor.shape != [rows, cols] {
-            return Err(self.wrong_shape(name, &tensor.shape, &[rows, cols]));
+    fn attention(
+        &mut self,
+        config: &ModelConfig,
+        i: usize,
+        a: &AttentionSpec,
+        ropes: &mut Vec<Rotation>,
+    ) -> Result<AttentionWeights> {
+        let hidden = config.hidden;
+        let (q_width, kv_width) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+        let name = |part: &str| format!("model.layers.{i}.self_attn.{part}");
+        let shared = ropes.iter().position(|r| r.spec == a.rope && r.dim == a.rotary);
+        let rope = shared.unwrap_or_else(|| {
+            let rope = Rope::new(a.rotary, a.rope.theta, a.rope.factor);
+            ropes.push(Rotation { spec: a.rope, dim: a.rotary, rope });
+            ropes.len() - 1
+        });
+        let qk_norm = |loader: &mut Self, part: &str| {
+            a.qk_norm.then(|| loader.norm(config, &name(part), a.head_dim)).transpose()
+        };
+        Ok(AttentionWeights {
+            q: self.matrix(&name("q_proj.weight"), q_width, hidden)?,
+            k: self.matrix(&name("k_proj.weight"), kv_width, hidden)?,
+            v: self.matrix(&name("v_proj.weight"), kv_width, hidden)?,
+            o: self.linear(&name("o_proj"), hidden, q_width, a.out_bias)?,
+            q_norm: qk_norm(self, "q_norm.weight")?,
+            k_norm: qk_norm(self, "k_norm.weight")?,
+            rope,
+        })
+    }
+
+    fn recurrence(&mut self, config: &ModelConfig, i: usize, r: &RgLruSpec) -> Result<RgLruWeights> {
+        let (hidden, width) = (config.hidden, r.width);
+        let name = |part: &str| format!("model.layers.{i}.temporal_block.{part}");
+        let kernel = self.numbers(&name("conv_1d.weight"), &[width, 1, r.taps])?;
+        let taps = |tap: usize| kernel.iter().skip(tap).step_by(r.taps).copied();
+        let parameter = self.numbers(&name("rg_lru.recurrent_param"), &[width])?;
+        let softplus = |x: f32| f64::from(x).max(0.0) + (-f64::from(x).abs()).exp().ln_1p();
+        Ok(RgLruWeights {
+            x: self.linear(&name("linear_x"), width, hidden, true)?,
+            y: self.linear(&name("linear_y"), width, hidden, true)?,
+            out: self.linear(&name("linear_out"), hidden, width, true)?,
+            convolution: (0..r.taps).flat_map(taps).collect(),
+            convolution_bias: self.numbers(&name("conv_1d.bias"), &[width])?,
+            input_gate: self.gate(&name("rg_lru.input_gate"), r)?,
+            recurrence_gate: self.gate(&name("rg_lru.recurrent_gate"), r)?,
+            decay: parameter.iter().map(|&p| (-8.0 * softplus(p)) as f32).collect(),
+        })
+    }
+
+    /// A gate's blocks `[blocks, in, out]`, turned to `[out, in]` each; bf16 stays bf16.
+    fn gate(&mut self, name: &str, r: &RgLruSpec) -> Result<Gate> {
+        let side = r.width / r.blocks;
+        let weight = format!("{name}_weight");
+        let kept = match self.tensor(&weight, &[r.blocks, side, side])?.format {
+            Format::BF16 => Format::BF16,
+            _ => Format::F32,
+        };
+        let numbers = self.numbers(&weight, &[r.blocks, side, side])?;
+        let mut blocks = Vec::with_capacity(r.blocks);
+        for block in numbers.chunks_exact(side * side) {
+            let turned = (0..side).flat_map(|out| block.iter().skip(out).step_by(side));
+            let bytes: Vec<u8> = match kept {
+                Format::BF16 => turned.flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+                _ => turned.flat_map(|v| v.to_le_bytes()).collect(),
+            };
+            let matrix = self.ops.matrix(kept, side, side, &bytes).map_err(|e| self.bad(&weight, e))?;
+            blocks.push(matrix);
         }
-        let matrix = self
-            .ops
-            .matrix(tensor.format, rows, cols, tensor.bytes)
-            .map_err(|e| Error::new(ErrorKind::BadFile, self.subject(name), e))?;
+        Ok(Gate { blocks, bias: self.numbers(&format!("{name}_bias"), &[r.blocks, side])? })
+    }
+
+    fn linear(&mut self, name: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear> {
+        let matrix = self.matrix(&format!("{name}.weight"), rows, cols)?;
+        let bias = bias.then(|| self.numbers(&format!("{name}.bias"), &[rows])).transpose()?;
+        Ok(Linear { matrix, bias })
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        let tensor = self.tensor(name, &[rows, cols])?;
+        let matrix =
+            self.ops.matrix(tensor.format, rows, cols, tensor.bytes).map_err(|e| self.bad(name, e))?;
         self.report(tensor.bytes.len());
         Ok(matrix)
     }
 
     fn norm(&mut self, config: &ModelConfig, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.checkpoint.tensor(name)?;
-        if tensor.shape != [len] {
-            return Err(self.wrong_shape(name, &tensor.shape, &[len]));
-        }
-        let mut weight = self.numbers(name, tensor.format, len, tensor.bytes)?;
+        let mut weight = self.numbers(name, &[len])?;
         weight.iter_mut().for_each(|w| *w += config.norm_offset);
-        self.report(tensor.bytes.len());
         Ok(weight)
     }
 
-    fn numbers(&self, name: &str, format: Format, len: usize, bytes: &[u8]) -> Result<Vec<f32>> {
-        quant::dequantize(format, 1, len, bytes)
-            .map_err(|e| Error::new(ErrorKind::BadFile, self.subject(name), e))
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, shape)?;
+        // The last dimension is what blocks of quants run along.
+        let cols = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().product::<usize>() / cols.max(1);
+        let numbers = quant::dequantize(tensor.format, rows, cols, tensor.bytes);
+        let numbers = numbers.map_err(|e| self.bad(name, e))?;
+        self.report(tensor.bytes.len());
+        Ok(numbers)
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
+        let tensor = self.checkpoint.tensor(name)?;
+        if tensor.shape != shape {
+            return Err(self.wrong_shape(name, &tensor.shape, shape));
+        }
+        Ok(tensor)
+    }
+
+    fn bad(&self, name: &str, problem: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::BadFile, self.subject(name), problem)
     }
 
     fn report(&mut self, bytes: usize) {

@@ -152,7 +152,8 @@ impl Job {
             return self.finish(FinishReason::Stop, cache);
         }
         let length = self.request.prompt.len() + self.generated.len();
-        if self.generated.len() >= self.request.max_tokens || length >= network.config().context {
+        let full = network.config().longest().is_some_and(|most| length >= most);
+        if self.generated.len() >= self.request.max_tokens || full {
             return self.finish(FinishReason::Length, cache);
         }
         false

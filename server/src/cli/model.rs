@@ -217,14 +217,16 @@ impl Facts<'_> {
     fn window(&self) -> Option<usize> {
         self.config.layers.iter().find_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => attention.window,
+            Mixer::RgLru(_) => None,
         })
     }
 
     fn to_json(&self) -> Value {
         let config = self.config;
         let first = config.layers.first();
-        let attention = first.map(|layer| match &layer.mixer {
-            Mixer::Attention(attention) => attention,
+        let attention = config.layers.iter().find_map(|layer| match &layer.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::RgLru(_) => None,
         });
         json!({
             "name": self.name,
@@ -301,12 +303,14 @@ mod tests {
             scale: 1.0,
             window: Some(512),
             rope: RopeSpec { theta: 1e4, factor: 1.0 },
+            rotary: 256,
             qk_norm: true,
             soft_cap: None,
+            out_bias: false,
         };
         let layer = LayerSpec {
             mixer: Mixer::Attention(attention),
-            mlp: MlpSpec { ffn: 2048 },
+            mlp: MlpSpec { ffn: 2048, bias: false },
             norms: Norms::PrePost,
         };
         ModelConfig {
