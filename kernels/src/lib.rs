@@ -16,7 +16,8 @@ mod testing;
 pub use cpu::{Cpu, Level};
 pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 pub use ops::{
-    Activation, Attention, BlockProjection, CausalConv, Matrix, Ops, Projection, RgLru, Rope, ShapeError,
+    Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
+    ShapeError, Span,
 };
 pub use quant::Format;
 pub use reference::Reference;

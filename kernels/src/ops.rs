@@ -126,6 +126,17 @@ impl Rope {
     }
 }
 
+/// Positions `start..end` that see each other in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first of them.
+    pub start: usize,
+    /// The one behind the last.
+    pub end: usize,
+    /// Whether a window holds inside too, towards what came before. If not, all see all, however far.
+    pub windowed: bool,
+}
+
 /// Arguments of [`Ops::attention`].
 pub struct Attention<'a> {
     /// `[n, heads * head_dim]`, rotated.
@@ -140,6 +151,9 @@ pub struct Attention<'a> {
     pub soft_cap: Option<f32>,
     /// Query `p` sees keys `t` with `p - window < t <= p`.
     pub window: Option<usize>,
+    /// Where queries see forward too; in order, apart from each other. A span that `q` reaches into ends
+    /// with its last query or before.
+    pub spans: &'a [Span],
     /// Where this layer's keys and values stand in a page.
     pub layout: &'a KvLayout,
     /// The layer.
@@ -188,6 +202,37 @@ pub struct RgLru<'a> {
     pub out: &'a mut [f32],
 }
 
+impl Attention<'_> {
+    /// The keys that the query at `position` sees: always one range.
+    pub(crate) fn visible(&self, position: usize) -> std::ops::Range<usize> {
+        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let behind = self.spans.partition_point(|span| span.end <= position);
+        match self.spans.get(behind).filter(|span| span.start <= position) {
+            Some(span) if span.windowed => first..span.end,
+            Some(span) => first.min(span.start)..span.end,
+            None => first..position + 1,
+        }
+    }
+}
+
+/// Arguments of [`Ops::dense_attention`].
+pub struct DenseAttention<'a> {
+    /// `[m, heads * head_dim]`.
+    pub q: &'a [f32],
+    /// `[n, heads * head_dim]`.
+    pub k: &'a [f32],
+    /// `[n, heads * head_dim]`.
+    pub v: &'a [f32],
+    /// Heads of all three.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// What `q . k` is multiplied with.
+    pub scale: f32,
+    /// `[m, heads * head_dim]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
 /// The operations of a backend.
 pub trait Ops: Send + Sync {
     /// Brings a weight matrix `[rows, cols]` into the backend's layout.
@@ -224,6 +269,19 @@ pub trait Ops: Send + Sync {
 
     /// Softmax attention over the pages.
     fn attention(&self, args: Attention<'_>);
+
+    /// Softmax attention of every query to every key.
+    fn dense_attention(&self, args: DenseAttention<'_>);
+
+    /// `out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias` over rows of `weight.len()` (Ba et al. 2016).
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+
+    /// `x = gelu_tanh(x)`.
+    fn gelu(&self, x: &mut [f32]);
+
+    /// Means over squares of `kernel x kernel` rows of a picture `x [side, side, width]`, to
+    /// `out [side / kernel, side / kernel, width]`. `kernel` divides `side`.
+    fn average_pool(&self, x: &[f32], side: usize, kernel: usize, out: &mut [f32]);
 
     /// `gate = gelu_tanh(gate) * up`.
     fn geglu(&self, gate: &mut [f32], up: &[f32]);

@@ -3,8 +3,8 @@
 
 use crate::kv::PAGE_TOKENS;
 use crate::ops::{
-    Activation, Attention, BlockProjection, CausalConv, Matrix, Ops, Projection, RgLru, Rope, ShapeError,
-    Store,
+    Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
+    ShapeError, Span, Store,
 };
 use crate::quant::{Format, dequantize};
 
@@ -35,6 +35,17 @@ fn plain(matrix: &Matrix) -> &[f32] {
     match &matrix.store {
         Store::Plain(values) => values,
         Store::Packed(_) => unreachable!("a matrix is used by the backend that made it"),
+    }
+}
+
+/// Weighs `values` by the softmax of `scores`.
+fn weighted_sum(scores: &[f64], value: impl Fn(usize, usize) -> f32, out: &mut [f32]) {
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    for (i, o) in out.iter_mut().enumerate() {
+        let sum: f64 = weights.iter().enumerate().map(|(t, w)| w * f64::from(value(t, i))).sum();
+        *o = (sum / total) as f32;
     }
 }
 
@@ -143,19 +154,41 @@ impl Ops for Reference {
     }
 
     fn attention(&self, args: Attention<'_>) {
-        let Attention { q, start, heads, scale, soft_cap, window, layout, layer, pages, pages_from, out } =
-            args;
+        let Attention {
+            q,
+            start,
+            heads,
+            scale,
+            soft_cap,
+            window,
+            spans,
+            layout,
+            layer,
+            pages,
+            pages_from,
+            out,
+        } = args;
         let dim = layout.head_dim(layer);
         let group = heads / layout.kv_heads(layer);
         for (row, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
             let (position, kv_head) = (start + row / heads, row % heads / group);
-            let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+            let sees = |key: usize| {
+                let near = window.is_none_or(|window| position < key + window);
+                let both = |span: &&Span| (span.start..span.end).contains(&position) && key < span.end;
+                match spans.iter().find(both).filter(|span| key >= span.start) {
+                    Some(span) => near || !span.windowed,
+                    None => near && key <= position,
+                }
+            };
+            let end = spans.iter().map(|span| span.end).fold(position + 1, usize::max);
+            let seen: Vec<usize> = (pages_from..end).filter(|&key| sees(key)).collect();
             let number = |base: usize, t: usize, i: usize| {
                 pages[(t - pages_from) / PAGE_TOKENS].get(base + t % PAGE_TOKENS * dim + i)
             };
             let (key, value) = (layout.key(layer, kv_head), layout.value(layer, kv_head));
-            let scores: Vec<f64> = (first..=position)
-                .map(|t| {
+            let scores: Vec<f64> = seen
+                .iter()
+                .map(|&t| {
                     let score =
                         dot(q.iter().copied(), (0..dim).map(|i| number(key, t, i))) * f64::from(scale);
                     match soft_cap.map(f64::from) {
@@ -164,14 +197,51 @@ impl Ops for Reference {
                     }
                 })
                 .collect();
-            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            weighted_sum(&scores, |t, i| number(value, seen[t], i), out);
+        }
+    }
+
+    fn dense_attention(&self, args: DenseAttention<'_>) {
+        let DenseAttention { q, k, v, heads, head_dim, scale, out } = args;
+        let width = heads * head_dim;
+        let head = |of: &'_ [f32], t: usize, head: usize| -> Vec<f32> {
+            of[t * width + head * head_dim..][..head_dim].to_vec()
+        };
+        for (row, (q, out)) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)).enumerate() {
+            let h = row % heads;
+            let scores: Vec<f64> = (0..k.len() / width)
+                .map(|t| dot(q.iter().copied(), head(k, t, h).into_iter()) * f64::from(scale))
+                .collect();
+            weighted_sum(&scores, |t, i| v[t * width + h * head_dim + i], out);
+        }
+    }
+
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        let len = weight.len();
+        for (x, out) in x.chunks_exact(len).zip(out.chunks_exact_mut(len)) {
+            let mean = x.iter().copied().map(f64::from).sum::<f64>() / len as f64;
+            let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / len as f64;
+            let scale = 1.0 / (variance + f64::from(eps)).sqrt();
             for (i, o) in out.iter_mut().enumerate() {
-                let sum: f64 =
-                    weights.iter().zip(first..).map(|(w, t)| w * f64::from(number(value, t, i))).sum();
-                *o = (sum / total) as f32;
+                *o = ((f64::from(x[i]) - mean) * scale * f64::from(weight[i]) + f64::from(bias[i])) as f32;
             }
+        }
+    }
+
+    fn gelu(&self, x: &mut [f32]) {
+        for v in x {
+            *v = gelu_tanh(*v);
+        }
+    }
+
+    fn average_pool(&self, x: &[f32], side: usize, kernel: usize, out: &mut [f32]) {
+        let (width, small) = (x.len() / (side * side), side / kernel);
+        for (i, o) in out.iter_mut().enumerate() {
+            let (cell, channel) = (i / width, i % width);
+            let (top, left) = (cell / small * kernel, cell % small * kernel);
+            let square = (0..kernel * kernel).map(|j| (top + j / kernel) * side + left + j % kernel);
+            let sum: f64 = square.map(|at| f64::from(x[at * width + channel])).sum();
+            *o = (sum / (kernel * kernel) as f64) as f32;
         }
     }
 

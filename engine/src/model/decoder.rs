@@ -163,6 +163,7 @@ impl Network {
             scale: spec.scale,
             soft_cap: spec.soft_cap,
             window: spec.window,
+            spans: &[],
             layout: sequence.layout().kv(),
             layer: i,
             pages: &pages,

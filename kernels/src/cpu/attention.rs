@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::kv::{KvFormat, KvPage, PAGE_TOKENS};
-use crate::ops::Attention;
+use crate::ops::{Attention, Span};
 
 /// Query rows of a tile.
 const ROWS: usize = 4;
@@ -30,9 +30,10 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     assert_eq!(args.out.len(), args.q.len(), "attention writes what it reads");
     let reach = args.pages_from + args.pages.len() * PAGE_TOKENS;
     assert!(args.start + n <= reach, "keys reach up to the last query");
-    let oldest = args.window.map_or(0, |window| (args.start + 1).saturating_sub(window));
-    assert!(args.pages_from <= oldest, "keys reach back to the first that the first query sees");
+    assert!(args.pages_from <= args.visible(args.start).start, "keys reach back to the first that the first query sees");
     assert!(args.pages_from.is_multiple_of(PAGE_TOKENS), "pages begin at whole pages");
+    let cut = |span: &Span| span.start < args.start + n && args.start + n < span.end;
+    assert!(!args.spans.iter().any(cut), "queries do not stop inside a span");
     let out = SendPtr(args.out.as_mut_ptr());
     let args = &args;
     pool.run(kv_heads * tiles, &|item| {
@@ -135,16 +136,12 @@ impl Tile<'_> {
     /// Keys that a row sees.
     #[inline(always)]
     fn visible(&self, r: usize) -> std::ops::Range<usize> {
-        let position = self.args.start + self.clamped(r) / self.group;
-        let first = match self.args.window {
-            Some(window) => (position + 1).saturating_sub(window),
-            None => 0,
-        };
-        first..position + 1
+        self.args.visible(self.args.start + self.clamped(r) / self.group)
     }
 
     #[inline(always)]
     unsafe fn attend<S: Simd, E: Element>(&self) {
+        // Neither end of what is visible ever moves back from one position to the next.
         let first = self.visible(0).start / LANES * LANES;
         let end = self.visible(ROWS - 1).end;
         let span = (end - first).next_multiple_of(LANES);
@@ -157,7 +154,7 @@ impl Tile<'_> {
                 let visible = self.visible(r);
                 let row = &mut scores[r * span..(r + 1) * span];
                 let part = visible.start - first..visible.end - first;
-                inverse[r] = self.softmax::<S>(row, part);
+                inverse[r] = softmax::<S>(row, self.args.scale, self.args.soft_cap, part);
             }
             self.values::<S, E>(first, end, span, &scores, inverse);
         }
@@ -204,41 +201,6 @@ impl Tile<'_> {
                 }
                 t += 4;
             }
-        }
-    }
-
-    /// Scales, caps and masks a row of scores, turns them into weights that add up to `1 / result`.
-    #[inline(always)]
-    unsafe fn softmax<S: Simd>(&self, row: &mut [f32], visible: std::ops::Range<usize>) -> f32 {
-        // SAFETY: `row` is a multiple of 16 long.
-        unsafe {
-            let scale = S::splat(self.args.scale);
-            for i in (0..row.len()).step_by(LANES) {
-                let p = row.as_mut_ptr().add(i);
-                let mut x = S::mul(S::load(p), scale);
-                if let Some(cap) = self.args.soft_cap {
-                    x = S::mul(S::tanh(S::div(x, S::splat(cap))), S::splat(cap));
-                }
-                S::store(p, x);
-            }
-            row[..visible.start].fill(f32::NEG_INFINITY);
-            row[visible.end..].fill(f32::NEG_INFINITY);
-            let mut greatest = S::splat(f32::NEG_INFINITY);
-            for i in (0..row.len()).step_by(LANES) {
-                greatest = S::max(greatest, S::load(row.as_ptr().add(i)));
-            }
-            let greatest = S::splat(S::greatest(greatest));
-            for i in (0..row.len()).step_by(LANES) {
-                let p = row.as_mut_ptr().add(i);
-                S::store(p, S::exp(S::sub(S::load(p), greatest)));
-            }
-            row[..visible.start].fill(0.0);
-            row[visible.end..].fill(0.0);
-            let mut total = S::splat(0.0);
-            for i in (0..row.len()).step_by(LANES) {
-                total = S::add(total, S::load(row.as_ptr().add(i)));
-            }
-            1.0 / S::sum(total)
         }
     }
 
@@ -303,5 +265,45 @@ impl Tile<'_> {
                 }
             }
         }
+    }
+}
+
+/// Scales, caps and masks a row of scores, turns them into weights that add up to `1 / result`.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd>(
+    row: &mut [f32],
+    scale: f32,
+    soft_cap: Option<f32>,
+    visible: std::ops::Range<usize>,
+) -> f32 {
+    // SAFETY: `row` is a multiple of 16 long.
+    unsafe {
+        let scale = S::splat(scale);
+        for i in (0..row.len()).step_by(LANES) {
+            let p = row.as_mut_ptr().add(i);
+            let mut x = S::mul(S::load(p), scale);
+            if let Some(cap) = soft_cap {
+                x = S::mul(S::tanh(S::div(x, S::splat(cap))), S::splat(cap));
+            }
+            S::store(p, x);
+        }
+        row[..visible.start].fill(f32::NEG_INFINITY);
+        row[visible.end..].fill(f32::NEG_INFINITY);
+        let mut greatest = S::splat(f32::NEG_INFINITY);
+        for i in (0..row.len()).step_by(LANES) {
+            greatest = S::max(greatest, S::load(row.as_ptr().add(i)));
+        }
+        let greatest = S::splat(S::greatest(greatest));
+        for i in (0..row.len()).step_by(LANES) {
+            let p = row.as_mut_ptr().add(i);
+            S::store(p, S::exp(S::sub(S::load(p), greatest)));
+        }
+        row[..visible.start].fill(0.0);
+        row[visible.end..].fill(0.0);
+        let mut total = S::splat(0.0);
+        for i in (0..row.len()).step_by(LANES) {
+            total = S::add(total, S::load(row.as_ptr().add(i)));
+        }
+        1.0 / S::sum(total)
     }
 }

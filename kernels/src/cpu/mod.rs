@@ -1,6 +1,7 @@
 //! The CPU backend: packed weights, SIMD chosen at run time, a thread pool of its own.
 
 mod attention;
+mod dense;
 mod formats;
 mod level;
 mod matmul;
@@ -15,8 +16,8 @@ mod tests;
 mod x86;
 
 use crate::ops::{
-    Activation, Attention, BlockProjection, CausalConv, Matrix, Ops, Projection, RgLru, Rope, ShapeError,
-    Store,
+    Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
+    ShapeError, Store,
 };
 use crate::quant::Format;
 
@@ -133,6 +134,22 @@ impl Ops for Cpu {
 
     fn attention(&self, args: Attention<'_>) {
         attention::attention(&self.pool, self.level, args);
+    }
+
+    fn dense_attention(&self, args: DenseAttention<'_>) {
+        dense::dense_attention(&self.pool, self.level, args);
+    }
+
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        rows::layer_norm(&self.pool, self.level, x, out, rows::Affine { weight, bias, eps });
+    }
+
+    fn gelu(&self, x: &mut [f32]) {
+        rows::elementwise(&self.pool, self.level, Elementwise::Gelu, x, &[]);
+    }
+
+    fn average_pool(&self, x: &[f32], side: usize, kernel: usize, out: &mut [f32]) {
+        rows::average_pool(&self.pool, x, side, kernel, out);
     }
 
     fn geglu(&self, gate: &mut [f32], up: &[f32]) {

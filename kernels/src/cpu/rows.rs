@@ -1,4 +1,4 @@
-//! Operations that work on each row, or each number, alone: norms, rotary embedding, GeGLU, soft cap.
+//! Operations that work on each row, or each number, alone: norms, rotary embedding, GELU, soft cap, pooling.
 
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
@@ -65,6 +65,98 @@ impl Kernel for Norm<'_> {
     }
 }
 
+/// What a layer norm does behind the scaling.
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<'a> {
+    pub(crate) weight: &'a [f32],
+    pub(crate) bias: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+/// See [`crate::Ops::layer_norm`].
+pub(crate) fn layer_norm(pool: &Pool, level: Level, x: &[f32], out: &mut [f32], affine: Affine<'_>) {
+    let len = affine.weight.len();
+    assert!(x.len() == out.len() && affine.bias.len() == len, "a norm writes what it reads");
+    let to = SendPtr(out.as_mut_ptr());
+    in_pieces(pool, x.len(), len, &|piece| {
+        for at in piece.step_by(len) {
+            // SAFETY: the level was detected; rows are disjoint parts of `out`.
+            unsafe {
+                let out = std::slice::from_raw_parts_mut(to.get().add(at), len);
+                level.run(LayerNorm { x: &x[at..at + len], out, affine });
+            }
+        }
+    });
+}
+
+struct LayerNorm<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+    affine: Affine<'a>,
+}
+
+impl Kernel for LayerNorm<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { x, out, affine: Affine { weight, bias, eps } } = self;
+        let len = x.len();
+        let vectors = len / LANES * LANES;
+        // SAFETY: all four are `len` long.
+        unsafe {
+            let mut sum = S::splat(0.0);
+            for i in (0..vectors).step_by(LANES) {
+                sum = S::add(sum, S::load(x.as_ptr().add(i)));
+            }
+            let mut total = S::sum(sum);
+            for v in &x[vectors..] {
+                total += v;
+            }
+            let mean = total / len as f32;
+            let mut squares = S::splat(0.0);
+            for i in (0..vectors).step_by(LANES) {
+                let d = S::sub(S::load(x.as_ptr().add(i)), S::splat(mean));
+                squares = S::fma(d, d, squares);
+            }
+            let mut total = S::sum(squares);
+            for v in &x[vectors..] {
+                total += (v - mean) * (v - mean);
+            }
+            let scale = 1.0 / (total / len as f32 + eps).sqrt();
+            for i in (0..vectors).step_by(LANES) {
+                let d = S::mul(S::sub(S::load(x.as_ptr().add(i)), S::splat(mean)), S::splat(scale));
+                let y = S::fma(d, S::load(weight.as_ptr().add(i)), S::load(bias.as_ptr().add(i)));
+                S::store(out.as_mut_ptr().add(i), y);
+            }
+            for i in vectors..len {
+                out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+            }
+        }
+    }
+}
+
+/// See [`crate::Ops::average_pool`].
+pub(crate) fn average_pool(pool: &Pool, x: &[f32], side: usize, kernel: usize, out: &mut [f32]) {
+    let width = x.len() / (side * side).max(1);
+    let small = side / kernel.max(1);
+    assert_eq!(out.len(), small * small * width, "every square has a row");
+    let base = SendPtr(out.as_mut_ptr());
+    in_pieces(pool, out.len(), width, &|piece| {
+        for at in piece.step_by(width) {
+            // SAFETY: rows are disjoint parts of `out`.
+            let out = unsafe { std::slice::from_raw_parts_mut(base.get().add(at), width) };
+            let (top, left) = (at / width / small * kernel, at / width % small * kernel);
+            out.fill(0.0);
+            for row in (0..kernel * kernel).map(|j| (top + j / kernel) * side + left + j % kernel) {
+                for (o, v) in out.iter_mut().zip(&x[row * width..]) {
+                    *o += v;
+                }
+            }
+            let count = (kernel * kernel) as f32;
+            out.iter_mut().for_each(|o| *o /= count);
+        }
+    });
+}
+
 /// See [`crate::Ops::rope`].
 pub(crate) fn rope(pool: &Pool, x: &mut [f32], heads: usize, head_dim: usize, start: usize, rope: &Rope) {
     let row = heads * head_dim;
@@ -85,6 +177,8 @@ pub(crate) fn rope(pool: &Pool, x: &mut [f32], heads: usize, head_dim: usize, st
 pub(crate) enum Elementwise {
     /// `gelu_tanh(x) * y`
     Geglu,
+    /// `gelu_tanh(x)`; `y` is not read.
+    Gelu,
     /// `x + y`
     Add,
     /// `cap * tanh(x / cap)`; `y` is not read.
@@ -93,7 +187,10 @@ pub(crate) enum Elementwise {
 
 /// Applies an operation to all numbers of `x`; `y` is as long, or empty where it is not read.
 pub(crate) fn elementwise(pool: &Pool, level: Level, op: Elementwise, x: &mut [f32], y: &[f32]) {
-    assert!(matches!(op, Elementwise::SoftCap(_)) || x.len() == y.len(), "both sides are as long");
+    assert!(
+        matches!(op, Elementwise::Gelu | Elementwise::SoftCap(_)) || x.len() == y.len(),
+        "both sides are as long"
+    );
     let base = SendPtr(x.as_mut_ptr());
     in_pieces(pool, x.len(), 1, &|range: std::ops::Range<usize>| {
         // SAFETY: the level was detected; ranges are disjoint parts of `x`.
@@ -142,6 +239,7 @@ unsafe fn apply<S: Simd>(op: Elementwise, x: S::F, y: S::F) -> S::F {
         match op {
             Elementwise::Add => S::add(x, y),
             Elementwise::Geglu => S::mul(gelu::<S>(x), y),
+            Elementwise::Gelu => gelu::<S>(x),
             Elementwise::SoftCap(cap) => S::mul(S::tanh(S::div(x, S::splat(cap))), S::splat(cap)),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
+use crate::ops::Span;
 use crate::reference::Reference;
 use crate::testing::{FORMATS, Random};
 
@@ -153,6 +154,11 @@ fn rows_agree_with_the_oracle() {
             Reference.rms_norm(&x, &weight, 1e-6, &mut want);
             cpu.rms_norm(&x, &weight, 1e-6, &mut got);
             assert_close(&got, &want, 1e-6, &what);
+            let bias = &y[..width];
+            let mut layer = vec![0.0; x.len()];
+            Reference.layer_norm(&x, &weight, bias, 1e-6, &mut want);
+            cpu.layer_norm(&x, &weight, bias, 1e-6, &mut layer);
+            assert_close(&layer, &want, 2e-6, &what);
             let mut in_place = x.clone();
             cpu.rms_norm_in_place(&mut in_place, &weight, 1e-6);
             assert_eq!(in_place, got, "{what}");
@@ -163,6 +169,7 @@ fn rows_agree_with_the_oracle() {
                 assert_close(&got, &want, 1e-6, &what);
             };
             both(&|ops, x| ops.geglu(x, &y));
+            both(&|ops, x| ops.gelu(x));
             both(&|ops, x| ops.add(x, &y));
             both(&|ops, x| ops.soft_cap(x, 3.0));
         }
@@ -189,6 +196,7 @@ struct Case {
     kv_heads: usize,
     dim: usize,
     window: Option<usize>,
+    spans: Vec<Span>,
     soft_cap: Option<f32>,
     format: KvFormat,
 }
@@ -213,6 +221,7 @@ fn attend(
         scale: 0.3,
         soft_cap: case.soft_cap,
         window: case.window,
+        spans: &case.spans,
         layout,
         layer: 1,
         pages: &pages,
@@ -230,14 +239,34 @@ fn attention_agrees_with_the_oracle_and_does_not_depend_on_the_batch() {
         for window in [None, Some(1), Some(5), Some(16), Some(33)] {
             let format = if i % 2 == 0 { KvFormat::F32 } else { KvFormat::F16 };
             let soft_cap = (i % 3 == 0).then_some(2.0);
-            let case = Case { heads, kv_heads, dim, window, soft_cap, format };
-            check_attention(&mut random, &case);
+            for spans in [vec![], prefix(&mut random), pictures(&mut random)] {
+                let case = Case { heads, kv_heads, dim, window, spans, soft_cap, format };
+                check_attention(&mut random, &case);
+            }
         }
     }
 }
 
+/// A prompt that sees itself in both directions.
+fn prefix(random: &mut Random) -> Vec<Span> {
+    vec![Span { start: 0, end: 1 + random.below(60), windowed: false }]
+}
+
+/// Pictures among text, some of them next to each other.
+fn pictures(random: &mut Random) -> Vec<Span> {
+    let mut spans = Vec::new();
+    let mut at = random.below(5);
+    while at < 60 {
+        let end = at + 1 + random.below(20);
+        spans.push(Span { start: at, end, windowed: true });
+        at = end + random.below(8);
+    }
+    spans
+}
+
 fn check_attention(random: &mut Random, case: &Case) {
-    let tokens = 1 + random.below(75);
+    let reach = case.spans.last().map_or(1, |span| span.end);
+    let tokens = reach + random.below(75);
     let layout = KvLayout::new(case.format, [(2, 8), (case.kv_heads, case.dim)]);
     let mut pages = vec![KvPage::new(&layout); tokens.div_ceil(PAGE_TOKENS)];
     for t in 0..tokens {
@@ -252,10 +281,69 @@ fn check_attention(random: &mut Random, case: &Case) {
         let what = format!("{tokens} tokens, window {:?}, dim {}, {:?}", case.window, case.dim, cpu.level());
         let all = attend(&cpu, case, &layout, &pages, &q, 0);
         assert_close(&all, &want, 3e-6, &what);
+        // Spans are computed whole: a piece that would begin or end inside one is made longer.
+        let inside = |at: usize| case.spans.iter().find(move |s| s.start < at && at < s.end);
         let start = random.below(tokens);
+        let start = inside(start).map_or(start, |span| span.start);
         for end in [start + 1, tokens] {
+            let end = inside(end).map_or(end, |span| span.end);
             let part = attend(&cpu, case, &layout, &pages, &q[start * row..end * row], start);
             assert_eq!(part, all[start * row..end * row], "{what}, from {start} to {end}");
+        }
+    }
+}
+
+#[test]
+fn dense_attention_agrees_with_the_oracle_and_does_not_depend_on_the_batch() {
+    let mut random = Random::new(17);
+    for (heads, head_dim, n) in [(1, 1, 1), (2, 72, 16), (3, 12, 37), (16, 72, 50), (2, 64, 200), (4, 20, 33)]
+    {
+        let width = heads * head_dim;
+        let [q, k, v] = [(); 3].map(|()| random.numbers(n * width));
+        let attend = |ops: &dyn Ops, rows: std::ops::Range<usize>| {
+            let q = &q[rows.start * width..rows.end * width];
+            let mut out = vec![f32::NAN; q.len()];
+            ops.dense_attention(DenseAttention {
+                q,
+                k: &k,
+                v: &v,
+                heads,
+                head_dim,
+                scale: 0.7,
+                out: &mut out,
+            });
+            out
+        };
+        let want = attend(&Reference, 0..n);
+        let mut fused: Option<Vec<f32>> = None;
+        for cpu in backends() {
+            let what = format!("{n} rows, {heads} heads of {head_dim}, {:?}", cpu.level());
+            let all = attend(&cpu, 0..n);
+            assert_close(&all, &want, 3e-6, &what);
+            let start = random.below(n);
+            let part = attend(&cpu, start..n);
+            assert_eq!(part, all[start * width..], "{what}, from {start} on");
+            if cpu.level() > Level::Portable {
+                assert_eq!(*fused.get_or_insert_with(|| all.clone()), all, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pooling_agrees_with_the_oracle() {
+    let mut random = Random::new(18);
+    for (side, kernel, width) in [(1, 1, 3), (4, 2, 36), (6, 3, 7), (64, 4, 20)] {
+        let x = random.numbers(side * side * width);
+        let small = side / kernel;
+        let mut want = vec![f32::NAN; small * small * width];
+        Reference.average_pool(&x, side, kernel, &mut want);
+        let corner: f32 = (0..kernel * kernel).map(|j| x[(j / kernel * side + j % kernel) * width]).sum();
+        assert!((want[0] - corner / (kernel * kernel) as f32).abs() < 1e-6, "the first square");
+        for cpu in backends() {
+            let mut got = vec![f32::NAN; want.len()];
+            cpu.average_pool(&x, side, kernel, &mut got);
+            assert_close(&got, &want, 1e-6, &format!("{side} by {kernel}, {width} wide"));
         }
     }
 }
