@@ -4,7 +4,11 @@
 //! the reference implementation's `modeling_gemma*.py` and `modeling_recurrent_gemma.py`, the Gemma 1, 2
 //! and 3 reports and the Griffin paper.
 
+mod vision;
+
 use std::fmt;
+
+pub use vision::{Projector, Sight, VisionSpec};
 
 /// Which published architecture a checkpoint declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,11 +34,15 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// A whole text network.
+/// A whole network: a decoder of text and, in front of it, what reads pictures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// Published architecture.
+    /// Published architecture of the decoder.
     pub architecture: Architecture,
+    /// What reads pictures, where the network does.
+    pub vision: Option<VisionSpec>,
+    /// Position of the first token in rotary embedding: 1 in PaliGemma, else 0.
+    pub first_position: usize,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Rows of the embedding table.
@@ -148,6 +156,15 @@ pub enum Norms {
 }
 
 impl ModelConfig {
+    /// The published name of the whole: that of the decoder, unless the pictures have brought another.
+    pub fn name(&self) -> String {
+        match (self.vision.as_ref().map(|vision| vision.sight), self.architecture) {
+            (Some(Sight::Prefix), Architecture::Gemma) => "paligemma".to_owned(),
+            (Some(Sight::Prefix), Architecture::Gemma2) => "paligemma2".to_owned(),
+            (_, architecture) => architecture.to_string(),
+        }
+    }
+
     /// Bytes of keys and values that one token takes in the cache, with `element` bytes a number.
     pub fn kv_bytes_per_token(&self, element: usize) -> usize {
         self.layers
@@ -190,7 +207,7 @@ impl ModelConfig {
         if self.horizon().is_some() { None } else { Some(self.context) }
     }
 
-    /// Number of weights, the tied output table counted once.
+    /// Number of weights, the tied output table counted once, those that read pictures too.
     pub fn parameters(&self) -> u64 {
         let h = self.hidden as u64;
         let norms_per_layer = |n: Norms| match n {
@@ -206,7 +223,8 @@ impl ModelConfig {
                 mixer_parameters(&layer.mixer, h) + mlp + norms_per_layer(layer.norms)
             })
             .sum();
-        self.vocab as u64 * h + layers + h
+        let vision = self.vision.as_ref().map_or(0, |vision| vision.parameters(self.hidden));
+        self.vocab as u64 * h + layers + h + vision
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, TokenStream};
 use crate::machine::Machine;
+use crate::outline::Outline;
 use crate::scheduler::{Command, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
 
@@ -21,7 +22,8 @@ use crate::tokenizer::Tokenizer;
 pub struct EngineOptions {
     /// Compute threads; `None`: one a physical core.
     pub threads: Option<usize>,
-    /// Most bytes of keys and values kept for reuse, all models together; `None`: a quarter of memory.
+    /// Most bytes of keys and values kept for reuse, all models together; `None`: a quarter of memory. What
+    /// pictures were encoded to takes at most an eighth of it on top.
     pub cache_bytes: Option<u64>,
 }
 
@@ -102,6 +104,19 @@ impl Drop for Model {
         // If the thread is gone, so are the weights.
         let _ = self.commands.send(Command::Remove(self.id));
     }
+}
+
+/// A sequence whose logits are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct LogitsRequest {
+    /// The tokens, `<bos>` included.
+    pub ids: Vec<u32>,
+    /// Lengths of the pieces in which they are fed through the cache; `None`: all at once.
+    pub split: Option<Vec<usize>>,
+    /// What the runs of image tokens stand for, in order: pixel values `[3, image_size, image_size]` in -1..=1.
+    pub pictures: Vec<Vec<f32>>,
+    /// How many of the tokens are the prompt, which a PaliGemma sees in both directions; `None`: all.
+    pub prefix: Option<usize>,
 }
 
 /// All logits of a sequence, for holding a checkpoint against another implementation.
@@ -204,8 +219,14 @@ impl Engine {
     pub fn submit(&self, request: GenerateRequest) -> TokenStream {
         let (events, receiver) = unbounded_channel();
         let shutdown = self.inner.scheduler.shutdown().clone();
-        let checked = check_prompt(&request.model, &request.prompt);
-        let mut job = Job::new(request, events, shutdown);
+        let outline = check_prompt(&request.model, &request.prompt).and_then(|()| {
+            Outline::new(request.model.config(), &request.prompt, request.pictures.len(), None)
+        });
+        let (outline, checked) = match outline {
+            Ok(outline) => (outline, Ok(())),
+            Err(error) => (Outline::default(), Err(error)),
+        };
+        let mut job = Job::new(request, outline, events, shutdown);
         match checked {
             Ok(()) => self.inner.scheduler.send(Command::Submit(Box::new(job))),
             Err(error) => drop(job.fail(error)),
@@ -213,23 +234,50 @@ impl Engine {
         TokenStream { events: receiver }
     }
 
-    /// The logits of every position of `ids`, fed through a fresh cache in pieces of the lengths
-    /// `split` (`None`: all at once). Blocks.
+    /// The logits of every position of a sequence, fed through a fresh cache. Blocks.
     ///
-    /// Fails when `ids` is empty, holds an id outside the vocabulary, or `split` does not add up to it.
-    pub fn logits(&self, model: &Arc<Model>, ids: &[u32], split: Option<&[usize]>) -> Result<Logits> {
+    /// Fails when there is no token, one outside the vocabulary, or another number of pictures than the tokens
+    /// stand for, and when the split does not add up, or cuts a picture (a PaliGemma's prompt) in two: what
+    /// sees forward is computed at once.
+    pub fn logits(&self, model: &Arc<Model>, request: LogitsRequest) -> Result<Logits> {
+        let LogitsRequest { ids, split, pictures, prefix } = &request;
         check_prompt(model, ids)?;
-        let split = split.map_or_else(|| vec![ids.len()], <[usize]>::to_vec);
-        let total = split.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
-        if total != Some(ids.len()) || split.contains(&0) {
-            let problem = format!("its pieces must be positive and add up to {} tokens", ids.len());
-            return Err(Error::new(ErrorKind::Input, "split", problem));
-        }
+        let outline = Outline::new(model.config(), ids, pictures.len(), *prefix)?;
+        check_split(split.as_deref(), ids.len(), &outline)?;
         let (reply, answer) = channel();
-        let ids = ids.to_vec();
-        self.inner.scheduler.send(Command::Logits { model: model.id, ids, split, reply });
+        self.inner.scheduler.send(Command::Logits { model: model.id, request, outline, reply });
         answer.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopped, "engine", "it was stopped")))
     }
+
+    /// What a picture, `[3, image_size, image_size]` in -1..=1, becomes among the embeddings:
+    /// `[tokens, hidden]`. Blocks.
+    ///
+    /// Fails when the model reads no pictures, or none of this size.
+    pub fn picture_features(&self, model: &Arc<Model>, pixels: Vec<f32>) -> Result<Vec<f32>> {
+        let (reply, answer) = channel();
+        self.inner.scheduler.send(Command::Features { model: model.id, pixels, reply });
+        answer.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopped, "engine", "it was stopped")))
+    }
+}
+
+fn check_split(split: Option<&[usize]>, len: usize, outline: &Outline) -> Result<()> {
+    let Some(split) = split else { return Ok(()) };
+    let error = |problem: String| Err(Error::new(ErrorKind::Input, "split", problem));
+    let total = split.iter().try_fold(0usize, |sum, &piece| sum.checked_add(piece));
+    if total != Some(len) || split.contains(&0) {
+        return error(format!("its pieces must be positive and add up to {len} tokens"));
+    }
+    let mut end = 0;
+    for piece in split {
+        end += piece;
+        if let Some(span) = outline.cut(end) {
+            let (first, behind) = (span.start, span.end);
+            return error(format!(
+                "{end} lies inside {first}..{behind}, where tokens see each other both ways"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_prompt(model: &Model, ids: &[u32]) -> Result<()> {

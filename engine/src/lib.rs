@@ -14,6 +14,7 @@ pub mod error;
 pub mod generate;
 pub mod machine;
 pub mod model;
+mod outline;
 pub mod picture;
 pub mod scheduler;
 #[cfg(test)]
@@ -21,7 +22,9 @@ pub(crate) mod test_cache;
 pub mod tokenizer;
 
 pub use config::ModelConfig;
-pub use engine::{DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, Model, Precision};
+pub use engine::{
+    DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, LogitsRequest, Model, Precision,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,

@@ -71,6 +71,7 @@ pub fn ask(
     let stream = engine.submit(GenerateRequest {
         model: model.clone(),
         prompt: prompt.ids,
+        pictures: Vec::new(),
         begin_with: String::new(),
         max_tokens,
         sampling,

@@ -18,6 +18,16 @@ pub struct Case {
     /// What was computed.
     pub golden: Golden,
     tensors: HashMap<String, Matrix>,
+    /// What is no matrix.
+    arrays: HashMap<String, Array>,
+}
+
+/// Numbers in more dimensions than two, or fewer.
+pub struct Array {
+    /// Its shape, slowest dimension first.
+    pub shape: Vec<usize>,
+    /// Its numbers.
+    pub data: Vec<f32>,
 }
 
 /// The parts of a model case's `golden.json` that the suite reads.
@@ -43,9 +53,23 @@ pub struct Prompt {
     /// How far the logits move under one rounding step of the embeddings.
     #[serde(default)]
     pub noise: f32,
+    /// Which tokens see forward, in the cases with pictures.
+    #[serde(default)]
+    pub token_type_ids: Vec<u32>,
+    /// Whether it is about the case's one picture.
+    #[serde(default)]
+    image: bool,
+    /// How many of the case's pictures it is about.
+    #[serde(default)]
+    images: usize,
 }
 
 impl Prompt {
+    /// How many of the case's pictures it is about.
+    pub fn pictures(&self) -> usize {
+        self.images.max(usize::from(self.image))
+    }
+
     /// How far a sound engine in f32 may stand from the reference.
     pub fn tolerance(&self) -> f32 {
         (20.0 * self.noise).max(1e-4)
@@ -78,12 +102,21 @@ impl Case {
     /// Reads a case by its folder's name.
     pub fn read(name: &str) -> Self {
         let golden = json(&format!("{name}/golden.json"));
-        Self { name: name.to_owned(), golden, tensors: tensors(&format!("{name}/golden.safetensors")) }
+        let path = format!("{name}/golden.safetensors");
+        let bytes = read(&places::golden(&path));
+        let tensors = matrices(&bytes).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let arrays = arrays(&bytes).unwrap_or_else(|e| panic!("{path}: {e}"));
+        Self { name: name.to_owned(), golden, tensors, arrays }
     }
 
     /// A tensor by its name.
     pub fn tensor(&self, name: &str) -> &Matrix {
         self.tensors.get(name).unwrap_or_else(|| panic!("{}: no golden tensor {name}", self.name))
+    }
+
+    /// An array that is no matrix, by its name.
+    pub fn array(&self, name: &str) -> &Array {
+        self.arrays.get(name).unwrap_or_else(|| panic!("{}: no golden array {name}", self.name))
     }
 
     /// Whether there is a tensor of this name.
@@ -181,22 +214,25 @@ pub fn json<T: DeserializeOwned>(path: &str) -> T {
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Reads the f32 matrices of a safetensors file of the golden data; what has another shape is left out.
-fn tensors(path: &str) -> HashMap<String, Matrix> {
-    let bytes = read(&places::golden(path));
-    matrices(&bytes).unwrap_or_else(|e| panic!("{path}: {e}"))
+/// The f32 matrices in the bytes of a safetensors file; what has another shape is left out.
+pub fn matrices(bytes: &[u8]) -> Result<HashMap<String, Matrix>, safetensors::SafeTensorError> {
+    let all = arrays(bytes)?.into_iter();
+    Ok(all
+        .filter_map(|(name, array)| match array.shape[..] {
+            [_, cols] => Some((name, Matrix { cols, data: array.data })),
+            _ => None,
+        })
+        .collect())
 }
 
-/// The f32 matrices in the bytes of a safetensors file.
-pub fn matrices(bytes: &[u8]) -> Result<HashMap<String, Matrix>, safetensors::SafeTensorError> {
+/// The f32 tensors in the bytes of a safetensors file.
+fn arrays(bytes: &[u8]) -> Result<HashMap<String, Array>, safetensors::SafeTensorError> {
     let file = SafeTensors::deserialize(bytes)?;
     let mut found = HashMap::new();
-    for (name, view) in file.tensors() {
-        if let (Dtype::F32, &[_, cols]) = (view.dtype(), view.shape()) {
-            let numbers = view.data().chunks_exact(4);
-            let data = numbers.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            found.insert(name, Matrix { cols, data });
-        }
+    for (name, view) in file.tensors().into_iter().filter(|(_, view)| view.dtype() == Dtype::F32) {
+        let numbers = view.data().chunks_exact(4);
+        let data = numbers.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        found.insert(name, Array { shape: view.shape().to_vec(), data });
     }
     Ok(found)
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gemma_engine::{
-    CancelFlag, Engine, EngineOptions, Finished, GenerateRequest, LoadOptions, Model, Precision, Priority,
-    Sampling, Stop, Token,
+    CancelFlag, Engine, EngineOptions, Finished, GenerateRequest, LoadOptions, LogitsRequest, Model, Picture,
+    Precision, Priority, Sampling, Stop, Token,
 };
 
 use crate::numbers::Matrix;
@@ -44,8 +44,18 @@ impl Loaded {
 
     /// The logits of every position, fed in pieces.
     pub fn logits(&self, ids: &[u32], split: Option<&[usize]>) -> Matrix {
-        let logits = self.engine.logits(&self.model, ids, split).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(logits.rows, ids.len(), "a row of logits for each token");
+        self.logits_of(LogitsRequest {
+            ids: ids.to_vec(),
+            split: split.map(<[usize]>::to_vec),
+            ..LogitsRequest::default()
+        })
+    }
+
+    /// The logits of every position of a sequence, with pictures or without.
+    pub fn logits_of(&self, request: LogitsRequest) -> Matrix {
+        let tokens = request.ids.len();
+        let logits = self.engine.logits(&self.model, request).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(logits.rows, tokens, "a row of logits for each token");
         assert_eq!(logits.data.len(), logits.rows * logits.vocab);
         Matrix { cols: logits.vocab, data: logits.data }
     }
@@ -58,9 +68,27 @@ impl Loaded {
 
     /// A generation, waited for.
     pub fn generate(&self, prompt: &[u32], max_tokens: usize, sampling: Sampling, stop: Stop) -> Generated {
-        let request = GenerateRequest {
+        self.run(self.request(prompt, Vec::new(), max_tokens, sampling, stop))
+    }
+
+    /// Greedy tokens behind a prompt with pictures; the model's own end tokens do not stop them.
+    pub fn greedy_about(&self, prompt: &[u32], pictures: &[Arc<Picture>], max_tokens: usize) -> Generated {
+        let stop = Stop { ignore_eos: true, ..Stop::default() };
+        self.run(self.request(prompt, pictures.to_vec(), max_tokens, Sampling::default(), stop))
+    }
+
+    fn request(
+        &self,
+        prompt: &[u32],
+        pictures: Vec<Arc<Picture>>,
+        max_tokens: usize,
+        sampling: Sampling,
+        stop: Stop,
+    ) -> GenerateRequest {
+        GenerateRequest {
             model: self.model.clone(),
             prompt: prompt.to_vec(),
+            pictures,
             begin_with: String::new(),
             max_tokens,
             sampling,
@@ -68,7 +96,10 @@ impl Loaded {
             priority: Priority::Chat,
             deadline: None,
             cancel: CancelFlag::new(),
-        };
+        }
+    }
+
+    fn run(&self, request: GenerateRequest) -> Generated {
         let mut tokens = Vec::new();
         let finished = self.engine.submit(request).finish_blocking(|token| tokens.push(token.clone()));
         Generated { tokens, finished: finished.unwrap_or_else(|e| panic!("{e}")) }

@@ -22,6 +22,7 @@ fn request(loaded: &Loaded, prompt: Vec<u32>, max_tokens: usize) -> GenerateRequ
     GenerateRequest {
         model: loaded.model.clone(),
         prompt,
+        pictures: Vec::new(),
         begin_with: String::new(),
         max_tokens,
         sampling: Sampling::default(),

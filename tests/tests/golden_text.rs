@@ -1,7 +1,7 @@
 //! Gemma 1, 2, 3 (text) and RecurrentGemma against the reference's logits: tiny models with random weights in which
 //! every term of the published networks shows.
 
-use gemma_engine::Precision;
+use gemma_engine::{LogitsRequest, Precision};
 use gemma_tests::golden::{Case, Greedy, Prompt};
 use gemma_tests::models::{Generated, Loaded};
 use gemma_tests::numbers::{Findings, logprob, margin, mean, worst};
@@ -285,7 +285,8 @@ fn senseless_input_is_refused() {
         (vec![2, 3, 4], Some(vec![1, 1])),
         (vec![2, 3], Some(vec![2, 0])),
     ] {
-        let answer = engine.logits(model, &ids, split.as_deref());
+        let request = LogitsRequest { ids: ids.clone(), split: split.clone(), ..LogitsRequest::default() };
+        let answer = engine.logits(model, request);
         let refused = match &answer {
             Ok(_) => split == Some(vec![2, 0]),
             Err(error) => error.kind() == gemma_engine::ErrorKind::Input,

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 pub use sequence::{Layout, Sequence};
 
+use crate::outline::resumable;
+
 /// Sequences kept beside their bytes; a bound on the search, far above what an editor needs.
 const MAX_SEQUENCES: usize = 256;
 
@@ -34,8 +36,9 @@ impl PrefixCache {
         Self { budget, entries: Vec::new() }
     }
 
-    /// A sequence that holds the longest prefix of `prompt` that any kept sequence of this model begins
-    /// with and can be gone on from; empty if there is none. At least one token of the prompt is left to compute, since the next
+    /// A sequence that holds the longest prefix of `prompt` (the keys of its tokens) that any kept sequence
+    /// of this model begins with and can be gone on from; empty if there is none. At least one token of
+    /// the prompt is left to compute, since the next
     /// token's logits are not kept.
     pub fn resume(&mut self, model: u64, layout: &Arc<Layout>, prompt: &[u32]) -> Sequence {
         let usable = &prompt[..prompt.len().saturating_sub(1)];
@@ -44,7 +47,10 @@ impl PrefixCache {
             .iter()
             .enumerate()
             .filter(|(_, entry)| entry.model == model)
-            .map(|(i, entry)| (entry.sequence.reach(common_prefix(entry.sequence.tokens(), usable)), i))
+            .map(|(i, entry)| {
+                let common = common_prefix(entry.sequence.tokens(), usable);
+                (entry.sequence.reach(resumable(prompt, common)), i)
+            })
             .max();
         match best {
             Some((len, i)) if len > 0 => {

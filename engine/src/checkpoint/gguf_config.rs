@@ -39,6 +39,7 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
     let caps = architecture == Architecture::Gemma2;
     Ok(Network {
         architecture,
+        vision: None,
         hidden,
         vocab: vocabulary(&keys)?,
         context: keys.dim("context_length")?,

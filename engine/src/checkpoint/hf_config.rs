@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::network::{Kind, MAX_DIM, MAX_LAYERS, Network};
-use crate::config::{Architecture, RgLruSpec, RopeSpec};
+use super::vision_config;
+use crate::config::{Architecture, RgLruSpec, RopeSpec, Sight};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Defaults of the published configuration classes.
@@ -117,19 +118,30 @@ pub(super) fn parse(text: &[u8], path: &Path) -> Result<Network> {
         )
         .remedy("Use the original bf16 checkpoint or a GGUF file of the same model."));
     }
-    let (fields, defaults) = match model_type {
-        "gemma" => (outer, &GEMMA),
-        "gemma2" => (outer, &GEMMA2),
-        "gemma3_text" => (outer, &GEMMA3),
-        "recurrent_gemma" => (outer, &RECURRENT_GEMMA),
-        "gemma3" => match outer.get("text_config") {
-            Some(Value::Object(map)) => (Fields { path, map, prefix: "text_config." }, &GEMMA3),
-            Some(_) => return Err(outer.wrong("text_config", "a JSON object")),
-            None => (outer, &GEMMA3),
-        },
+    let text_config = outer.object("text_config")?.map(|fields| fields.inside("text_config."));
+    let (fields, defaults, sight) = match model_type {
+        "gemma" => (outer, &GEMMA, None),
+        "gemma2" => (outer, &GEMMA2, None),
+        "gemma3_text" => (outer, &GEMMA3, None),
+        "recurrent_gemma" => (outer, &RECURRENT_GEMMA, None),
+        "gemma3" => {
+            let sight = outer.stated("vision_config").map(|_| Sight::Picture);
+            (text_config.unwrap_or(outer), &GEMMA3, sight)
+        }
+        "paligemma" => {
+            let fields = text_config.ok_or_else(|| outer.wrong("text_config", "a JSON object"))?;
+            let defaults = match fields.string("model_type")?.unwrap_or("gemma") {
+                "gemma" => &GEMMA,
+                "gemma2" => &GEMMA2,
+                _ => return Err(fields.wrong("model_type", "`gemma` or `gemma2`")),
+            };
+            (fields, defaults, Some(Sight::Prefix))
+        }
         other => return Err(unknown_type(path, other)),
     };
+    refuse_what_no_published_model_has(&fields, sight)?;
     let mut network = read(&fields, defaults)?;
+    network.vision = sight.map(|sight| vision_config::parse(&outer, sight)).transpose()?;
     // A wrapper may state the tokens beside its text_config.
     network.bos = fields.token("bos_token_id")?.or(outer.token("bos_token_id")?).unwrap_or(2);
     network.eos = fields.tokens("eos_token_id")?;
@@ -158,15 +170,14 @@ fn unknown_type(path: &Path, model_type: &str) -> Error {
         "model_type is missing".to_owned()
     } else {
         format!(
-            "model_type `{model_type}` is not supported (gemma, gemma2, gemma3, gemma3_text and recurrent_gemma are)"
+            "model_type `{model_type}` is not supported (gemma, gemma2, gemma3, gemma3_text, recurrent_gemma and paligemma are)"
         )
     };
     Error::new(ErrorKind::Unsupported, path.display(), problem)
-        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2, Gemma 3 or RecurrentGemma checkpoint; `gemma-ls model list` shows what is on this machine.")
+        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2, Gemma 3, RecurrentGemma or PaliGemma checkpoint; `gemma-ls model list` shows what is on this machine.")
 }
 
 fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
-    refuse_what_no_published_model_has(fields)?;
     let layers = fields.dim("num_hidden_layers", defaults.layers)?;
     if layers > MAX_LAYERS {
         return Err(fields.wrong("num_hidden_layers", &format!("at most {MAX_LAYERS}")));
@@ -185,6 +196,7 @@ fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
     let (rope_global, rope_local) = ropes(fields, defaults)?;
     Ok(Network {
         architecture: defaults.architecture,
+        vision: None,
         hidden,
         vocab: fields.dim("vocab_size", defaults.vocab)?,
         context: fields.dim("max_position_embeddings", defaults.context)?,
@@ -214,9 +226,13 @@ fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
     })
 }
 
-/// Switches of the configuration classes that every published text generator leaves off.
-fn refuse_what_no_published_model_has(fields: &Fields<'_>) -> Result<()> {
+/// Switches of the configuration classes that every published text generator leaves off. PaliGemma's text is
+/// bidirectional, whether its configuration says so or is too old to.
+fn refuse_what_no_published_model_has(fields: &Fields<'_>, sight: Option<Sight>) -> Result<()> {
     for key in ["attention_bias", "use_bidirectional_attention"] {
+        if key == "use_bidirectional_attention" && sight == Some(Sight::Prefix) {
+            continue;
+        }
         if !matches!(fields.get(key), None | Some(Value::Null | Value::Bool(false))) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -348,7 +364,7 @@ fn rope(fields: Option<Fields<'_>>, default_theta: f32) -> Result<RopeSpec> {
 
 /// The keys of one JSON object, read with messages that name them.
 #[derive(Clone, Copy)]
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     path: &'a Path,
     map: &'a Map<String, Value>,
     /// What stands before a key's name in messages.
@@ -356,6 +372,16 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// The file, for messages.
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// The same keys, named with what stands around them.
+    pub(super) fn inside(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key)
     }
@@ -365,7 +391,7 @@ impl<'a> Fields<'a> {
         self.get(key).filter(|value| !value.is_null())
     }
 
-    fn wrong(&self, key: &str, expected: &str) -> Error {
+    pub(super) fn wrong(&self, key: &str, expected: &str) -> Error {
         let found = match self.get(key) {
             Some(value) => {
                 let text = value.to_string();
@@ -382,11 +408,11 @@ impl<'a> Fields<'a> {
         .remedy("Download the file again, or correct the field.")
     }
 
-    fn string(&self, key: &str) -> Result<Option<&'a str>> {
+    pub(super) fn string(&self, key: &str) -> Result<Option<&'a str>> {
         self.stated(key).map(|v| v.as_str().ok_or_else(|| self.wrong(key, "a string"))).transpose()
     }
 
-    fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
+    pub(super) fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
         match self.stated(key) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(Fields { path: self.path, map, prefix: self.prefix })),
@@ -394,7 +420,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn dim(&self, key: &str, default: usize) -> Result<usize> {
+    pub(super) fn dim(&self, key: &str, default: usize) -> Result<usize> {
         Ok(self.optional_dim_stated(key)?.unwrap_or(default))
     }
 
@@ -414,7 +440,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn float(&self, key: &str) -> Result<Option<f32>> {
+    pub(super) fn float(&self, key: &str) -> Result<Option<f32>> {
         let Some(value) = self.stated(key) else { return Ok(None) };
         match value.as_f64().map(|v| v as f32) {
             Some(number) if number.is_finite() => Ok(Some(number)),
@@ -430,7 +456,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn token(&self, key: &str) -> Result<Option<u32>> {
+    pub(super) fn token(&self, key: &str) -> Result<Option<u32>> {
         Ok(self.tokens(key)?.first().copied())
     }
 

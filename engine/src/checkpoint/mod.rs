@@ -19,6 +19,7 @@ mod safetensors_folder;
 pub(crate) mod test_gguf;
 #[cfg(test)]
 mod tests;
+mod vision_config;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -246,6 +247,9 @@ fn open_folder(folder: &Path) -> Result<Checkpoint> {
             }
             Err(dtype) => drop(unknown.insert(name, dtype)),
         }
+    }
+    if network.reads_pictures_if_it_can() && !tensors.keys().any(|name| name.starts_with(names::TOWER)) {
+        network.vision = None;
     }
     let scale = (network.hidden as f32).sqrt();
     let embed_scale = match tensors.get(names::EMBEDDING).map(|entry| entry.format) {

@@ -1,6 +1,6 @@
 //! Tensor names: how each kind of file spells them, and which tensors of which shapes a network needs.
 
-use crate::config::{Architecture, Mixer, ModelConfig, Norms};
+use crate::config::{Architecture, Mixer, ModelConfig, Norms, Projector, VisionSpec};
 
 /// What RecurrentGemma calls the parts that the rest of the family has too.
 const RECURRENT_GEMMA: [(&str, &str); 7] = [
@@ -31,7 +31,7 @@ pub(super) fn from_huggingface(name: &str) -> String {
 }
 
 /// The name without the prefix that multimodal wrappers put before the language model's tensors.
-/// Other tensors (a vision tower's) lose only the outer `model.`.
+/// Those of a tower lose what stands before and behind `vision_tower.`, a projector's what stands before.
 fn unwrapped(name: &str) -> String {
     for wrapper in ["language_model.", "model.language_model."] {
         if let Some(inner) = name.strip_prefix(wrapper) {
@@ -43,12 +43,11 @@ fn unwrapped(name: &str) -> String {
             };
         }
     }
-    match name.strip_prefix("model.") {
-        Some(inner) if inner.starts_with("vision_tower.") || inner.starts_with("multi_modal_projector.") => {
-            inner.to_owned()
-        }
-        _ => name.to_owned(),
+    let inner = name.strip_prefix("model.").unwrap_or(name);
+    if let Some(part) = inner.strip_prefix(TOWER) {
+        return format!("{TOWER}{}", part.strip_prefix("vision_model.").unwrap_or(part));
     }
+    if inner.starts_with(PROJECTOR) { inner.to_owned() } else { name.to_owned() }
 }
 
 /// The HuggingFace name of a GGUF tensor; `None` for what no text model of the family has.
@@ -126,6 +125,11 @@ pub(super) const FINAL_NORM: &str = "model.norm.weight";
 /// An output table of its own; the published models use the embedding table.
 pub(super) const OUTPUT: &str = "lm_head.weight";
 
+/// What the names of a tower's tensors begin with.
+pub(super) const TOWER: &str = "vision_tower.";
+/// What the names of a projector's tensors begin with.
+const PROJECTOR: &str = "multi_modal_projector.";
+
 /// Every tensor the network needs, with its shape.
 pub(super) fn required(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden;
@@ -178,7 +182,44 @@ pub(super) fn required(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
             add("post_feedforward_layernorm.weight", vec![hidden]);
         }
     }
+    if let Some(vision) = &config.vision {
+        required_for_pictures(vision, hidden, &mut all);
+    }
     all
+}
+
+/// What the tower and the projector in front of a decoder `text` wide need.
+fn required_for_pictures(spec: &VisionSpec, text: usize, all: &mut Vec<(String, Vec<usize>)>) {
+    let (hidden, ffn, patch) = (spec.hidden, spec.ffn, spec.patch);
+    let mut add = |module: String, weight: Vec<usize>, bias: bool| {
+        if bias {
+            all.push((format!("{module}.bias"), vec![weight[0]]));
+        }
+        all.push((format!("{module}.weight"), weight));
+    };
+    add(format!("{TOWER}embeddings.patch_embedding"), vec![hidden, 3, patch, patch], true);
+    add(format!("{TOWER}embeddings.position_embedding"), vec![spec.patches(), hidden], false);
+    for layer in 0..spec.layers {
+        let mut add = |part: &str, weight: Vec<usize>| {
+            add(format!("{TOWER}encoder.layers.{layer}.{part}"), weight, true);
+        };
+        add("layer_norm1", vec![hidden]);
+        for part in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            add(&format!("self_attn.{part}"), vec![hidden, hidden]);
+        }
+        add("layer_norm2", vec![hidden]);
+        add("mlp.fc1", vec![ffn, hidden]);
+        add("mlp.fc2", vec![hidden, ffn]);
+    }
+    add(format!("{TOWER}post_layernorm"), vec![hidden], true);
+    match spec.projector {
+        Projector::Linear => add(format!("{PROJECTOR}linear"), vec![text, hidden], true),
+        Projector::Pool => {
+            add(format!("{PROJECTOR}mm_soft_emb_norm"), vec![hidden], false);
+            // Stored as [in, out], unlike every linear layer, and without `.weight`.
+            all.push((format!("{PROJECTOR}mm_input_projection_weight"), vec![hidden, text]));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,12 +234,16 @@ mod tests {
             ("model.language_model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
             ("language_model.lm_head.weight", "lm_head.weight"),
             ("lm_head.weight", "lm_head.weight"),
-            ("model.vision_tower.vision_model.x", "vision_tower.vision_model.x"),
-            ("vision_tower.vision_model.x", "vision_tower.vision_model.x"),
             ("model.final_norm.weight", "model.norm.weight"),
             ("model.layers.3.temporal_block.o_proj.bias", "model.layers.3.self_attn.o_proj.bias"),
             ("model.layers.0.mlp_block.up_proj.bias", "model.layers.0.mlp.up_proj.bias"),
             ("model.layers.0.temporal_block.linear_x.bias", "model.layers.0.temporal_block.linear_x.bias"),
+            ("model.vision_tower.vision_model.encoder.x", "vision_tower.encoder.x"),
+            ("model.vision_tower.encoder.x", "vision_tower.encoder.x"),
+            ("vision_tower.vision_model.encoder.x", "vision_tower.encoder.x"),
+            ("vision_tower.encoder.x", "vision_tower.encoder.x"),
+            ("model.multi_modal_projector.linear.bias", "multi_modal_projector.linear.bias"),
+            ("multi_modal_projector.linear.bias", "multi_modal_projector.linear.bias"),
         ] {
             assert_eq!(from_huggingface(file), canonical, "{file}");
         }

@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::path::Path;
 
 use crate::config::{
-    Architecture, AttentionSpec, LayerSpec, Mixer, MlpSpec, ModelConfig, Norms, RgLruSpec, RopeSpec,
+    Architecture, AttentionSpec, LayerSpec, Mixer, MlpSpec, ModelConfig, Norms, RgLruSpec, RopeSpec, Sight,
+    VisionSpec,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,6 +20,7 @@ const MAX_TAPS: usize = 64;
 /// What a config file states about a text network of the family, defaults filled in.
 pub(super) struct Network {
     pub(super) architecture: Architecture,
+    pub(super) vision: Option<VisionSpec>,
     pub(super) hidden: usize,
     pub(super) vocab: usize,
     pub(super) context: usize,
@@ -89,6 +91,8 @@ impl Network {
         let layers = self.layers.iter().map(layer).collect();
         Ok(ModelConfig {
             architecture: self.architecture,
+            first_position: usize::from(self.sees_prompt_both_ways()),
+            vision: self.vision,
             hidden: self.hidden,
             vocab: self.vocab,
             context: self.context,
@@ -100,6 +104,15 @@ impl Network {
             bos: self.bos,
             eos: self.eos,
         })
+    }
+
+    /// Whether it is a network of text that may or may not come with a tower (Gemma 3).
+    pub(super) fn reads_pictures_if_it_can(&self) -> bool {
+        self.vision.as_ref().is_some_and(|vision| vision.sight == Sight::Picture)
+    }
+
+    fn sees_prompt_both_ways(&self) -> bool {
+        self.vision.as_ref().is_some_and(|vision| vision.sight == Sight::Prefix)
     }
 
     fn check(&self, path: &Path) -> Result<()> {
@@ -133,6 +146,12 @@ impl Network {
         }
         if let Some(r) = &self.recurrence {
             self.check_recurrence(path, r)?;
+        }
+        if let Some(vision) = self.vision.as_ref().filter(|vision| vision.image_token as usize >= self.vocab)
+        {
+            let problem =
+                format_args!("the image token is {}, the vocabulary has {}", vision.image_token, self.vocab);
+            return Err(senseless(path, problem));
         }
         if self.window == Some(0) {
             return Err(senseless(path, "the sliding window is 0"));
@@ -174,7 +193,7 @@ impl Network {
     }
 }
 
-fn senseless(path: &Path, problem: impl Display) -> Error {
+pub(super) fn senseless(path: &Path, problem: impl Display) -> Error {
     Error::new(ErrorKind::BadFile, path.display(), format_args!("{problem}, which cannot be"))
         .remedy("The configuration does not belong to a Gemma model or was damaged: download it again.")
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::engine::Model;
 use crate::error::{Error, ErrorKind};
+use crate::picture::Picture;
 
 pub(crate) use beginning::Beginning;
 pub(crate) use sampling::Sampler;
@@ -56,6 +57,8 @@ pub struct GenerateRequest {
     pub model: Arc<Model>,
     /// The prompt's token ids, `<bos>` included.
     pub prompt: Vec<u32>,
+    /// The pictures that the prompt's runs of image tokens stand for, in order.
+    pub pictures: Vec<Arc<Picture>>,
     /// Text that the answer has to begin with (token healing): left out of the prompt, part of the answer.
     /// The first tokens are picked among those that spell it. Needs a model with a tokenizer.
     pub begin_with: String,
@@ -103,6 +106,12 @@ pub enum FinishReason {
 pub struct Timings {
     /// Waiting for the engine.
     pub queue_ms: f64,
+    /// Tokens of pictures that were encoded.
+    pub image_tokens: usize,
+    /// Tokens of pictures that were encoded already.
+    pub image_tokens_cached: usize,
+    /// Time for the encoded ones.
+    pub image_ms: f64,
     /// Prompt tokens that were computed.
     pub prefill_tokens: usize,
     /// Prompt tokens that were found in the cache.

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use gemma_kernels::{Attention, KvPage, Projection};
+use gemma_kernels::{Attention, KvPage, Projection, Span};
 
 use super::recurrent::Buffers;
 use super::{AttentionWeights, MixerWeights, Network};
@@ -22,6 +22,27 @@ pub enum Rows {
     Last,
     /// Every token's.
     All,
+}
+
+/// What a forward pass reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The tokens; below the vocabulary's size, the caller checks.
+    pub ids: &'a [u32],
+    /// What the sequence remembers them by, one a token: two prompts share what has the same keys.
+    pub keys: &'a [u32],
+    /// Pictures: the first of their tokens in `ids`, and what stands in place of their embeddings,
+    /// `[tokens, hidden]`.
+    pub pictures: &'a [(usize, &'a [f32])],
+    /// Where the whole sequence sees forward. A pass computes a span whole or not at all.
+    pub spans: &'a [Span],
+}
+
+impl<'a> Input<'a> {
+    /// Text alone, every token behind the last.
+    pub fn text(ids: &'a [u32]) -> Self {
+        Self { ids, keys: ids, pictures: &[], spans: &[] }
+    }
 }
 
 /// What may stop a forward pass between two layers.
@@ -70,52 +91,54 @@ pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 impl Network {
-    /// Appends `ids` to `sequence` and returns the logits of `rows`, `[rows, vocab]`, after the final
+    /// Appends `input` to `sequence` and returns the logits of `rows`, `[rows, vocab]`, after the final
     /// soft cap. `None` if interrupted: the sequence is then as it was.
-    ///
-    /// Ids are below the vocabulary's size; the caller checks.
     pub fn forward(
         &mut self,
         sequence: &mut Sequence,
-        ids: &[u32],
+        input: Input<'_>,
         rows: Rows,
         interrupt: &Interrupt,
     ) -> Option<Vec<f32>> {
         let start = sequence.tokens().len();
-        let n = ids.len();
+        let n = input.ids.len();
         for rotation in &mut self.ropes {
-            rotation.rope.cover(start, n);
+            rotation.rope.cover(self.config.first_position + start, n);
         }
         sequence.reserve(n);
         let mut s = std::mem::take(&mut self.scratch);
         let residual = sized(&mut s.residual, n * self.config.hidden);
-        self.ops.embed(&self.embedding, ids, self.config.embed_scale, residual);
+        self.ops.embed(&self.embedding, input.ids, self.config.embed_scale, residual);
+        for (at, features) in input.pictures {
+            residual[at * self.config.hidden..][..features.len()].copy_from_slice(features);
+        }
         let mut interrupted = false;
         for i in 0..self.layers.len() {
             interrupted = interrupt.is_due();
             if interrupted {
                 break;
             }
-            self.mixer(&mut s, sequence, i, start, n);
+            self.mixer(&mut s, sequence, i, input.spans, n);
             self.mlp(&mut s, i, n);
         }
         let logits = (!interrupted).then(|| {
-            sequence.advance(ids);
+            sequence.advance(input.keys);
             self.logits(&mut s, rows, n)
         });
         self.scratch = s;
         logits
     }
 
-    fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, i: usize, start: usize, n: usize) {
+    fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, i: usize, spans: &[Span], n: usize) {
         let layer = &self.layers[i];
         let hidden = sized(&mut s.hidden, n * self.config.hidden);
         self.ops.rms_norm(&s.residual, &layer.before_mixer, self.config.norm_eps, hidden);
         match (&layer.mixer, &self.config.layers[i].mixer) {
             (MixerWeights::Attention(weights), Mixer::Attention(spec)) => {
-                self.attention(s, sequence, weights, spec, (i, start, n));
+                self.attention(s, sequence, weights, spec, (i, spans, n));
             }
             (MixerWeights::RgLru(weights), Mixer::RgLru(spec)) => {
+                let start = sequence.tokens().len();
                 self.recurrence(s, sequence, weights, spec, (i, start, n));
             }
             _ => unreachable!("weights are loaded by their layer's specification"),
@@ -132,8 +155,10 @@ impl Network {
         sequence: &mut Sequence,
         weights: &AttentionWeights,
         spec: &AttentionSpec,
-        (i, start, n): (usize, usize, usize),
+        (i, spans, n): (usize, &[Span], usize),
     ) {
+        let start = sequence.tokens().len();
+        let position = self.config.first_position + start;
         let (ops, eps) = (&*self.ops, self.config.norm_eps);
         let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let (q, k) = (sized(&mut s.q, n * q_width), sized(&mut s.k, n * kv_width));
@@ -151,8 +176,8 @@ impl Network {
             ops.rms_norm_in_place(k, weight, eps);
         }
         let rope = &self.ropes[weights.rope].rope;
-        ops.rope(q, spec.heads, spec.head_dim, start, rope);
-        ops.rope(k, spec.kv_heads, spec.head_dim, start, rope);
+        ops.rope(q, spec.heads, spec.head_dim, position, rope);
+        ops.rope(k, spec.kv_heads, spec.head_dim, position, rope);
         sequence.store(i, k, v);
         let pages: Vec<&KvPage> = sequence.pages().iter().map(|page| &**page).collect();
         let attended = sized(&mut s.attended, n * q_width);
@@ -163,7 +188,7 @@ impl Network {
             scale: spec.scale,
             soft_cap: spec.soft_cap,
             window: spec.window,
-            spans: &[],
+            spans,
             layout: sequence.layout().kv(),
             layer: i,
             pages: &pages,

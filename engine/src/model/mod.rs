@@ -1,8 +1,9 @@
-//! A network: its weights in the backend's layout, and one decoder that runs every text model of the
-//! family by its layer specifications.
+//! A network: its weights in the backend's layout, one decoder that runs every text model of the
+//! family by its layer specifications, and the tower that reads pictures.
 
 mod decoder;
 mod recurrent;
+mod siglip;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -14,7 +15,8 @@ use gemma_kernels::{Activation, Matrix, Ops, Projection, Rope};
 use crate::cache::Layout;
 use crate::config::{ModelConfig, RopeSpec};
 
-pub use decoder::{Interrupt, Rows};
+pub use decoder::{Input, Interrupt, Rows};
+pub use siglip::Encoding;
 pub(crate) use weights::load;
 
 /// A network ready to run. Belongs to the engine's thread.
@@ -27,6 +29,7 @@ pub struct Network {
     /// The output table where it is not the embedding's.
     output: Option<Matrix>,
     layers: Vec<Layer>,
+    tower: Option<siglip::Tower>,
     final_norm: Vec<f32>,
     ropes: Vec<Rotation>,
     scratch: decoder::Scratch,
@@ -128,6 +131,18 @@ impl Network {
             }
             all
         });
-        layers.chain([&self.embedding]).chain(&self.output).map(|m| m.bytes() as u64).sum()
+        let text: u64 = layers.chain([&self.embedding]).chain(&self.output).map(|m| m.bytes() as u64).sum();
+        text + self.tower.as_ref().map_or(0, siglip::Tower::bytes)
+    }
+
+    /// Begins to read a picture, `[3, image_size, image_size]`; `None` if the network reads none of this size.
+    pub fn begin_picture(&self, pixels: &[f32]) -> Option<Encoding> {
+        let tower = self.tower.as_ref().filter(|tower| tower.spec.pixels() == pixels.len())?;
+        Some(tower.begin(&*self.ops, pixels))
+    }
+
+    /// Takes a picture one step on; its features `[tokens, hidden]` with the last one.
+    pub fn read_on(&self, picture: &mut Encoding) -> Option<Vec<f32>> {
+        self.tower.as_ref()?.advance(&*self.ops, picture)
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use gemma_kernels::{Activation, Format, KvFormat, Matrix, Ops, Rope, quant};
 
+use super::siglip::{LayerNorm, ProjectorWeights, Tower, TowerLayer};
 use super::{AttentionWeights, Gate, Layer, Linear, MixerWeights, Network, RgLruWeights, Rotation, decoder};
 use crate::cache::Layout;
 use crate::checkpoint::{Checkpoint, TensorView};
-use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Norms, RgLruSpec};
+use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Norms, Projector, RgLruSpec, VisionSpec};
 use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,9 +35,22 @@ pub(crate) fn load(
         .then(|| loader.matrix("lm_head.weight", vocab, hidden))
         .transpose()?;
     let final_norm = loader.norm(&config, "model.norm.weight", hidden)?;
+    let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec)).transpose()?;
     let layout = Arc::new(Layout::new(&config, kv));
     let scratch = decoder::Scratch::default();
-    Ok(Network { config, ops, activation, layout, embedding, output, layers, final_norm, ropes, scratch })
+    Ok(Network {
+        config,
+        ops,
+        activation,
+        layout,
+        embedding,
+        output,
+        layers,
+        tower,
+        final_norm,
+        ropes,
+        scratch,
+    })
 }
 
 struct Loader<'a> {
@@ -153,6 +167,67 @@ impl<'a> Loader<'a> {
             blocks.push(matrix);
         }
         Ok(Gate { blocks, bias: self.numbers(&format!("{name}_bias"), &[r.blocks, side])? })
+    }
+
+    fn tower(&mut self, config: &ModelConfig, spec: &VisionSpec) -> Result<Tower> {
+        let (hidden, ffn, text) = (spec.hidden, spec.ffn, config.hidden);
+        let mut layers = Vec::with_capacity(spec.layers);
+        for i in 0..spec.layers {
+            let name = |part: &str| format!("vision_tower.encoder.layers.{i}.{part}");
+            layers.push(TowerLayer {
+                before_attention: self.layer_norm(&name("layer_norm1"), hidden)?,
+                q: self.linear(&name("self_attn.q_proj"), hidden, hidden, true)?,
+                k: self.linear(&name("self_attn.k_proj"), hidden, hidden, true)?,
+                v: self.linear(&name("self_attn.v_proj"), hidden, hidden, true)?,
+                output: self.linear(&name("self_attn.out_proj"), hidden, hidden, true)?,
+                before_mlp: self.layer_norm(&name("layer_norm2"), hidden)?,
+                up: self.linear(&name("mlp.fc1"), ffn, hidden, true)?,
+                down: self.linear(&name("mlp.fc2"), hidden, ffn, true)?,
+            });
+        }
+        let embeddings = "vision_tower.embeddings";
+        let positions = format!("{embeddings}.position_embedding.weight");
+        let projector = match spec.projector {
+            Projector::Linear => {
+                ProjectorWeights::Linear(self.linear("multi_modal_projector.linear", text, hidden, true)?)
+            }
+            Projector::Pool => ProjectorWeights::Pool {
+                norm: self.norm(config, "multi_modal_projector.mm_soft_emb_norm.weight", hidden)?,
+                matrix: self.turned("multi_modal_projector.mm_input_projection_weight", hidden, text)?,
+            },
+        };
+        Ok(Tower {
+            spec: spec.clone(),
+            patches: self.patches(&format!("{embeddings}.patch_embedding"), spec)?,
+            positions: self.numbers(&positions, &[spec.patches(), hidden])?,
+            layers,
+            norm: self.layer_norm("vision_tower.post_layernorm", hidden)?,
+            projector,
+        })
+    }
+
+    /// A convolution that takes each patch once: a product with its numbers in a row.
+    fn patches(&mut self, name: &str, spec: &VisionSpec) -> Result<Linear> {
+        let (rows, cols) = (spec.hidden, spec.patch_numbers());
+        let weight = format!("{name}.weight");
+        let tensor = self.tensor(&weight, &[rows, 3, spec.patch, spec.patch])?;
+        let matrix = self.ops.matrix(tensor.format, rows, cols, tensor.bytes);
+        let matrix = matrix.map_err(|e| self.bad(&weight, e))?;
+        self.report(tensor.bytes.len());
+        Ok(Linear { matrix, bias: Some(self.numbers(&format!("{name}.bias"), &[rows])?) })
+    }
+
+    /// A matrix that the file holds as `[cols, rows]`, in f32.
+    fn turned(&mut self, name: &str, cols: usize, rows: usize) -> Result<Matrix> {
+        let numbers = self.numbers(name, &[cols, rows])?;
+        let turned = (0..rows).flat_map(|row| numbers.iter().skip(row).step_by(rows));
+        let bytes: Vec<u8> = turned.flat_map(|number| number.to_le_bytes()).collect();
+        self.ops.matrix(Format::F32, rows, cols, &bytes).map_err(|e| self.bad(name, e))
+    }
+
+    fn layer_norm(&mut self, name: &str, len: usize) -> Result<LayerNorm> {
+        let weight = self.numbers(&format!("{name}.weight"), &[len])?;
+        Ok(LayerNorm { weight, bias: self.numbers(&format!("{name}.bias"), &[len])? })
     }
 
     fn linear(&mut self, name: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear> {

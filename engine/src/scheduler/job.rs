@@ -1,16 +1,19 @@
-//! One request on its way: queued, prefilled in chunks, decoded token by token, ended once.
+//! One request on its way: queued, its pictures encoded, prefilled in chunks, decoded token by token,
+//! ended once.
 
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::pictures::{PictureCache, PictureWork};
 use crate::cache::{PrefixCache, Sequence};
 use crate::error::Error;
 use crate::generate::{
     Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, StopWatch,
     Timings, Token,
 };
-use crate::model::{Interrupt, Network, Rows};
+use crate::model::{Input, Interrupt, Network, Rows};
+use crate::outline::Outline;
 use crate::tokenizer::StreamDecoder;
 
 /// Prompt tokens of one step: a keystroke must not wait longer for a chat than for one of these.
@@ -30,6 +33,10 @@ pub(crate) struct Job {
     submitted: Instant,
     started: Option<Instant>,
     sequence: Option<Sequence>,
+    outline: Outline,
+    pictures: PictureWork,
+    /// What the sequence remembers the prompt's tokens by.
+    keys: Vec<u32>,
     /// Generated tokens, in order; the last one is not in the sequence yet.
     generated: Vec<u32>,
     timings: Timings,
@@ -39,6 +46,7 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn new(
         mut request: GenerateRequest,
+        outline: Outline,
         events: UnboundedSender<Event>,
         shutdown: CancelFlag,
     ) -> Self {
@@ -57,6 +65,9 @@ impl Job {
             submitted,
             started: None,
             sequence: None,
+            outline,
+            pictures: PictureWork::new(std::mem::take(&mut request.pictures)),
+            keys: Vec::new(),
             generated: Vec::new(),
             timings: Timings::default(),
             ended: false,
@@ -78,7 +89,12 @@ impl Job {
     }
 
     /// Works for one step; `true` once the request has ended.
-    pub(crate) fn step(&mut self, network: &mut Network, cache: &mut PrefixCache) -> bool {
+    pub(super) fn step(
+        &mut self,
+        network: &mut Network,
+        cache: &mut PrefixCache,
+        pictures: &mut PictureCache,
+    ) -> bool {
         let begun = Instant::now();
         if self.interrupt.is_due() {
             return self.interrupted(cache);
@@ -86,16 +102,27 @@ impl Job {
         if self.started.is_none() {
             self.started = Some(begun);
             self.timings.queue_ms = millis(begun - self.submitted);
-            let sequence = cache.resume(self.model_id(), network.layout(), &self.request.prompt);
-            self.timings.cached_tokens = sequence.tokens().len();
+            self.keys = pictures.keys.keys(&self.request.prompt, &self.outline, &self.pictures.digests());
+            let sequence = cache.resume(self.model_id(), network.layout(), &self.keys);
+            let resumed = sequence.tokens().len();
+            self.timings.cached_tokens = resumed;
+            let read = self.outline.pictures.iter().filter(|run| run.end <= resumed);
+            self.timings.image_tokens_cached = read.map(|run| run.len()).sum();
             self.sequence = Some(sequence);
             if self.request.max_tokens == 0 {
                 return self.finish(FinishReason::Length, cache);
             }
         }
         let Some(mut sequence) = self.sequence.take() else { return true };
+        if self.generated.is_empty() {
+            let (from, model) = (sequence.tokens().len(), (self.request.model.id, &*network));
+            if !self.pictures.step(&self.outline, from, model, pictures, &mut self.timings) {
+                self.sequence = Some(sequence);
+                return false;
+            }
+        }
         let logits = match self.generated.last() {
-            Some(&last) => network.forward(&mut sequence, &[last], Rows::Last, &self.interrupt),
+            Some(&last) => network.forward(&mut sequence, Input::text(&[last]), Rows::Last, &self.interrupt),
             None => self.prefill(network, &mut sequence),
         };
         self.sequence = Some(sequence);
@@ -113,11 +140,18 @@ impl Job {
 
     /// The next chunk of the prompt; logits come with the last one.
     fn prefill(&mut self, network: &mut Network, sequence: &mut Sequence) -> Option<Vec<f32>> {
-        let left = &self.request.prompt[sequence.tokens().len()..];
+        let (from, len) = (sequence.tokens().len(), self.request.prompt.len());
         let chunk = if self.request.priority == Priority::Completion { LONG_CHUNK } else { SHORT_CHUNK };
-        let (ids, rows) = if left.len() <= chunk { (left, Rows::Last) } else { (&left[..chunk], Rows::None) };
-        let logits = network.forward(sequence, ids, rows, &self.interrupt)?;
-        self.timings.prefill_tokens += ids.len();
+        let end = self.outline.pass(from, chunk, len);
+        let rows = if end == len { Rows::Last } else { Rows::None };
+        let input = Input {
+            ids: &self.request.prompt[from..end],
+            keys: &self.keys[from..end],
+            pictures: &self.pictures.of_pass(&self.outline, from, end),
+            spans: &self.outline.spans,
+        };
+        let logits = network.forward(sequence, input, rows, &self.interrupt)?;
+        self.timings.prefill_tokens += end - from;
         Some(logits)
     }
 

@@ -1,9 +1,10 @@
 //! One thread owns the models; requests wait in a queue by priority and are worked on in steps.
 //!
-//! A step is a chunk of prefill or one token. After each the queue is looked at again, so a keystroke
+//! A step is a part of a picture, a chunk of prefill or one token. After each the queue is looked at again, so a keystroke
 //! waits for at most one step of a chat. *Invariant:* every request gets exactly one end.
 
 mod job;
+mod pictures;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,12 +12,14 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use crate::cache::{PrefixCache, Sequence};
-use crate::engine::Logits;
+use crate::engine::{Logits, LogitsRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::CancelFlag;
-use crate::model::{Interrupt, Network, Rows};
+use crate::model::{Input, Interrupt, Network, Rows};
+use crate::outline::Outline;
 
 pub(crate) use job::Job;
+use pictures::PictureCache;
 
 /// What the engine's thread is told.
 pub(crate) enum Command {
@@ -26,8 +29,10 @@ pub(crate) enum Command {
     Remove(u64),
     /// Work on a request.
     Submit(Box<Job>),
-    /// Compute all logits of a sequence, in pieces of these lengths.
-    Logits { model: u64, ids: Vec<u32>, split: Vec<usize>, reply: Sender<Result<Logits>> },
+    /// Compute all logits of a sequence; its split is there and adds up.
+    Logits { model: u64, request: LogitsRequest, outline: Outline, reply: Sender<Result<Logits>> },
+    /// Compute the features of a picture given as its pixel values.
+    Features { model: u64, pixels: Vec<f32>, reply: Sender<Result<Vec<f32>>> },
     /// Report on the prefix cache: bytes in use.
     CacheBytes(Sender<u64>),
     /// End the thread.
@@ -49,6 +54,7 @@ impl Scheduler {
             commands: receiver,
             shutdown: shutdown.clone(),
             cache: PrefixCache::new(cache_bytes),
+            pictures: PictureCache::new(cache_bytes / 8),
             networks: HashMap::new(),
             jobs: Vec::new(),
         };
@@ -96,6 +102,7 @@ struct Worker {
     commands: Receiver<Command>,
     shutdown: CancelFlag,
     cache: PrefixCache,
+    pictures: PictureCache,
     networks: HashMap<u64, Box<Network>>,
     /// In order of arrival.
     jobs: Vec<Job>,
@@ -132,14 +139,19 @@ impl Worker {
             Command::Remove(id) => {
                 self.networks.remove(&id);
                 self.cache.forget(id);
+                self.pictures.forget(id);
             }
             Command::Submit(job) => self.jobs.push(*job),
-            Command::Logits { model, ids, split, reply } => {
-                let result = guarded(|| self.logits(model, &ids, &split)).unwrap_or_else(Err);
+            Command::Logits { model, request, outline, reply } => {
+                let result = guarded(|| self.logits(model, &request, &outline)).unwrap_or_else(Err);
+                let _ = reply.send(result);
+            }
+            Command::Features { model, pixels, reply } => {
+                let result = guarded(|| self.features(model, &pixels)).unwrap_or_else(Err);
                 let _ = reply.send(result);
             }
             Command::CacheBytes(reply) => {
-                let _ = reply.send(self.cache.bytes());
+                let _ = reply.send(self.cache.bytes() + self.pictures.bytes());
             }
             Command::Stop => {}
         }
@@ -150,9 +162,9 @@ impl Worker {
         // The first of the highest priority: among equals whoever came first.
         let Some(i) = (0..self.jobs.len()).rev().max_by_key(|&i| self.jobs[i].priority()) else { return };
         let job = &mut self.jobs[i];
-        let (networks, cache) = (&mut self.networks, &mut self.cache);
+        let (networks, cache, pictures) = (&mut self.networks, &mut self.cache, &mut self.pictures);
         let done = guarded(|| match networks.get_mut(&job.model_id()) {
-            Some(network) => job.step(network, cache),
+            Some(network) => job.step(network, cache, pictures),
             None => job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded")),
         });
         match done {
@@ -166,20 +178,51 @@ impl Worker {
         }
     }
 
-    fn logits(&mut self, model: u64, ids: &[u32], split: &[usize]) -> Result<Logits> {
-        let stopped = || Error::new(ErrorKind::Stopped, "engine", "it was stopped, or the model unloaded");
+    fn logits(&mut self, model: u64, request: &LogitsRequest, outline: &Outline) -> Result<Logits> {
+        let pictures = request.pictures.iter().map(|pixels| self.features(model, pixels));
+        let features = pictures.collect::<Result<Vec<_>>>()?;
         let network = self.networks.get_mut(&model).ok_or_else(stopped)?;
         let interrupt = Interrupt { shutdown: self.shutdown.clone(), ..Interrupt::default() };
         let mut sequence = Sequence::new(network.layout().clone());
+        let ids = &request.ids;
         let mut data = Vec::with_capacity(ids.len() * network.config().vocab);
-        let mut rest = ids;
-        for &len in split {
-            let (piece, behind) = rest.split_at(len);
-            data.extend(network.forward(&mut sequence, piece, Rows::All, &interrupt).ok_or_else(stopped)?);
-            rest = behind;
+        let mut from = 0;
+        for len in request.split.as_deref().unwrap_or(&[ids.len()]) {
+            let piece = from..from + len;
+            let runs = outline.pictures.iter().zip(&features);
+            let pictures: Vec<_> = runs
+                .filter(|(run, _)| piece.contains(&run.start))
+                .map(|(run, features)| (run.start - from, features.as_slice()))
+                .collect();
+            let input = Input { pictures: &pictures, spans: &outline.spans, ..Input::text(&ids[piece]) };
+            data.extend(network.forward(&mut sequence, input, Rows::All, &interrupt).ok_or_else(stopped)?);
+            from += len;
         }
         Ok(Logits { rows: ids.len(), vocab: network.config().vocab, data })
     }
+
+    fn features(&self, model: u64, pixels: &[f32]) -> Result<Vec<f32>> {
+        let network = self.networks.get(&model).ok_or_else(stopped)?;
+        let mut picture = network.begin_picture(pixels).ok_or_else(|| {
+            let problem = match &network.config().vision {
+                Some(vision) => format!("{} numbers, the tower takes {}", pixels.len(), vision.pixels()),
+                None => format!("{} reads no pictures", network.config().name()),
+            };
+            Error::new(ErrorKind::Input, "pixel values", problem)
+        })?;
+        loop {
+            if self.shutdown.is_cancelled() {
+                return Err(stopped());
+            }
+            if let Some(features) = network.read_on(&mut picture) {
+                return Ok(features);
+            }
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "engine", "it was stopped, or the model unloaded")
 }
 
 /// Runs `work`; a panic in it, a bug of ours, becomes an error and the thread lives on.

@@ -30,7 +30,10 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     assert_eq!(args.out.len(), args.q.len(), "attention writes what it reads");
     let reach = args.pages_from + args.pages.len() * PAGE_TOKENS;
     assert!(args.start + n <= reach, "keys reach up to the last query");
-    assert!(args.pages_from <= args.visible(args.start).start, "keys reach back to the first that the first query sees");
+    assert!(
+        args.pages_from <= args.visible(args.start).start,
+        "keys reach back to the first that the first query sees"
+    );
     assert!(args.pages_from.is_multiple_of(PAGE_TOKENS), "pages begin at whole pages");
     let cut = |span: &Span| span.start < args.start + n && args.start + n < span.end;
     assert!(!args.spans.iter().any(cut), "queries do not stop inside a span");

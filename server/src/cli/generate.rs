@@ -108,6 +108,7 @@ pub fn run(context: &Context, args: &GenerateArgs) -> Outcome<Exit> {
     let stream = session.engine.submit(GenerateRequest {
         model: model.clone(),
         prompt,
+        pictures: Vec::new(),
         begin_with: String::new(),
         max_tokens: args.max_tokens,
         sampling: args.sampling.sampling(),

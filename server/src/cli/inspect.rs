@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use gemma_engine::Precision;
+use gemma_engine::config::{ModelConfig, Sight};
 use gemma_engine::engine::Logits;
-use safetensors::{Dtype, View};
+use gemma_engine::{LogitsRequest, Precision};
+use safetensors::{Dtype, SafeTensors, View};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::session::Session;
@@ -19,6 +20,12 @@ const EXAMPLES: &str = "\
 The input is a JSON object:
   {\"input_ids\": [2, 1841, 563]}                     the tokens, <bos> included: nothing is added
   {\"input_ids\": [2, 1841, 563], \"split\": [2, 1]}    fed in pieces of these lengths through the cache
+and for a model that reads pictures also:
+  \"pixel_values\": \"FILE.safetensors\"    its tensor `pixel_values`, f32 [pictures, 3, height, width] in -1..1, one
+                                         picture for each run of image tokens
+  \"token_type_ids\": [0, 0, 1]           PaliGemma: 0 for the prompt, which sees itself both ways, then 1 (left
+                                         out: all is prompt). Gemma 3: 1 for image tokens, 0 for text
+A piece may not end where tokens see each other both ways: inside a picture, or inside a PaliGemma's prompt.
 
 The output holds one tensor, `logits`, f32 [tokens, vocabulary], after the final soft cap.
 
@@ -75,8 +82,8 @@ enum Numbers {
 #[serde(deny_unknown_fields)]
 struct Input {
     input_ids: Vec<u32>,
-    token_type_ids: Option<Value>,
-    pixel_values: Option<Value>,
+    token_type_ids: Option<Vec<u32>>,
+    pixel_values: Option<PathBuf>,
     split: Option<Vec<usize>>,
 }
 
@@ -87,7 +94,15 @@ pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
     let input = read_input(&args.input)?;
     let model = ModelArgs { model: Some(args.model.clone()), no_pull: true };
     let session = Session::open(context, &model, precision)?;
-    let logits = session.engine.logits(&session.model, &input.input_ids, input.split.as_deref())?;
+    let pictures = match &input.pixel_values {
+        Some(path) => read_pictures(&beside(&args.input, path))?,
+        None => Vec::new(),
+    };
+    let types = input.token_type_ids.as_deref();
+    let prefix = types.map(|types| prefix(session.model.config(), &input.input_ids, types)).transpose();
+    let prefix = prefix.map_err(|what| bad_input(&args.input, what))?.flatten();
+    let request = LogitsRequest { ids: input.input_ids, split: input.split, pictures, prefix };
+    let logits = session.engine.logits(&session.model, request)?;
     write(&args.output, &logits)?;
     if !context.global.quiet {
         let summary = json!({ "tokens": logits.rows, "vocab": logits.vocab });
@@ -110,20 +125,73 @@ fn precision(device: Device, numbers: Numbers) -> Outcome<Precision> {
 
 fn read_input(path: &Path) -> Outcome<Input> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?;
-    parse_input(&text).map_err(|what| Failure::new(Exit::BadFile, format!("{}: {what}", path.display())))
+    parse_input(&text).map_err(|what| bad_input(path, what))
+}
+
+fn bad_input(path: &Path, what: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::BadFile, format!("{}: {what}", path.display()))
 }
 
 fn parse_input(text: &str) -> Result<Input, String> {
-    let input: Input = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    // Types that are all 0 say that there is no picture, as some tools write for every model.
-    let pictures = |types: &Value| types.as_array().is_none_or(|t| t.iter().any(|t| *t != json!(0)));
-    if input.pixel_values.is_some() {
-        return Err("pixel_values: this build runs text models only, without pictures".to_owned());
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+/// A file that the input names: from here, or from where the input is.
+fn beside(input: &Path, path: &Path) -> PathBuf {
+    match input.parent() {
+        Some(folder) if !path.is_file() => folder.join(path),
+        _ => path.to_owned(),
     }
-    if input.token_type_ids.as_ref().is_some_and(pictures) {
-        return Err("token_type_ids: this build runs text models only, without pictures".to_owned());
+}
+
+/// The pictures of a file's tensor `pixel_values`, each `[3, height, width]`.
+fn read_pictures(path: &Path) -> Outcome<Vec<Vec<f32>>> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, &e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| bad_input(path, e))?;
+    let tensor = file.tensor("pixel_values").map_err(|e| bad_input(path, e))?;
+    match (tensor.dtype(), tensor.shape()) {
+        (Dtype::F32, &[_, 3, height, width]) if height * width > 0 => {
+            let (words, _) = tensor.data().as_chunks::<4>();
+            let pictures = words.chunks_exact(3 * height * width);
+            Ok(pictures.map(|picture| picture.iter().map(|w| f32::from_le_bytes(*w)).collect()).collect())
+        }
+        (dtype, shape) => {
+            let what =
+                format!("pixel_values is {dtype:?} {shape:?}; expected F32 [pictures, 3, height, width]");
+            Err(bad_input(path, what))
+        }
     }
-    Ok(input)
+}
+
+/// How many of the tokens are the prompt by their types, where the model makes a difference.
+fn prefix(config: &ModelConfig, ids: &[u32], types: &[u32]) -> Result<Option<usize>, String> {
+    if types.len() != ids.len() {
+        return Err(format!("token_type_ids: {} types for {} tokens", types.len(), ids.len()));
+    }
+    let wrong = |at: usize, why: &str| Err(format!("token_type_ids: {} at {at}: {why}", types[at]));
+    let Some(vision) = &config.vision else {
+        // Types that are all 0 say that there is no picture, as some tools write for every model.
+        return match types.iter().position(|&kind| kind != 0) {
+            Some(at) => wrong(at, "this model reads no pictures"),
+            None => Ok(None),
+        };
+    };
+    match vision.sight {
+        Sight::Prefix => {
+            let end = types.iter().position(|&kind| kind != 0).unwrap_or(types.len());
+            match types[end..].iter().position(|&kind| kind != 1) {
+                Some(at) => wrong(end + at, "behind the prompt's 0 only 1 can stand"),
+                None => Ok(Some(end)),
+            }
+        }
+        Sight::Picture => {
+            let expected = |at: usize| u32::from(ids[at] == vision.image_token);
+            match (0..ids.len()).find(|&at| types[at] != expected(at)) {
+                Some(at) => wrong(at, "image tokens are 1 and all others 0"),
+                None => Ok(None),
+            }
+        }
+    }
 }
 
 /// The logits as the one tensor of a file.
@@ -171,8 +239,8 @@ mod tests {
             ("{}", "input_ids"),
             (r#"{"input_ids": [-1]}"#, "-1"),
             (r#"{"input_ids": [2], "splits": [1]}"#, "splits"),
-            (r#"{"input_ids": [2], "pixel_values": "p.safetensors"}"#, "pixel_values: this build runs text"),
-            (r#"{"input_ids": [2], "token_type_ids": [1]}"#, "token_type_ids: this build runs text"),
+            (r#"{"input_ids": [2], "pixel_values": [0.5]}"#, "invalid type"),
+            (r#"{"input_ids": [2], "token_type_ids": 1}"#, "invalid type"),
             ("[2, 3]", "invalid type"),
             ("", "EOF"),
         ] {

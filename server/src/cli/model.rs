@@ -231,7 +231,7 @@ impl Facts<'_> {
         json!({
             "name": self.name,
             "path": self.path,
-            "architecture": config.architecture.to_string(),
+            "architecture": config.name(),
             "parameters": config.parameters(),
             "weight_bytes": self.weight_bytes,
             "bits_per_weight": self.bits_per_weight(),
@@ -262,7 +262,7 @@ impl Facts<'_> {
         let rows = [
             ("model", self.name.to_owned()),
             ("path", self.path.display().to_string()),
-            ("architecture", config.architecture.to_string()),
+            ("architecture", config.name()),
             ("parameters", format!("{:.2} billion", config.parameters() as f64 / 1e9)),
             (
                 "weights",
@@ -315,6 +315,8 @@ mod tests {
         };
         ModelConfig {
             architecture: Architecture::Gemma3,
+            vision: None,
+            first_position: 0,
             hidden: 640,
             vocab: 262_144,
             context: 32_768,

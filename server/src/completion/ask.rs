@@ -134,6 +134,7 @@ impl Prepared {
         let stream = engine.submit(GenerateRequest {
             model: model.clone(),
             prompt: self.prompt.ids,
+            pictures: Vec::new(),
             begin_with: self.seam.text().to_owned(),
             max_tokens: settings.max_tokens,
             sampling: Sampling::default(),
