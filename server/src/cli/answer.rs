@@ -90,6 +90,9 @@ mod tests {
         assert_eq!((&json["finish_reason"], &json["model"]), (&json!("length"), &json!("m")));
         for name in [
             "queue_ms",
+            "image_tokens",
+            "image_tokens_cached",
+            "image_ms",
             "prefill_tokens",
             "cached_tokens",
             "prefill_ms",

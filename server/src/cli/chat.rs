@@ -22,8 +22,8 @@ Examples:
   gemma-ls chat src/main.rs \"Is there a race here?\" --json
 
 JSON: text, tokens (ids), finish_reason (stop, length, deadline, cancelled), timings (queue_ms,
-prefill_tokens, cached_tokens, prefill_ms, decode_tokens, decode_ms, ttft_ms), model, dropped (what did
-not fit the model's context: turns, file_lines).";
+image_tokens, image_tokens_cached, image_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens,
+decode_ms, ttft_ms), model, dropped (what did not fit the model's context: turns, file_lines).";
 
 /// Ask a question about a file
 #[derive(Args)]

@@ -20,7 +20,8 @@ Examples:
   git diff | gemma-ls generate --prompt-file - --stop \"\\n\\n\" --json
 
 JSON: text, tokens (ids), finish_reason (stop, length, deadline, cancelled), timings (queue_ms,
-prefill_tokens, cached_tokens, prefill_ms, decode_tokens, decode_ms, ttft_ms), model.";
+image_tokens, image_tokens_cached, image_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens,
+decode_ms, ttft_ms), model.";
 
 /// Continue a text, as the model would
 #[derive(Args)]
