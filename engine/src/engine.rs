@@ -286,7 +286,8 @@ fn check_prompt(model: &Model, ids: &[u32]) -> Result<()> {
     if ids.is_empty() {
         return error("it is empty".to_owned());
     }
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab) {
+    let image_token = config.vision.as_ref().map(|vision| vision.image_token);
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab && Some(id) != image_token) {
         return error(format!("token id {id} is not below the vocabulary's {}", config.vocab));
     }
     if let Some(most) = config.longest().filter(|&most| ids.len() > most) {

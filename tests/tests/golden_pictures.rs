@@ -1,13 +1,18 @@
 //! PaliGemma, PaliGemma 2 and Gemma 3 with pictures against the reference's numbers: tiny models with random
 //! weights in which every term of the published networks shows.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use gemma_engine::{ErrorKind, LogitsRequest, Picture, Precision};
-use gemma_tests::golden::{Case, Prompt};
+use gemma_tests::binary::run;
+use gemma_tests::golden::{self, Case, Prompt};
 use gemma_tests::models::{Generated, Loaded};
 use gemma_tests::numbers::{Findings, Matrix, argmax, logprob, worst};
 use gemma_tests::places;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
 
 /// Each with the files of its pictures.
 const CASES: [(&str, &[&str]); 3] = [
@@ -259,4 +264,56 @@ fn senseless_pictures_are_refused() {
     let request = LogitsRequest { ids: vec![2, 3], pictures: vec![vec![0.5]], ..LogitsRequest::default() };
     let error = text.engine.logits(&text.model, request).expect_err("it has no tower");
     assert!(error.to_string().contains("gemma is a model of text and reads no pictures"), "{error}");
+}
+
+/// A safetensors file with the first pictures of a case.
+fn write_pixels(path: &Path, subject: &Subject, pictures: usize) {
+    let shape = [&[pictures], &subject.case.array("pixel_values").shape[1..]].concat();
+    let bytes: Vec<u8> =
+        subject.pixels()[..pictures].iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+    let tensor = TensorView::new(Dtype::F32, shape, &bytes).expect("the shape is the array's");
+    safetensors::serialize_to_file([("pixel_values", tensor)], None, path)
+        .expect("the folder can be written");
+}
+
+#[test]
+fn inspect_logits_reads_pictures_from_outside() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (input, output) = (folder.path().join("in.json"), folder.path().join("out.safetensors"));
+    let mut findings = Findings::default();
+    for subject in Subject::all(&[Precision::Exact]) {
+        let model = places::golden(&subject.case.name);
+        let paths = [&model, &input, &output].map(|path| path.to_string_lossy().into_owned());
+        let arguments =
+            ["inspect", "logits", "--model", &paths[0], "--input", &paths[1], "--output", &paths[2]];
+        for prompt in &subject.case.golden.prompts {
+            let types = &prompt.token_type_ids;
+            let mut asked = json!({"input_ids": prompt.ids, "token_type_ids": types});
+            if prompt.pictures() > 0 {
+                write_pixels(&folder.path().join("pixels.safetensors"), &subject, prompt.pictures());
+                // Beside the input.
+                asked["pixel_values"] = json!("pixels.safetensors");
+            }
+            if let Some(&cut) = subject.cuts(prompt).last() {
+                asked["split"] = json!([cut, prompt.ids.len() - cut]);
+            }
+            for device in ["cpu", "reference"] {
+                std::fs::write(&input, asked.to_string()).expect("the folder can be written");
+                run(arguments.iter().chain(&["--device", device])).expect_code(0);
+                let bytes = std::fs::read(&output).expect("it says that it wrote");
+                let logits = golden::matrices(&bytes).expect("it wrote safetensors").remove("logits");
+                let logits = logits.expect("the tensor is called logits");
+                let distance = worst(&logits.data, &subject.case.tensor(&prompt.logits).data);
+                findings.check(distance <= prompt.tolerance(), || {
+                    format!("{} {} on {device}: {distance:e}", subject.what, prompt.name)
+                });
+            }
+            let mut wrong = asked.clone();
+            wrong["token_type_ids"] = json!(vec![2; types.len()]);
+            std::fs::write(&input, wrong.to_string()).expect("the folder can be written");
+            let refused = run(arguments).expect_refusal(4);
+            assert!(refused.err.contains("token_type_ids: 2 at 0"), "{}", refused.err);
+        }
+    }
+    findings.assert_none();
 }

@@ -164,6 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn a_span_is_resumed_whole_or_not_at_all() {
+        let layout = layout();
+        let mut cache = PrefixCache::new(u64::MAX);
+        // Three positions of one span, whose key is above every token.
+        let span = u32::MAX - 7;
+        let tokens = [2, 5, span, span, span, 6, 7];
+        cache.keep(1, sequence(&layout, &tokens));
+        for (prompt, resumed) in [(&tokens[..5], 2), (&tokens[..4], 2), (&tokens[..6], 5), (&tokens[..3], 2)]
+        {
+            assert_eq!(cache.resume(1, &layout, prompt).tokens(), &tokens[..resumed], "{prompt:?}");
+        }
+    }
+
+    #[test]
     fn the_budget_holds_and_the_most_recently_used_stay() {
         let layout = layout();
         let page = layout.kv().page_bytes() as u64;

@@ -147,12 +147,6 @@ impl Network {
         if let Some(r) = &self.recurrence {
             self.check_recurrence(path, r)?;
         }
-        if let Some(vision) = self.vision.as_ref().filter(|vision| vision.image_token as usize >= self.vocab)
-        {
-            let problem =
-                format_args!("the image token is {}, the vocabulary has {}", vision.image_token, self.vocab);
-            return Err(senseless(path, problem));
-        }
         if self.window == Some(0) {
             return Err(senseless(path, "the sliding window is 0"));
         }

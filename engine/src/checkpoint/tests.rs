@@ -48,6 +48,8 @@ fn golden_folders_open() {
         "gemma3-text",
         "gemma3-text-ropescale",
         "gemma3-mm",
+        "paligemma",
+        "paligemma2",
     ] {
         let checkpoint = Checkpoint::open(&golden(case)).unwrap_or_else(|e| panic!("{case}: {e}"));
         let config = checkpoint.config();

@@ -74,3 +74,121 @@ fn check(spec: &VisionSpec, path: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::{hf_config, names};
+    use super::*;
+    use crate::config::ModelConfig;
+
+    fn network(config: &Value) -> Result<ModelConfig> {
+        let path = Path::new("config.json");
+        hf_config::parse(config.to_string().as_bytes(), path)?.into_config(path, 1.0, 1.0)
+    }
+
+    /// The tower of every published checkpoint.
+    fn so400m(image_size: Option<usize>) -> Value {
+        let mut tower = json!({
+            "hidden_size": 1152, "intermediate_size": 4304, "model_type": "siglip_vision_model",
+            "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14, "vision_use_head": false,
+        });
+        if let Some(size) = image_size {
+            tower["image_size"] = json!(size);
+        }
+        tower
+    }
+
+    /// As the published file has it.
+    fn paligemma(image_size: Option<usize>) -> Value {
+        json!({
+            "model_type": "paligemma", "hidden_size": 2048, "image_token_index": 257_152,
+            "projection_dim": 2048, "bos_token_id": 2, "eos_token_id": 1,
+            "text_config": {
+                "hidden_size": 2048, "intermediate_size": 16_384, "model_type": "gemma",
+                "num_attention_heads": 8, "num_hidden_layers": 18, "num_image_tokens": 256,
+                "num_key_value_heads": 1, "torch_dtype": "float32", "vocab_size": 257_216,
+            },
+            "vision_config": so400m(image_size),
+        })
+    }
+
+    fn paligemma2() -> Value {
+        json!({
+            "model_type": "paligemma", "image_token_index": 257_152, "projection_dim": 2304,
+            "text_config": {
+                "hidden_size": 2304, "intermediate_size": 9216, "model_type": "gemma2",
+                "num_hidden_layers": 26, "num_image_tokens": 1024, "query_pre_attn_scalar": 256,
+                "use_bidirectional_attention": true, "vocab_size": 257_216,
+            },
+            "vision_config": so400m(Some(448)),
+        })
+    }
+
+    fn gemma3() -> Value {
+        json!({
+            "model_type": "gemma3", "boi_token_index": 255_999, "eoi_token_index": 256_000,
+            "image_token_index": 262_144, "mm_tokens_per_image": 256,
+            "text_config": {
+                "hidden_size": 2560, "intermediate_size": 10_240, "model_type": "gemma3_text",
+                "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                "sliding_window": 1024,
+            },
+            "vision_config": so400m(Some(896)),
+        })
+    }
+
+    #[test]
+    fn published_networks_have_their_published_sizes() {
+        for (file, name, tokens, parameters) in [
+            (paligemma(None), "paligemma", 256, 2_923_466_480),
+            (paligemma(Some(448)), "paligemma", 1024, 2_924_351_216),
+            (paligemma2(), "paligemma2", 1024, 3_033_127_152),
+            (gemma3(), "gemma3", 256, 4_300_079_472),
+        ] {
+            let config = network(&file).unwrap();
+            let vision = config.vision.as_ref().unwrap();
+            assert_eq!((config.name().as_str(), vision.tokens, vision.head_dim()), (name, tokens, 72));
+            assert_eq!(config.first_position, usize::from(name != "gemma3"));
+            assert_eq!(config.parameters(), parameters, "{name}");
+            let required = names::required(&config);
+            let sum: usize = required.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+            assert_eq!(sum as u64, parameters, "{name}");
+        }
+        assert_eq!(network(&gemma3()).unwrap().vision.unwrap().pool(), 4);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_and_named() {
+        for (key, value, said) in [
+            ("patch_size", json!(15), "224 pixels a side in patches of 15"),
+            ("num_attention_heads", json!(7), "7 heads in a tower 1152 wide"),
+            ("num_channels", json!(1), "1 channels"),
+            ("model_type", json!("clip_vision_model"), "clip_vision_model"),
+            ("hidden_size", json!("wide"), "vision_config.hidden_size is \"wide\""),
+            ("image_size", json!(14_000_000), "pixels a side"),
+            ("layer_norm_eps", json!(0.0), "norm epsilon is 0"),
+        ] {
+            let mut file = paligemma(None);
+            file["vision_config"][key] = value;
+            let error = network(&file).unwrap_err().to_string();
+            assert!(error.contains(said), "{key}: {error}");
+        }
+        let mut file = gemma3();
+        file["mm_tokens_per_image"] = json!(200);
+        assert!(network(&file).unwrap_err().to_string().contains("64 x 64 patches in 200 tokens"));
+        for key in ["text_config", "vision_config"] {
+            let mut file = paligemma(None);
+            file.as_object_mut().unwrap().remove(key);
+            assert!(network(&file).unwrap_err().to_string().contains(&format!("{key} is missing")));
+        }
+        let mut file = paligemma(None);
+        file["text_config"]["model_type"] = json!("llama");
+        assert!(network(&file).unwrap_err().to_string().contains("text_config.model_type is \"llama\""));
+        // Only PaliGemma's text sees both ways.
+        let mut file = gemma3();
+        file["text_config"]["use_bidirectional_attention"] = json!(true);
+        assert!(network(&file).unwrap_err().to_string().contains("use_bidirectional_attention"));
+    }
+}

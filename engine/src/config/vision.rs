@@ -21,7 +21,7 @@ pub struct VisionSpec {
     pub eps: f32,
     /// Tokens that a picture takes in a prompt.
     pub tokens: usize,
-    /// The token that stands for them.
+    /// The token that stands for them; it may lie outside the vocabulary.
     pub image_token: u32,
     /// From the tower's width to the decoder's.
     pub projector: Projector,

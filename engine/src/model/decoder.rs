@@ -3,6 +3,7 @@
 //! Follows the reference implementation's `modeling_gemma.py`, `modeling_gemma2.py`, `modeling_gemma3.py`
 //! and `modeling_recurrent_gemma.py`; which of their steps a layer has is in its [`crate::config::LayerSpec`].
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use gemma_kernels::{Attention, KvPage, Projection, Span};
@@ -27,7 +28,7 @@ pub enum Rows {
 /// What a forward pass reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// The tokens; below the vocabulary's size, the caller checks.
+    /// The tokens; below the vocabulary's size, except where a picture stands. The caller checks.
     pub ids: &'a [u32],
     /// What the sequence remembers them by, one a token: two prompts share what has the same keys.
     pub keys: &'a [u32],
@@ -108,10 +109,7 @@ impl Network {
         sequence.reserve(n);
         let mut s = std::mem::take(&mut self.scratch);
         let residual = sized(&mut s.residual, n * self.config.hidden);
-        self.ops.embed(&self.embedding, input.ids, self.config.embed_scale, residual);
-        for (at, features) in input.pictures {
-            residual[at * self.config.hidden..][..features.len()].copy_from_slice(features);
-        }
+        self.embed(input, residual);
         let mut interrupted = false;
         for i in 0..self.layers.len() {
             interrupted = interrupt.is_due();
@@ -127,6 +125,20 @@ impl Network {
         });
         self.scratch = s;
         logits
+    }
+
+    /// The embeddings of the tokens, and in place of those of pictures their features, unscaled.
+    fn embed(&self, input: Input<'_>, out: &mut [f32]) {
+        let hidden = self.config.hidden;
+        let mut ids = Cow::Borrowed(input.ids);
+        for (at, features) in input.pictures {
+            // Image tokens may lie outside the table.
+            ids.to_mut()[*at..at + features.len() / hidden].fill(0);
+        }
+        self.ops.embed(&self.embedding, &ids, self.config.embed_scale, out);
+        for (at, features) in input.pictures {
+            out[at * hidden..][..features.len()].copy_from_slice(features);
+        }
     }
 
     fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, i: usize, spans: &[Span], n: usize) {

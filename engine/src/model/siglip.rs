@@ -103,8 +103,13 @@ impl Tower {
 
     /// Takes the picture one step on; its features `[tokens, text hidden]` with the last one.
     pub(super) fn advance(&self, ops: &dyn Ops, picture: &mut Encoding) -> Option<Vec<f32>> {
+        self.advance_by(ops, picture, BLOCK)
+    }
+
+    /// As [`Tower::advance`], by this many rows.
+    fn advance_by(&self, ops: &dyn Ops, picture: &mut Encoding, block: usize) -> Option<Vec<f32>> {
         let (patches, hidden) = (self.spec.patches(), self.spec.hidden);
-        let rows = picture.row..(picture.row + BLOCK).min(patches);
+        let rows = picture.row..picture.row.saturating_add(block).min(patches);
         let numbers = rows.start * hidden..rows.end * hidden;
         match picture.stage {
             Stage::Project(layer) => self.project(ops, &self.layers[layer], picture, numbers),
@@ -223,26 +228,110 @@ fn patch_rows(spec: &VisionSpec, pixels: &[f32]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use gemma_kernels::{Cpu, Format, Level, Reference};
+
     use super::*;
     use crate::config::{Projector, Sight};
 
+    fn spec(image_size: usize, projector: Projector) -> VisionSpec {
+        let side = image_size / 2;
+        let tokens = if projector == Projector::Pool { side * side / 4 } else { side * side };
+        VisionSpec {
+            image_size,
+            patch: 2,
+            hidden: 6,
+            layers: 2,
+            heads: 2,
+            ffn: 10,
+            eps: 1e-6,
+            tokens,
+            image_token: 9,
+            projector,
+            sight: Sight::Prefix,
+        }
+    }
+
+    /// Numbers that look random, the same on every machine.
+    fn numbers(seed: u32, len: usize) -> Vec<f32> {
+        let hash = |i: u32| (i ^ seed.rotate_left(16)).wrapping_mul(0x9e37_79b9).rotate_left(13);
+        (0..len as u32).map(|i| (hash(hash(i)) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    /// A tower of random weights for text 5 wide.
+    fn tower(ops: &dyn Ops, spec: VisionSpec) -> Tower {
+        let (hidden, ffn, text) = (spec.hidden, spec.ffn, 5);
+        let mut seed = 0;
+        let mut vector = |len: usize| {
+            seed += 1;
+            numbers(seed, len)
+        };
+        let mut linear = |rows: usize, cols: usize| {
+            let bytes: Vec<u8> = vector(rows * cols).iter().flat_map(|v| v.to_le_bytes()).collect();
+            let matrix = ops.matrix(Format::F32, rows, cols, &bytes).unwrap();
+            Linear { matrix, bias: Some(vector(rows)) }
+        };
+        let norm = |seed| LayerNorm { weight: numbers(seed, hidden), bias: numbers(seed + 1, hidden) };
+        let layers = (0..spec.layers as u32).map(|i| TowerLayer {
+            before_attention: norm(100 + 4 * i),
+            q: linear(hidden, hidden),
+            k: linear(hidden, hidden),
+            v: linear(hidden, hidden),
+            output: linear(hidden, hidden),
+            before_mlp: norm(102 + 4 * i),
+            up: linear(ffn, hidden),
+            down: linear(hidden, ffn),
+        });
+        Tower {
+            layers: layers.collect(),
+            patches: linear(hidden, spec.patch_numbers()),
+            positions: numbers(200, spec.patches() * hidden),
+            norm: norm(201),
+            projector: match spec.projector {
+                Projector::Linear => ProjectorWeights::Linear(linear(text, hidden)),
+                Projector::Pool => {
+                    ProjectorWeights::Pool { norm: numbers(203, hidden), matrix: linear(text, hidden).matrix }
+                }
+            },
+            spec,
+        }
+    }
+
+    /// The features of a picture by blocks of rows, and the steps that it took.
+    fn encode(ops: &dyn Ops, tower: &Tower, block: usize) -> (Vec<f32>, usize) {
+        let mut picture = tower.begin(ops, &numbers(300, tower.spec.pixels()));
+        for step in 1.. {
+            if let Some(features) = tower.advance_by(ops, &mut picture, block) {
+                return (features, step);
+            }
+        }
+        unreachable!("there is always another step");
+    }
+
+    #[test]
+    fn blocks_of_rows_give_the_features_of_the_whole() {
+        // 7 x 7 patches cannot be pooled by two, 8 x 8 can.
+        for (size, projector) in [(14, Projector::Linear), (16, Projector::Pool)] {
+            let cpu = Cpu::new(2, Level::detect());
+            let fast = tower(&cpu, spec(size, projector));
+            let (whole, steps) = encode(&cpu, &fast, usize::MAX);
+            assert_eq!((whole.len(), steps), (fast.spec.tokens * 5, 5), "two steps a layer, and the end");
+            for block in [1, 10, 48, 64] {
+                let (features, steps) = encode(&cpu, &fast, block);
+                assert_eq!(features, whole, "blocks of {block}");
+                let blocks = fast.spec.patches().div_ceil(block);
+                let end = if projector == Projector::Pool { 1 } else { blocks };
+                assert_eq!(steps, 4 * blocks + end);
+            }
+            let (slow, _) = encode(&Reference, &tower(&Reference, spec(size, projector)), usize::MAX);
+            let worst = slow.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 2e-5, "{projector:?}: {worst:e} from the oracle");
+        }
+    }
+
     #[test]
     fn patches_are_cut_colour_by_colour() {
-        let spec = VisionSpec {
-            image_size: 4,
-            patch: 2,
-            hidden: 4,
-            layers: 0,
-            heads: 1,
-            ffn: 1,
-            eps: 1e-6,
-            tokens: 4,
-            image_token: 9,
-            projector: Projector::Linear,
-            sight: Sight::Prefix,
-        };
         let pixels: Vec<f32> = (0..48).map(|i| i as f32).collect();
-        let rows = patch_rows(&spec, &pixels);
+        let rows = patch_rows(&spec(4, Projector::Linear), &pixels);
         assert_eq!(rows.len(), 48);
         // The second patch of the first row: two lines of two pixels of each colour.
         assert_eq!(rows[12..24], [2.0, 3.0, 6.0, 7.0, 18.0, 19.0, 22.0, 23.0, 34.0, 35.0, 38.0, 39.0]);
