@@ -8,6 +8,7 @@ pub mod cli;
 pub mod completion;
 pub mod context;
 pub mod documents;
+pub mod explain;
 pub mod language;
 pub mod lsp;
 pub mod models;
