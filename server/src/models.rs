@@ -1,10 +1,11 @@
 //! Which model to run: what was asked for, else what the user configured, else a CodeGemma found here,
-//! else the default.
+//! else the default. For pictures one that sees, else there is none.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use gemma_engine::{Result, checkpoint};
+use gemma_engine::checkpoint::{self, Checkpoint};
+use gemma_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use crate::settings::Settings;
@@ -50,6 +51,45 @@ pub fn choose(named: Option<&str>, settings: &Settings) -> Result<Choice> {
     let (wanted, why) = wanted(named, settings);
     let found = checkpoint::resolve(wanted)?;
     Ok(Choice { name: found.name, path: found.path, why })
+}
+
+/// What to do where no model sees pictures.
+const SEEING: &str = "Run `gemma-ls model pull hf:google/paligemma2-3b-mix-448` (6 GB; its licence has to be \
+                          accepted on HuggingFace once), or name a PaliGemma or a Gemma 3 from 4B on with --model.";
+
+/// The model that looks at pictures: the one named, else the first of those configured that sees, else the
+/// first one on this machine that does.
+///
+/// Fails with [`NotFound`](ErrorKind::NotFound) when it is not on this machine, or nothing here sees, and with
+/// [`Unsupported`](ErrorKind::Unsupported) when the one named does not.
+pub fn choose_seeing(named: Option<&str>, settings: &Settings) -> Result<Choice> {
+    let sees = |path: &Path| Ok(Checkpoint::open(path)?.config().vision.is_some());
+    if named.is_some() {
+        let choice = choose(named, settings)?;
+        return match sees(&choice.path)? {
+            true => Ok(choice),
+            false => Err(blind(&choice.name)),
+        };
+    }
+    let sees = |found: &checkpoint::Found| sees(&found.path).unwrap_or(false);
+    let configured = [&settings.model, &settings.chat_model].into_iter().flatten();
+    let configured = configured.filter_map(|name| checkpoint::resolve(Some(name)).ok()).find(sees);
+    let (found, why) = match configured {
+        Some(found) => (found, Why::Configured),
+        None => {
+            let found = checkpoint::find_all().into_iter().find(sees).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "model", "no model on this machine sees pictures")
+                    .remedy(SEEING)
+            })?;
+            (found, Why::Found)
+        }
+    };
+    Ok(Choice { name: found.name, path: found.path, why })
+}
+
+/// The error of a model that was asked to look at a picture and cannot.
+pub fn blind(model: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, model, "this model reads text only, and no pictures").remedy(SEEING)
 }
 
 /// What is asked for, by whom; nothing when the choice is ours.

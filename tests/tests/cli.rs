@@ -197,6 +197,7 @@ fn every_subcommand_has_help_that_teaches() {
         "lsp",
         "complete",
         "chat",
+        "explain",
         "generate",
         "model",
         "model list",

@@ -349,7 +349,7 @@ fn is_family_folder(folder: &Path) -> bool {
     let Some(text) = read_start(&folder.join("config.json"), CONFIG_BYTES) else { return false };
     let Ok(config) = serde_json::from_slice::<Value>(&text) else { return false };
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    matches!(kind, "gemma" | "gemma2" | "gemma3" | "gemma3_text") && weight_bytes(folder) > 0
+    matches!(kind, "gemma" | "gemma2" | "gemma3" | "gemma3_text" | "paligemma") && weight_bytes(folder) > 0
 }
 
 fn weight_bytes(folder: &Path) -> u64 {

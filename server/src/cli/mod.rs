@@ -7,6 +7,7 @@ mod answer;
 mod chat;
 mod complete;
 mod doctor;
+mod explain;
 mod failure;
 mod generate;
 mod inspect;
@@ -49,6 +50,7 @@ Start here:
 From a terminal:
   gemma-ls complete src/main.rs:12:5        what would be suggested at line 12, column 5
   gemma-ls chat src/main.rs \"Why is this slow?\"
+  gemma-ls explain screenshot.png           what it shows, and the error in it
   gemma-ls generate --prompt \"def fib(n):\"";
 
 #[derive(Parser)]
@@ -93,6 +95,7 @@ enum Command {
     Lsp(lsp::LspArgs),
     Complete(complete::CompleteArgs),
     Chat(chat::ChatArgs),
+    Explain(explain::ExplainArgs),
     Generate(generate::GenerateArgs),
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -109,6 +112,7 @@ impl Command {
             Self::Lsp(_) | Self::Inspect(_) => false,
             Self::Complete(args) => args.json,
             Self::Chat(args) => args.json,
+            Self::Explain(args) => args.json,
             Self::Model(command) => command.json(),
             Self::Doctor(args) => args.json,
             Self::Generate(args) => args.json,
@@ -121,6 +125,7 @@ impl Command {
             Self::Lsp(_) => lsp::run(context),
             Self::Complete(args) => complete::run(&context, args),
             Self::Chat(args) => chat::run(&context, args),
+            Self::Explain(args) => explain::run(&context, args),
             Self::Generate(args) => generate::run(&context, args),
             Self::Model(command) => model::run(&context, command),
             Self::Doctor(args) => doctor::run(&context, args),

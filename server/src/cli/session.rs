@@ -22,20 +22,30 @@ impl Session {
     pub fn open(context: &Context, wanted: &ModelArgs, precision: Precision) -> Outcome<Self> {
         context.report_problems();
         let choice = choose(context, wanted)?;
-        let settings = &context.settings;
-        let engine = Engine::start(EngineOptions {
-            threads: settings.threads,
-            cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
-        })?;
-        let bar = output::byte_bar(context.global.quiet, format!("Loading {}", choice.name));
-        let options = LoadOptions { path: choice.path, name: Some(choice.name), precision };
-        let loaded = engine.load(options, &mut |progress| {
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-        });
-        bar.finish_and_clear();
-        Ok(Self { model: loaded?, engine })
+        let engine = start(context)?;
+        Ok(Self { model: load(context, &engine, choice, precision)?, engine })
     }
+}
+
+/// An engine with no model yet.
+pub fn start(context: &Context) -> Outcome<Engine> {
+    let settings = &context.settings;
+    Ok(Engine::start(EngineOptions {
+        threads: settings.threads,
+        cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
+    })?)
+}
+
+/// Loads a model into an engine, with a progress bar.
+pub fn load(context: &Context, engine: &Engine, choice: Choice, precision: Precision) -> Outcome<Arc<Model>> {
+    let bar = output::byte_bar(context.global.quiet, format!("Loading {}", choice.name));
+    let options = LoadOptions { path: choice.path, name: Some(choice.name), precision };
+    let loaded = engine.load(options, &mut |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    });
+    bar.finish_and_clear();
+    Ok(loaded?)
 }
 
 /// The model to run; downloads the default one if nobody named one, there is none, and that is allowed.

@@ -60,6 +60,32 @@ impl Tiling {
     }
 }
 
+/// The parts of an elongated picture that a Gemma 3 is shown besides the whole, from the left or from the top
+/// (pan and scan, with the published processor's numbers); none for one that is nearly square or small.
+pub fn crops(width: usize, height: usize) -> Vec<Tile> {
+    const MOST: usize = 4;
+    const LEAST_SIDE: usize = 256;
+    let (long, short) = (width.max(height), width.min(height));
+    // From a ratio of 1.2 on.
+    if short == 0 || 5 * long < 6 * short {
+        return Vec::new();
+    }
+    let nearest = (2 * long + short) / (2 * short);
+    let count = nearest.min(long / LEAST_SIDE).clamp(2, MOST);
+    let size = long.div_ceil(count);
+    if size.min(short) < LEAST_SIDE {
+        return Vec::new();
+    }
+    let part = |n: usize| {
+        let (from, len) = (n * size, size.min(long - n * size));
+        match width >= height {
+            true => Tile { x: from, y: 0, width: len, height },
+            false => Tile { x: 0, y: from, width, height: len },
+        }
+    };
+    (0..count).map(part).collect()
+}
+
 /// How many tiles a line of `length` pixels takes.
 fn count(length: usize, side: usize) -> usize {
     let overlap = side / OVERLAP;
@@ -99,6 +125,19 @@ mod tests {
         assert!(screen.size.0 < 1100 && screen.size.0 > 700, "{:?}", screen.size);
         assert!(screen.tiles.len() <= 16 && screen.tiles.len() > 8, "{}", screen.tiles.len());
         assert_eq!(Tiling::new(5000, 40, 224, 1).size, (224, 1));
+    }
+
+    #[test]
+    fn elongated_pictures_are_panned() {
+        let shape = |width, height| {
+            crops(width, height).iter().map(|t| (t.x, t.y, t.width, t.height)).collect::<Vec<_>>()
+        };
+        assert_eq!(shape(1920, 1080), [(0, 0, 960, 1080), (960, 0, 960, 1080)]);
+        assert_eq!(shape(300, 901), [(0, 0, 300, 301), (0, 301, 300, 301), (0, 602, 300, 299)]);
+        assert_eq!(shape(9000, 300).len(), 4);
+        for (width, height) in [(1000, 900), (500, 400), (2000, 200), (1, 1), (600, 1)] {
+            assert_eq!(shape(width, height), [], "{width} x {height}");
+        }
     }
 
     proptest! {
