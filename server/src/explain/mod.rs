@@ -7,12 +7,12 @@
 //! Nothing is printed here: whoever asks is told of each step and each piece of text as it comes.
 
 pub mod draw;
+mod loops;
 pub mod marks;
+mod merge;
 mod prompt;
 mod task;
-pub mod tiles;
-
-mod merge;
+mod tiles;
 mod write;
 
 use std::sync::Arc;
@@ -305,16 +305,15 @@ impl Explainer {
         let tokenizer = self.reader.tokenizer();
         let prompt = prompt::command(task, &self.vision, self.reader.config().bos, tokenizer)?;
         let max_tokens = READING_TOKENS.min(self.options.max_tokens);
-        let stream =
-            self.submit(prompt, vec![picture.clone()], max_tokens, Sampling::default(), Stop::default());
+        let stop = Stop { enough: Some(Box::new(|text| loops::start(text).is_some())), ..Stop::default() };
+        let stream = self.submit(prompt, vec![picture.clone()], max_tokens, Sampling::default(), stop);
         let finished = total.follow(stream, shown, progress)?;
-        Ok(match task.gives_boxes() {
+        if task.gives_boxes() {
             // A checkpoint may take its marks for control tokens, which no text shows.
-            true => tokenizer.decode(&finished.tokens, false),
-            false => finished.text,
+            return Ok(tokenizer.decode(&finished.tokens, false).trim().to_owned());
         }
-        .trim()
-        .to_owned())
+        let end = loops::start(&finished.text).unwrap_or(finished.text.len());
+        Ok(finished.text[..end].trim().to_owned())
     }
 
     /// Asks a reader that converses: one turn about the picture and its parts.
