@@ -192,7 +192,7 @@ impl Engine {
             other => other?,
         };
         let (ops, activation): (Arc<dyn Ops>, _) = match options.precision {
-            Precision::Fast => (self.inner.cpu.clone(), Activation::Int8),
+            Precision::Fast => (self.inner.cpu.clone(), Activation::Rounded),
             Precision::Exact => (self.inner.cpu.clone(), Activation::F32),
             Precision::Reference => (Arc::new(Reference), Activation::F32),
         };

@@ -24,11 +24,13 @@ pub struct ShapeError {
     pub bytes: usize,
 }
 
-/// How activations meet quantised weights. Plain weights (f32, f16, bf16) always meet f32.
+/// How activations meet weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// Rounded to 8 bits with one scale per 32 numbers; sums are exact integers within such a block.
-    Int8,
+    /// Rounded as the machine multiplies fastest: against quantised weights to 8 bits with one scale per 32
+    /// numbers (sums are exact integers within such a block), against bf16 weights to 16 bits where there
+    /// are matrix units for bf16. Against other weights they stay f32.
+    Rounded,
     /// Kept in f32.
     F32,
 }

@@ -11,9 +11,11 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// AVX-512 as above, and AMX for products of bf16.
+    Amx,
 }
 
-/// Environment variable that caps the level: `portable`, `avx2` or `avx512`.
+/// Environment variable that caps the level: `portable`, `avx2`, `avx512` or `amx`.
 pub const LEVEL_VARIABLE: &str = "GEMMA_LS_CPU";
 
 impl Level {
@@ -22,7 +24,8 @@ impl Level {
         let cap = match std::env::var(LEVEL_VARIABLE).as_deref() {
             Ok("portable") => Self::Portable,
             Ok("avx2") => Self::Avx2,
-            _ => Self::Avx512,
+            Ok("avx512") => Self::Avx512,
+            _ => Self::Amx,
         };
         Self::available().into_iter().rfind(|&level| level <= cap).unwrap_or(Self::Portable)
     }
@@ -43,6 +46,7 @@ impl Level {
                 && is_x86_feature_detected!("avx512vnni");
             levels.extend(avx2.then_some(Self::Avx2));
             levels.extend(avx512.then_some(Self::Avx512));
+            levels.extend((avx512 && super::amx::is_available()).then_some(Self::Amx));
         }
         levels
     }
@@ -59,9 +63,9 @@ impl Level {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => avx512(kernel),
+                Self::Avx512 | Self::Amx => avx512(kernel),
                 #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Avx512 => kernel.run::<Portable>(),
+                Self::Avx2 | Self::Avx512 | Self::Amx => kernel.run::<Portable>(),
             }
         }
     }

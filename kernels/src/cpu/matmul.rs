@@ -7,6 +7,8 @@
 //! where the compiler does not inline it, it is compiled without the level's instructions.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::{self, Split};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
@@ -99,6 +101,8 @@ enum Input<'a> {
         stride: usize,
     },
     Int8(&'a Quantized),
+    #[cfg(target_arch = "x86_64")]
+    Split(&'a Split),
 }
 
 /// `out = x w^T` for every part; see [`crate::Ops::project`].
@@ -111,10 +115,20 @@ pub(crate) fn project(
     parts: &mut [Projection<'_>],
 ) {
     let wants_int8 = |m: &PackedMatrix| {
-        activation == Activation::Int8 && m.format.block_len() > 1 && m.cols.is_multiple_of(32)
+        activation == Activation::Rounded && m.format.block_len() > 1 && m.cols.is_multiple_of(32)
     };
     let quantized =
         parts.iter().any(|part| wants_int8(packed(part.matrix))).then(|| Quantized::new(pool, level, x, n));
+    #[cfg(target_arch = "x86_64")]
+    let wants_tiles = |m: &PackedMatrix| {
+        activation == Activation::Rounded
+            && level == Level::Amx
+            && m.format == Format::BF16
+            && m.cols.is_multiple_of(amx::TILE_COLS)
+    };
+    #[cfg(target_arch = "x86_64")]
+    let split =
+        parts.iter().any(|part| wants_tiles(packed(part.matrix))).then(|| Split::new(pool, level, x, n));
     let jobs: Vec<Job<'_>> = parts
         .iter_mut()
         .map(|part| {
@@ -127,9 +141,16 @@ pub(crate) fn project(
             );
             let input = match &quantized {
                 Some(q) if wants_int8(matrix) => Input::Int8(q),
+                #[cfg(target_arch = "x86_64")]
+                _ if wants_tiles(matrix)
+                    && let Some(split) = &split =>
+                {
+                    Input::Split(split)
+                }
                 _ => Input::F32 { x, stride: matrix.cols },
             };
-            let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, 16);
+            let most = if matches!(input, Input::F32 { .. } | Input::Int8(_)) { 16 } else { 8 };
+            let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, most);
             let out = SendPtr(part.out.as_mut_ptr());
             Job { matrix, bias: part.bias, input, n, out, out_stride: matrix.rows, chunk }
         })
@@ -172,6 +193,10 @@ fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
             if item < job.items() {
                 let first = item * job.chunk;
                 let panels = first..(first + job.chunk).min(job.matrix.panels());
+                #[cfg(target_arch = "x86_64")]
+                if let Input::Split(x) = job.input {
+                    return amx::project(job, x, panels);
+                }
                 // SAFETY: the level was detected; chunks of panels write different columns.
                 unsafe { level.run(Panels { job, panels }) };
                 return;
@@ -188,14 +213,14 @@ pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
     }
 }
 
-struct Job<'a> {
-    matrix: &'a PackedMatrix,
-    bias: Option<&'a [f32]>,
+pub(crate) struct Job<'a> {
+    pub(crate) matrix: &'a PackedMatrix,
+    pub(crate) bias: Option<&'a [f32]>,
     input: Input<'a>,
-    n: usize,
-    out: SendPtr<f32>,
+    pub(crate) n: usize,
+    pub(crate) out: SendPtr<f32>,
     /// From one output row to the next.
-    out_stride: usize,
+    pub(crate) out_stride: usize,
     /// Panels a thread takes at a time.
     chunk: usize,
 }
@@ -240,7 +265,7 @@ impl Panels<'_> {
         unsafe {
             match self.job.input {
                 Input::Int8(_) => self.tiles::<S, Int8<B>>(),
-                Input::F32 { .. } => self.tiles::<S, Dequantized<B>>(),
+                _ => self.tiles::<S, Dequantized<B>>(),
             }
         }
     }

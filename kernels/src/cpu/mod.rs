@@ -1,5 +1,7 @@
 //! The CPU backend: packed weights, SIMD chosen at run time, a thread pool of its own.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod dense;
 mod formats;

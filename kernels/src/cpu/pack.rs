@@ -29,7 +29,7 @@ pub(crate) struct Aligned {
 struct Line([u8; 64]);
 
 impl Aligned {
-    fn zeroed(bytes: usize) -> Self {
+    pub(crate) fn zeroed(bytes: usize) -> Self {
         let len = bytes.div_ceil(64);
         let mut lines = Vec::with_capacity(len);
         ask_for_huge_pages(lines.spare_capacity_mut());
@@ -39,6 +39,10 @@ impl Aligned {
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.lines.as_ptr().cast()
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.lines.as_mut_ptr().cast()
     }
 }
 
