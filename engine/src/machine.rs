@@ -25,6 +25,7 @@ impl Machine {
             Level::Portable => "portable",
             Level::Avx2 => "AVX2",
             Level::Avx512 => "AVX-512 VNNI",
+            Level::Amx => "AMX, AVX-512 VNNI",
         };
         Self { simd, cores: Cpu::physical_cores(), ..system() }
     }

@@ -8,4 +8,5 @@ pub mod golden;
 pub mod models;
 pub mod numbers;
 pub mod places;
+pub mod random;
 pub mod synthetic;

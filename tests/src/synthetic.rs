@@ -45,6 +45,26 @@ const LAYER_NAMES: [(&str, &str); 13] = [
     ("post_feedforward_layernorm", "post_ffw_norm"),
 ];
 
+/// Names of our own layout for the tensors of a RecurrentGemma layer, up to `.weight` and `.bias`.
+const RECURRENT_NAMES: [(&str, &str); 16] = [
+    ("temporal_pre_norm", "attn_norm"),
+    ("channel_pre_norm", "ffn_norm"),
+    ("mlp_block.gate_proj", "ffn_gate"),
+    ("mlp_block.up_proj", "ffn_up"),
+    ("mlp_block.down_proj", "ffn_down"),
+    ("temporal_block.q_proj", "attn_q"),
+    ("temporal_block.k_proj", "attn_k"),
+    ("temporal_block.v_proj", "attn_v"),
+    ("temporal_block.o_proj", "attn_output"),
+    ("temporal_block.linear_x", "rec_x"),
+    ("temporal_block.linear_y", "rec_y"),
+    ("temporal_block.linear_out", "rec_out"),
+    ("temporal_block.conv_1d", "rec_conv"),
+    ("temporal_block.rg_lru.recurrent_param", "rec_decay"),
+    ("temporal_block.rg_lru.input_gate", "rec_input_gate"),
+    ("temporal_block.rg_lru.recurrent_gate", "rec_gate"),
+];
+
 impl Network {
     /// The network of a golden case, its configuration in the spelling of the published checkpoints.
     pub fn golden(case: &str) -> Self {
@@ -102,6 +122,40 @@ impl Network {
         Self { config, tensors }
     }
 
+    /// The network as GGUF in f32, as the usual converter writes it: 1 added to the norms. GGUF cannot
+    /// say that scores are scaled by anything but the head's width, so that goes into the queries.
+    pub fn gguf(&self) -> Gguf {
+        let naming = Naming::new(&self.config);
+        let head_dim = f64::from(naming.count("head_dim"));
+        let score_scale =
+            naming.number("query_pre_attn_scalar").map_or(1.0, |scalar| (head_dim / scalar).sqrt());
+        let scaled = if naming.architecture() == "gemma3" { "q_norm" } else { "q_proj" };
+        let tensors = self.tensors.iter().map(|(name, tensor)| {
+            let offset = f64::from(naming.offset(name));
+            let scale = if name.contains(scaled) { score_scale } else { 1.0 };
+            let tensor = tensor.affine(1.0, offset).and_then(|t| t.affine(scale, 0.0));
+            let tensor = tensor.and_then(|t| QTensor::quantize(&t, GgmlDType::F32));
+            (naming.gguf(name), tensor.unwrap_or_else(|e| panic!("{name}: {e}")))
+        });
+        Gguf { metadata: naming.metadata(), tensors: tensors.collect() }
+    }
+}
+
+/// What GGUF calls the things of a HuggingFace configuration.
+pub(crate) struct Naming<'a> {
+    config: &'a serde_json::Value,
+}
+
+impl<'a> Naming<'a> {
+    pub(crate) fn new(config: &'a serde_json::Value) -> Self {
+        Self { config }
+    }
+
+    /// What the usual converter adds to a tensor's numbers.
+    pub(crate) fn offset(&self, name: &str) -> f32 {
+        if name.ends_with("norm.weight") { 1.0 } else { 0.0 }
+    }
+
     fn number(&self, key: &str) -> Option<f64> {
         self.config[key].as_f64()
     }
@@ -116,35 +170,31 @@ impl Network {
             Some("gemma") => "gemma",
             Some("gemma2") => "gemma2",
             Some("gemma3_text") => "gemma3",
+            Some("recurrent_gemma") => "recurrentgemma",
             other => panic!("no GGUF architecture for the model type {other:?}"),
         }
     }
 
-    /// The network as GGUF in f32, as the usual converter writes it: 1 added to the norms. GGUF cannot
-    /// say that scores are scaled by anything but the head's width, so that goes into the queries.
-    pub fn gguf(&self) -> Gguf {
-        let head_dim = f64::from(self.count("head_dim"));
-        let score_scale =
-            self.number("query_pre_attn_scalar").map_or(1.0, |scalar| (head_dim / scalar).sqrt());
-        let scaled = if self.architecture() == "gemma3" { "q_norm" } else { "q_proj" };
-        let tensors = self.tensors.iter().map(|(name, tensor)| {
-            let offset = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-            let scale = if name.contains(scaled) { score_scale } else { 1.0 };
-            let tensor = tensor.affine(1.0, offset).and_then(|t| t.affine(scale, 0.0));
-            let tensor = tensor.and_then(|t| QTensor::quantize(&t, GgmlDType::F32));
-            (self.gguf_name(name), tensor.unwrap_or_else(|e| panic!("{name}: {e}")))
-        });
-        Gguf { metadata: self.metadata(), tensors: tensors.collect() }
-    }
-
-    fn gguf_name(&self, name: &str) -> String {
+    /// A tensor's name.
+    pub(crate) fn gguf(&self, name: &str) -> String {
         match name {
             "model.embed_tokens.weight" => return "token_embd.weight".to_owned(),
-            "model.norm.weight" => return "output_norm.weight".to_owned(),
+            "model.norm.weight" | "model.final_norm.weight" => return "output_norm.weight".to_owned(),
             _ => {}
         }
-        let parts = name.strip_prefix("model.layers.").and_then(|rest| rest.strip_suffix(".weight"));
-        let (layer, part) = parts.and_then(|rest| rest.split_once('.')).unwrap_or_else(|| panic!("{name}?"));
+        let parts = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+        let (layer, rest) = parts.unwrap_or_else(|| panic!("{name}?"));
+        if self.architecture() == "recurrentgemma" {
+            let known = RECURRENT_NAMES.iter().find_map(|(theirs, ours)| {
+                let kind = rest.strip_prefix(theirs)?;
+                Some(format!(
+                    "blk.{layer}.{ours}{}",
+                    kind.replace("_weight", ".weight").replace("_bias", ".bias")
+                ))
+            });
+            return known.unwrap_or_else(|| panic!("{name}?"));
+        }
+        let part = rest.strip_suffix(".weight").unwrap_or_else(|| panic!("{name}?"));
         // Gemma 1 has one norm before each half of a layer, and this is the second.
         if self.architecture() == "gemma" && part == "post_attention_layernorm" {
             return format!("blk.{layer}.ffn_norm.weight");
@@ -153,7 +203,8 @@ impl Network {
         format!("blk.{layer}.{}.weight", known.unwrap_or_else(|| panic!("{name}?")).1)
     }
 
-    fn metadata(&self) -> Vec<(String, Value)> {
+    /// The configuration as metadata, with a vocabulary of its size.
+    pub(crate) fn metadata(&self) -> Vec<(String, Value)> {
         let architecture = self.architecture();
         let mut metadata = vec![
             ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
@@ -162,15 +213,27 @@ impl Network {
         let mut put = |key: &str, value| metadata.push((format!("{architecture}.{key}"), value));
         for (key, theirs) in [
             ("block_count", "num_hidden_layers"),
-            ("context_length", "max_position_embeddings"),
             ("embedding_length", "hidden_size"),
-            ("feed_forward_length", "intermediate_size"),
             ("attention.head_count", "num_attention_heads"),
             ("attention.head_count_kv", "num_key_value_heads"),
             ("attention.key_length", "head_dim"),
             ("attention.value_length", "head_dim"),
         ] {
             put(key, Value::U32(self.count(theirs)));
+        }
+        // RecurrentGemma states the width of gate and up together, and no length.
+        let (ffn, context) = match architecture {
+            "recurrentgemma" => (self.count("intermediate_size") / 2, 8192),
+            _ => (self.count("intermediate_size"), self.count("max_position_embeddings")),
+        };
+        put("feed_forward_length", Value::U32(ffn));
+        put("context_length", Value::U32(context));
+        if architecture == "recurrentgemma" {
+            let share = self.number("partial_rotary_factor").unwrap_or(0.5);
+            put("rope.dimension_count", Value::U32((share * f64::from(self.count("head_dim"))) as u32));
+            put("attention.sliding_window", Value::U32(self.count("attention_window_size")));
+            put("recurrent.width", Value::U32(self.count("lru_width")));
+            put("recurrent.convolution_length", Value::U32(self.count("conv1d_width")));
         }
         if self.config["sliding_window"].is_u64() {
             put("attention.sliding_window", Value::U32(self.count("sliding_window")));
@@ -180,6 +243,7 @@ impl Network {
             ("rope.freq_base", "rope_theta"),
             ("attn_logit_softcapping", "attn_logit_softcapping"),
             ("final_logit_softcapping", "final_logit_softcapping"),
+            ("final_logit_softcapping", "logits_soft_cap"),
         ] {
             if let Some(number) = self.number(theirs) {
                 put(key, Value::F32(number as f32));
@@ -221,6 +285,11 @@ fn vocabulary(len: u32) -> Vec<(String, Value)> {
 }
 
 impl Gguf {
+    /// A file of these entries and tensors.
+    pub(crate) fn new(metadata: Vec<(String, Value)>, tensors: Vec<(String, QTensor)>) -> Self {
+        Self { metadata, tensors }
+    }
+
     /// The same with its matrices in other formats.
     pub fn quantised(&self, format: impl Fn(&str) -> GgmlDType) -> Self {
         self.map(|name, tensor| match tensor.rank() {
@@ -322,7 +391,7 @@ mod tests {
 
     #[test]
     fn golden_networks_convert() {
-        for case in ["gemma1-mqa", "gemma2-gqa", "gemma3-text-ropescale"] {
+        for case in ["gemma1-mqa", "gemma2-gqa", "gemma3-text-ropescale", "recurrentgemma"] {
             let network = Network::golden(case);
             let gguf = network.gguf();
             assert_eq!(gguf.tensors.len(), network.tensors.len(), "{case}");

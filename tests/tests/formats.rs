@@ -143,3 +143,20 @@ fn safetensors_may_come_in_several_files() {
     let distance = worst(&loaded.logits(&prompt.ids, None).data, &case.tensor(&prompt.logits).data);
     assert!(distance <= prompt.tolerance(), "{distance:e}");
 }
+
+#[test]
+fn recurrentgemma_in_our_own_gguf_layout_is_the_network_of_the_folder() {
+    let case = Case::read("recurrentgemma");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("model.gguf");
+    Network::golden("recurrentgemma").gguf().write(&path, 3);
+    let mut findings = Findings::default();
+    for precision in [Precision::Exact, Precision::Reference] {
+        let loaded = Loaded::new(&path, precision);
+        for prompt in &case.golden.prompts {
+            let distance = worst(&loaded.logits(&prompt.ids, None).data, &case.tensor(&prompt.logits).data);
+            findings.check(distance <= prompt.tolerance(), || format!("{}: {distance:e}", prompt.name));
+        }
+    }
+    findings.assert_none();
+}

@@ -1,0 +1,115 @@
+//! Times a model through the engine: prefill of a prompt, decoding behind prompts of several lengths.
+//! See `tests/bench/README.md`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use gemma_engine::{
+    CancelFlag, Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Precision,
+    Priority, Sampling, Stop,
+};
+use serde_json::json;
+
+/// Time a model
+///
+/// Prefill is timed on prompts that have no token in common; decoding at each position in turn, round by
+/// round, so that what else the machine does falls on all of them alike. Prints medians as JSON.
+#[derive(Parser)]
+#[command(name = "time-model")]
+struct Arguments {
+    /// A HuggingFace folder or a GGUF file
+    model: PathBuf,
+    /// Tokens of the prompt that is prefilled
+    #[arg(long, default_value_t = 2048)]
+    prefill: usize,
+    /// Positions to decode at
+    #[arg(long, value_delimiter = ',', default_value = "2100,8000")]
+    decode_at: Vec<usize>,
+    /// Tokens decoded at a time
+    #[arg(long, default_value_t = 32)]
+    tokens: usize,
+    /// Rounds of each
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Compute threads; one a physical core if not given
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(report) => {
+            println!("{report:#}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
+    let engine = Engine::start(EngineOptions { threads: arguments.threads, cache_bytes: None })?;
+    let options = LoadOptions { path: arguments.model.clone(), name: None, precision: Precision::Fast };
+    let model = engine.load(options, &mut |_| {})?;
+    let mut prefill = Vec::new();
+    for round in 0..arguments.rounds {
+        let timings = ask(&engine, &model, prompt(&model, arguments.prefill, round), 1)?.timings;
+        prefill.push(timings.prefill_tokens as f64 / timings.prefill_ms * 1000.0);
+    }
+    let mut decode = vec![Vec::new(); arguments.decode_at.len()];
+    for round in 0..=arguments.rounds {
+        for (position, times) in arguments.decode_at.iter().zip(&mut decode) {
+            let prompt = prompt(&model, *position, arguments.rounds);
+            let timings = ask(&engine, &model, prompt, arguments.tokens)?.timings;
+            // The first round fills the cache with the prompts.
+            if round > 0 {
+                times.push(timings.decode_ms / (timings.decode_tokens - 1) as f64);
+            }
+        }
+    }
+    let decode =
+        arguments.decode_at.iter().zip(&mut decode).map(
+            |(position, times)| json!({"position": position, "ms_per_token": median(times), "all": times}),
+        );
+    let device = engine.device();
+    Ok(json!({
+        "model": model.name(),
+        "parameters": model.config().parameters(),
+        "weight_bytes": model.weight_bytes(),
+        "cache_bytes": engine.cache_bytes(),
+        "device": format!("{} {}, {} threads", device.device, device.level, device.threads),
+        "prefill": {"tokens": arguments.prefill, "tokens_per_s": median(&mut prefill), "all": prefill},
+        "decode": decode.collect::<Vec<_>>(),
+    }))
+}
+
+/// Prompts of different `kind` differ from their second token on.
+fn prompt(model: &Model, len: usize, kind: usize) -> Vec<u32> {
+    let spread = model.config().vocab as u32 - 300;
+    let token = |i: u32| 256 + (i * 7919 + 104_729 * (kind as u32 + 1)) % spread;
+    (0..len as u32).map(|i| if i == 0 { model.config().bos } else { token(i) }).collect()
+}
+
+fn ask(engine: &Engine, model: &Arc<Model>, prompt: Vec<u32>, max_tokens: usize) -> Result<Finished, Error> {
+    let request = GenerateRequest {
+        model: model.clone(),
+        prompt,
+        begin_with: String::new(),
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: Stop { ignore_eos: true, ..Stop::default() },
+        priority: Priority::Completion,
+        deadline: None,
+        cancel: CancelFlag::new(),
+    };
+    engine.submit(request).finish_blocking(|_| {})
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
