@@ -78,7 +78,14 @@ pub struct Talk<'a> {
 /// Runs `gemma-ls chat`.
 pub fn run(context: &Context, args: &ChatArgs) -> Outcome<Exit> {
     // Before a model is loaded: what cannot be read is said at once.
-    args.file.as_deref().map(|path| read(context, path)).transpose()?;
+    if let Some(path) = &args.file {
+        read(context, path).map_err(|failure| match args.question {
+            // Somebody asked about nothing in particular.
+            None if path.to_string_lossy().contains(' ') => failure
+                .remedy("Name a file first; to ask without one, run `gemma-ls chat` and type the question."),
+            _ => failure,
+        })?;
+    }
     let interrupts = interrupt::Interrupts::start();
     let wanted = args.model.model.clone().or_else(|| crate::models::for_chat(&context.settings));
     let wanted = ModelArgs { model: wanted, ..args.model.clone() };
