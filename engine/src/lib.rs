@@ -32,4 +32,4 @@ pub use generate::{
 };
 pub use machine::Machine;
 pub use picture::{Picture, Resample};
-pub use tokenizer::{FimTokens, Tokenizer};
+pub use tokenizer::{ControlPart, FimTokens, Tokenizer};

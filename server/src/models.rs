@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use gemma_engine::checkpoint::{self, Checkpoint};
+use gemma_engine::checkpoint::{self, Checkpoint, Found};
 use gemma_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -101,6 +101,34 @@ pub fn wanted<'a>(named: Option<&'a str>, settings: &'a Settings) -> (Option<&'a
     }
 }
 
+/// The model that answers questions, where the command line names none: what `chatModel` says, else what
+/// `model` says, else a model on this machine that follows instructions. `None`: whichever completes.
+pub fn for_chat(settings: &Settings) -> Option<String> {
+    if settings.chat_model.is_some() || settings.model.is_some() {
+        return settings.chat_model.clone();
+    }
+    let memory = gemma_engine::Machine::look().memory_bytes.unwrap_or(u64::MAX);
+    let found = checkpoint::find_all();
+    best_for_chat(&found, memory).map(|found| found.name.clone())
+}
+
+/// The largest model that follows instructions and that a machine without a graphics card still answers
+/// with at the pace of reading, half of its memory left to others; else the smallest.
+fn best_for_chat(found: &[Found], memory: u64) -> Option<&Found> {
+    const MOST_BYTES: u64 = 6_000_000_000;
+    let most = MOST_BYTES.min(memory / 2);
+    let tuned = || found.iter().filter(|found| follows_instructions(&found.name));
+    let quick = tuned().filter(|found| found.bytes <= most).max_by_key(|found| found.bytes);
+    quick.or_else(|| tuned().min_by_key(|found| found.bytes))
+}
+
+/// Whether a model's name says that it was tuned to follow instructions (`gemma-3-1b-it`,
+/// `codegemma:7b-instruct`).
+pub fn follows_instructions(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name.split(|c: char| !c.is_alphanumeric()).any(|part| matches!(part, "it" | "instruct" | "chat"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +142,36 @@ mod tests {
             (None, &Settings::default(), (None, Why::Found)),
         ] {
             assert_eq!(wanted(named, settings), expected);
+        }
+    }
+
+    #[test]
+    fn questions_go_to_a_model_that_follows_instructions() {
+        const GB: u64 = 1_000_000_000;
+        let found = |name: &str, bytes| Found {
+            name: name.into(),
+            path: name.into(),
+            source: "gemma-ls".into(),
+            bytes,
+        };
+        let all = [
+            found("gemma-3-270m-q4_k_m", GB / 4),
+            found("gemma-3-1b-it-q4_0", GB),
+            found("codegemma:7b-instruct", 5 * GB),
+            found("gemma-2-27b-it", 54 * GB),
+        ];
+        let best = |all: &[Found], memory| best_for_chat(all, memory).map(|found| found.name.clone());
+        assert_eq!(best(&all, 64 * GB).as_deref(), Some("codegemma:7b-instruct"));
+        assert_eq!(best(&all, 8 * GB).as_deref(), Some("gemma-3-1b-it-q4_0"));
+        assert_eq!(best(&all[3..], 8 * GB).as_deref(), Some("gemma-2-27b-it"), "better than none");
+        assert_eq!(best(&all[..1], 64 * GB), None);
+
+        for (model, chat_model, expected) in
+            [(None, Some("a"), Some("a")), (Some("b"), Some("a"), Some("a")), (Some("b"), None, None)]
+        {
+            let (model, chat_model) = (model.map(str::to_owned), chat_model.map(str::to_owned));
+            let settings = Settings { model, chat_model, ..Settings::default() };
+            assert_eq!(for_chat(&settings).as_deref(), expected);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The shipped binary: where it is, and running it.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -74,13 +74,30 @@ pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
 /// Runs the binary to its end in a folder, with no input.
 pub fn run_in<A: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = A>) -> Ran {
     let mut command = Command::new(path());
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").stdin(Stdio::null());
+    finish(command)
+}
+
+/// Runs the binary to its end in a folder, with this input.
+pub fn run_with_input<A: AsRef<OsStr>>(
+    folder: &Path,
+    arguments: impl IntoIterator<Item = A>,
+    input: &str,
+) -> Ran {
+    let file = tempfile::tempfile().and_then(|mut file| {
+        file.write_all(input.as_bytes())?;
+        file.rewind()?;
+        Ok(file)
+    });
+    let mut command = Command::new(path());
     command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
+    command.stdin(file.expect("a temporary file can be written"));
     finish(command)
 }
 
 /// Waits for a command's end; one that takes longer than [`PATIENCE`] is ended and is a failure.
 fn finish(mut command: Command) -> Ran {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?} does not run: {e}"));
     let out = drain(child.stdout.take());
     let err = drain(child.stderr.take());

@@ -322,6 +322,27 @@ impl Gguf {
         self
     }
 
+    /// The same with the tokens that open and close a turn as the last of its vocabulary, and with a chat
+    /// template where one is given.
+    pub fn with_turns(mut self, template: Option<&str>) -> Self {
+        for (key, value) in &mut self.metadata {
+            let Value::Array(entries) = value else { continue };
+            let last = entries.len() - 2;
+            match key.as_str() {
+                "tokenizer.ggml.tokens" => {
+                    entries[last] = Value::String("<start_of_turn>".to_owned());
+                    entries[last + 1] = Value::String("<end_of_turn>".to_owned());
+                }
+                "tokenizer.ggml.token_type" => entries[last..].fill(Value::I32(3)),
+                _ => {}
+            }
+        }
+        match template {
+            Some(template) => self.with("tokenizer.chat_template", Value::String(template.to_owned())),
+            None => self,
+        }
+    }
+
     /// The same without a metadata entry.
     pub fn without(mut self, key: &str) -> Self {
         self.metadata.retain(|(name, _)| name != key);

@@ -66,6 +66,15 @@ pub struct FimTokens {
     pub separator: u32,
 }
 
+/// A stretch of a text between control tokens, or a control token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlPart<'a> {
+    /// Text in which nothing has a special meaning.
+    Text(&'a str),
+    /// The id of a control token.
+    Control(u32),
+}
+
 /// A tokenizer of the family. Cheap to clone and share, usable from any thread.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -175,6 +184,25 @@ impl Tokenizer {
     /// For texts of our own making only.
     pub fn encode_with_control(&self, text: &str) -> Result<Vec<u32>> {
         self.inner.encode(&self.inner.added_and_control, text)
+    }
+
+    /// Cuts a text of our own making at its control tokens. Encoding the parts gives what
+    /// [`Tokenizer::encode_with_control`] gives for the whole.
+    pub fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>> {
+        let mut parts = Vec::new();
+        let mut done = 0;
+        for found in self.inner.added_and_control.automaton.find_iter(text) {
+            let Some(&id) = self.inner.added_and_control.ids.get(found.pattern().as_usize()) else {
+                continue;
+            };
+            if self.is_control(id) {
+                parts.extend(text.get(done..found.start()).filter(|t| !t.is_empty()).map(ControlPart::Text));
+                parts.push(ControlPart::Control(id));
+                done = found.end();
+            }
+        }
+        parts.extend(text.get(done..).filter(|t| !t.is_empty()).map(ControlPart::Text));
+        parts
     }
 
     /// Text of ids; control tokens are left out when `skip_control`.

@@ -65,6 +65,32 @@ fn check(tokenizer: &Tokenizer, golden: &Golden, same_specials: bool) {
 }
 
 #[test]
+fn cut_at_control_tokens_a_text_keeps_its_ids() {
+    for tokenizer in [&json("gemma").1, &json("gemma3").1, real_gguf()] {
+        for text in [
+            "",
+            "<bos>",
+            "a<start_of_turn>user\n\n\nb<end_of_turn>\n",
+            "<start_of_turn><end_of_turn",
+            "\n<b><bos>",
+        ] {
+            let mut ids = Vec::new();
+            for part in tokenizer.control_parts(text) {
+                match part {
+                    ControlPart::Text(text) => ids.extend(tokenizer.encode(text).unwrap()),
+                    ControlPart::Control(id) => ids.push(id),
+                }
+            }
+            assert_eq!(ids, tokenizer.encode_with_control(text).unwrap(), "{text:?}");
+        }
+        let (start, end) = tokenizer.turns().unwrap();
+        let parts = tokenizer.control_parts("<start_of_turn>x\n<end_of_turn>");
+        let expected = [ControlPart::Control(start), ControlPart::Text("x\n"), ControlPart::Control(end)];
+        assert_eq!(parts, expected);
+    }
+}
+
+#[test]
 fn golden_gemma_from_tokenizer_json() {
     check(&json("gemma").1, &golden("gemma.json"), true);
 }

@@ -5,6 +5,8 @@
 
 mod answer;
 mod chat;
+mod chat_input;
+mod chat_loop;
 mod complete;
 mod doctor;
 mod explain;

@@ -19,6 +19,17 @@ pub fn print_json(value: &Value) -> Outcome {
     print(&format!("{value:#}\n"))
 }
 
+/// Prints one of several JSON objects, on a line of its own.
+pub fn print_json_line(value: &Value) -> Outcome {
+    print(&format!("{value}\n"))
+}
+
+/// Whether what was printed on standard output leaves the cursor at the beginning of a line: a terminal is
+/// given a line end behind every answer.
+pub fn ends_line(text: &str) -> bool {
+    io::stdout().is_terminal() || text.ends_with('\n')
+}
+
 /// Says something to the person at the terminal. When standard error is gone there is nobody to tell.
 pub fn say(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -6,7 +6,7 @@ use gemma_engine::{CancelFlag, Engine, Error, Model, TokenStream};
 use serde::Serialize;
 
 use super::{Options, QUESTION};
-use crate::chat::{self, ChatRequest};
+use crate::chat::{ChatModel, ChatRequest, Conversation};
 use crate::prompt::Tokens;
 
 /// Tokens that the words around the readings take, about.
@@ -37,12 +37,13 @@ pub(super) fn explanation(
         file: None,
         selection: None,
         question: material(readings, question, budget, writer.tokenizer())?,
-        history: Vec::new(),
         root: None,
+        line_numbers: false,
         max_tokens: options.max_tokens,
         sampling: options.sampling.clone(),
     };
-    Ok(chat::ask(engine, writer, request, cancel)?.stream)
+    let chat = ChatModel::new(engine.clone(), writer.clone());
+    Ok(chat.ask(&mut Conversation::default(), request, cancel)?.stream)
 }
 
 /// The readings in words, the text within `budget` tokens. What stays the same comes first, so that the next

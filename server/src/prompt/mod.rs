@@ -11,7 +11,7 @@ pub mod window;
 
 use std::path::Path;
 
-use gemma_engine::{Error, Tokenizer};
+use gemma_engine::{ControlPart, Error, Tokenizer};
 use ropey::RopeSlice;
 
 use crate::language::Language;
@@ -20,6 +20,9 @@ use crate::language::Language;
 pub trait Tokens {
     /// Ids of a text in which nothing has a special meaning.
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error>;
+
+    /// A text of our own making, cut at the control tokens that are spelt in it.
+    fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>>;
 
     /// How many there are.
     fn count(&self, text: &str) -> Result<usize, Error> {
@@ -30,6 +33,10 @@ pub trait Tokens {
 impl Tokens for Tokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         Tokenizer::encode(self, text)
+    }
+
+    fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>> {
+        Tokenizer::control_parts(self, text)
     }
 }
 
@@ -129,9 +136,13 @@ pub(crate) mod fake {
     use std::cell::RefCell;
     use std::collections::HashMap;
 
-    use gemma_engine::Error;
+    use gemma_engine::{ControlPart, Error};
 
     use super::Tokens;
+
+    /// The control tokens that it knows.
+    const CONTROL: [(&str, u32); 4] =
+        [("<eos>", 1), ("<bos>", 2), ("<start_of_turn>", 105), ("<end_of_turn>", 106)];
 
     /// Ids from here on are words; the ones below are free for control tokens.
     pub const FIRST_WORD: u32 = 1000;
@@ -172,6 +183,21 @@ pub(crate) mod fake {
                 rest = &rest[end..];
             }
             Ok(ids)
+        }
+
+        fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>> {
+            let mut parts = Vec::new();
+            let mut rest = text;
+            let next = |text: &str| {
+                CONTROL.iter().filter_map(|(name, id)| Some((text.find(name)?, name.len(), *id))).min()
+            };
+            while let Some((at, length, id)) = next(rest) {
+                parts.push(ControlPart::Text(&rest[..at]));
+                parts.push(ControlPart::Control(id));
+                rest = &rest[at + length..];
+            }
+            parts.push(ControlPart::Text(rest));
+            parts
         }
     }
 }

@@ -43,7 +43,8 @@ const KEYS: &[Key] = &[
         name: "chatModel",
         kind: Kind::Text,
         optional: true,
-        doc: "The model that answers questions, given as `model` is. `null`: the one that completes.",
+        doc: "The model that answers questions, given as `model` is. `null`: what `model` says, else a model \
+              on this machine that follows instructions (`-it`), else the one that completes.",
     },
     Key {
         name: "device",

@@ -98,6 +98,7 @@ fn ask(engine: &Engine, model: &Arc<Model>, prompt: Vec<u32>, max_tokens: usize)
     let request = GenerateRequest {
         model: model.clone(),
         prompt,
+        pictures: Vec::new(),
         begin_with: String::new(),
         max_tokens,
         sampling: Sampling::default(),
