@@ -69,6 +69,10 @@ impl Interrupt {
     }
 }
 
+/// Rows that go through an MLP together: a prompt with a large picture is one pass, and the inner rows are
+/// many times as wide as the stream's.
+const MLP_ROWS: usize = 512;
+
 /// Buffers of a forward pass, kept between passes.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -117,7 +121,7 @@ impl Network {
                 break;
             }
             self.mixer(&mut s, sequence, i, input.spans, n);
-            self.mlp(&mut s, i, n);
+            self.mlp(&mut s, i);
         }
         let logits = (!interrupted).then(|| {
             sequence.advance(input.keys);
@@ -210,14 +214,17 @@ impl Network {
         ops.project(attended, n, self.activation, &mut [weights.o.to(&mut s.hidden)]);
     }
 
-    fn mlp(&self, s: &mut Scratch, i: usize, n: usize) {
+    fn mlp(&self, s: &mut Scratch, i: usize) {
         let (ops, layer, eps) = (&*self.ops, &self.layers[i], self.config.norm_eps);
         let ffn = self.config.layers[i].mlp.ffn;
         ops.rms_norm(&s.residual, &layer.before_mlp, eps, &mut s.hidden);
-        let (gate, up) = (sized(&mut s.gate, n * ffn), sized(&mut s.up, n * ffn));
-        ops.project(&s.hidden, n, self.activation, &mut [layer.gate.to(gate), layer.up.to(up)]);
-        ops.geglu(gate, up);
-        ops.project(gate, n, self.activation, &mut [layer.down.to(&mut s.hidden)]);
+        for rows in s.hidden.chunks_mut(MLP_ROWS * self.config.hidden) {
+            let n = rows.len() / self.config.hidden;
+            let (gate, up) = (sized(&mut s.gate, n * ffn), sized(&mut s.up, n * ffn));
+            ops.project(rows, n, self.activation, &mut [layer.gate.to(gate), layer.up.to(up)]);
+            ops.geglu(gate, up);
+            ops.project(gate, n, self.activation, &mut [layer.down.to(rows)]);
+        }
         if let Some(weight) = &layer.after_mlp {
             ops.rms_norm_in_place(&mut s.hidden, weight, eps);
         }

@@ -1,4 +1,4 @@
-//! The recurrent state against the reference's, and what a long run leaves behind.
+//! The recurrent state against the reference's, what a long run leaves behind, and long passes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,4 +122,22 @@ fn an_interrupted_pass_leaves_the_state_as_it_was() {
         network.forward(sequence, Input::text(&ids[9..]), Rows::Last, &Interrupt::default()).unwrap()
     };
     assert_eq!(last(&mut sequence), last(&mut fresh));
+}
+
+#[test]
+fn a_long_pass_gives_the_bits_of_short_ones() {
+    let checkpoint = Checkpoint::open(&golden("../gemma2-gqa")).unwrap();
+    let mut network = load(&checkpoint, cpu(), Activation::F32, KvFormat::F32, &mut |_| {}).unwrap();
+    // More rows than go through an MLP together, twice.
+    let ids: Vec<u32> = (0..1100u32).map(|i| 3 + i * 11 % 200).collect();
+    let mut logits = |pieces: usize| {
+        let mut sequence = Sequence::new(network.layout().clone());
+        let mut all = Vec::new();
+        for ids in ids.chunks(pieces) {
+            let pass = network.forward(&mut sequence, Input::text(ids), Rows::All, &Interrupt::default());
+            all.extend(pass.unwrap());
+        }
+        all
+    };
+    assert!(logits(ids.len()) == logits(100), "the bits depend on the length of a pass");
 }
