@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gemma_kernels::{Activation, Cpu, Format, KvFormat, Level, Ops, Reference};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::cache::Layout;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -196,8 +197,7 @@ impl Engine {
             Precision::Exact => (self.inner.cpu.clone(), Activation::F32),
             Precision::Reference => (Arc::new(Reference), Activation::F32),
         };
-        let fast = options.precision == Precision::Fast && !is_f32(&checkpoint)?;
-        let kv = if fast { KvFormat::F16 } else { KvFormat::F32 };
+        let kv = kv_format(&checkpoint, options.precision);
         let network = crate::model::load(&checkpoint, ops, activation, kv, progress)?;
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
         let model = Model {
@@ -297,9 +297,16 @@ fn check_prompt(model: &Model, ids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the checkpoint's numbers are all f32: somebody wants them kept.
-fn is_f32(checkpoint: &Checkpoint) -> Result<bool> {
-    Ok(checkpoint.tensor("model.embed_tokens.weight")?.format == Format::F32)
+/// How keys and values are kept. Where the checkpoint's numbers are f32, somebody wants them so.
+fn kv_format(checkpoint: &Checkpoint, precision: Precision) -> KvFormat {
+    let fast = precision == Precision::Fast && checkpoint.format() != Format::F32;
+    if fast { KvFormat::F16 } else { KvFormat::F32 }
+}
+
+/// Bytes that a model of this checkpoint, loaded for [`Precision::Fast`], remembers of a prompt of `tokens` tokens: keys and
+/// values, the recurrent layers' state, and the snapshots of it that are kept to go back to.
+pub fn context_bytes(checkpoint: &Checkpoint, tokens: usize) -> u64 {
+    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast)).bytes(tokens)
 }
 
 fn file_name(path: &std::path::Path) -> String {

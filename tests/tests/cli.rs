@@ -260,6 +260,92 @@ fn model_info_knows_the_real_model() {
 }
 
 #[test]
+fn model_info_tells_networks_apart() {
+    let info = |path: &Path| {
+        let path = path.to_string_lossy();
+        let json = run(["model", "info", &path, "--json"]).expect_code(0).json();
+        (json, run(["model", "info", &path]).expect_code(0).out)
+    };
+    let (json, text) = info(&places::golden("recurrentgemma"));
+    assert_eq!(
+        (&json["family"], &json["architecture"]),
+        (&json!("RecurrentGemma"), &json!("recurrentgemma"))
+    );
+    let kinds = json["kinds"].as_array().expect("kinds are a list");
+    let kinds: Vec<_> = kinds.iter().map(|kind| (&kind["kind"], &kind["layers"])).collect();
+    assert_eq!(kinds, [(&json!("recurrent"), &json!(4)), (&json!("sliding"), &json!(1))]);
+    assert!(json["state_bytes"].as_u64() > Some(0), "{json:#}");
+    assert!(text.contains("4 recurrent") && text.contains("attention with window"), "{text}");
+
+    let (json, text) = info(&places::golden("paligemma2"));
+    assert_eq!((&json["family"], &json["architecture"]), (&json!("PaliGemma 2"), &json!("paligemma2")));
+    assert!(json["pictures"]["image_tokens"].as_u64() > Some(0), "{json:#}");
+    assert!(text.contains("pixels as"), "{text}");
+
+    let (json, text) = info(&places::real_model());
+    assert_eq!((&json["family"], &json["parameters"]), (&json!("Gemma 3"), &json!(268_098_176)));
+    assert_eq!((&json["pictures"], &json["missing"]), (&Value::Null, &Value::Null));
+    assert!(text.contains("18: 15 attention with window 512, 3 full attention"), "{text}");
+    // 8192 tokens of 18 layers, keys and values of one head of 256, in f16.
+    assert_eq!(json["context_bytes"], 8192 * 18 * 2 * 256 * 2);
+}
+
+#[test]
+fn model_info_needs_no_weights() {
+    let published = places::repository().join("tests/fixtures/configurations/recurrentgemma-9b");
+    let info = run(["model", "info", &published.to_string_lossy(), "--json"]).expect_code(0).json();
+    assert_eq!((&info["parameters"], &info["weight_bytes"]), (&json!(8_579_977_216_u64), &Value::Null));
+    assert!(info["missing"].as_str().is_some_and(|missing| missing.contains("safetensors")), "{info:#}");
+    let text = run(["model", "info", &published.to_string_lossy()]).expect_code(0).out;
+    assert!(text.contains("38: 26 recurrent of width 4096, 12 attention with window 2048"), "{text}");
+
+    // The vocabulary tells CodeGemma from Gemma.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let config = folder.path().join("config.json");
+    let published = places::repository().join("tests/fixtures/configurations/codegemma-2b/config.json");
+    std::fs::copy(published, &config).expect("the folder can be written");
+    for (vocabulary, family, infill) in [("codegemma", "CodeGemma", true), ("gemma", "Gemma 1", false)] {
+        std::fs::copy(places::tokenizer_json(vocabulary), folder.path().join("tokenizer.json"))
+            .expect("the folder can be written");
+        let info = run(["model", "info", &folder.path().to_string_lossy(), "--json"]).expect_code(0).json();
+        assert_eq!((&info["family"], &info["infill"]), (&json!(family), &json!(infill)), "{info:#}");
+        assert_eq!((&info["chat"], &info["chat_template"]), (&json!(true), &json!(false)), "{info:#}");
+    }
+
+    std::fs::remove_file(folder.path().join("tokenizer.json")).expect("it was written");
+    for broken in
+        ["{", "{}", r#"{"model_type": "llama"}"#, r#"{"model_type": "gemma", "hidden_size": "wide"}"#]
+    {
+        std::fs::write(&config, broken).expect("the folder can be written");
+        run(["model", "info", &folder.path().to_string_lossy()]).expect_refusal(4);
+    }
+}
+
+#[test]
+fn the_published_models_can_be_pulled_by_name() {
+    let listed = run(["model", "list", "--json"]).expect_code(0).json();
+    let known = listed["known"].as_array().expect("known models are a list");
+    for (name, pictures) in [
+        ("codegemma-2b", false),
+        ("gemma-2-27b-it", false),
+        ("gemma-3-27b-it", false),
+        ("recurrentgemma-2b-it", false),
+        ("recurrentgemma-9b", false),
+        ("paligemma-3b-pt-896", true),
+        ("paligemma-3b-mix-448", true),
+        ("paligemma2-28b-pt-224", true),
+    ] {
+        let entry = known.iter().find(|entry| entry["name"] == name);
+        let entry = entry.unwrap_or_else(|| panic!("{name} is not known: {listed:#}"));
+        assert_eq!((&entry["pictures"], &entry["licence"]), (&json!(pictures), &json!(true)), "{entry:#}");
+        assert_eq!(
+            entry["repo"],
+            format!("google/{name}").replace("gemma-3-27b-it", "gemma-3-27b-it-qat-q4_0-gguf")
+        );
+    }
+}
+
+#[test]
 fn models_are_found_in_the_folder_that_the_environment_names() {
     let folder: PathBuf =
         places::real_model().parent().map(Path::to_path_buf).expect("a file is in a folder");

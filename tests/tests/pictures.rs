@@ -243,7 +243,7 @@ fn without_a_model_that_sees_the_help_is_a_command() {
     let output = command.output().expect("the binary runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("gemma-ls model pull hf:google/paligemma"), "{said}");
+    assert!(said.contains("gemma-ls model pull paligemma"), "{said}");
 }
 
 #[test]

@@ -68,6 +68,17 @@ impl Layout {
         &self.kv
     }
 
+    /// Bytes of memory of a sequence of `tokens` tokens that were read in one pass, the token ids not counted.
+    pub fn bytes(&self, tokens: usize) -> u64 {
+        let dropped = self.horizon.map_or(0, |horizon| tokens.saturating_sub(2 * horizon) / PAGE_TOKENS);
+        let pages = tokens.div_ceil(PAGE_TOKENS) - dropped;
+        let oldest = self.horizon.filter(|_| dropped > 0).map_or(1, |h| dropped * PAGE_TOKENS + h);
+        let kept = |len: &usize| len.is_multiple_of(EVERY) || len + DENSE >= tokens;
+        let snapshots = (oldest..=tokens).filter(kept).count();
+        let state = self.state_len() * size_of::<f32>();
+        (pages * self.kv.page_bytes() + (1 + snapshots) * state) as u64
+    }
+
     /// Numbers of state of all layers; 0 where none is recurrent.
     fn state_len(&self) -> usize {
         self.states.last().map_or(0, |last| last.end)
@@ -347,6 +358,18 @@ mod tests {
         assert_state(&sequence, "before advancing");
         feed(&mut sequence, &[4]);
         assert_state(&sequence, "after another pass");
+    }
+
+    #[test]
+    fn the_memory_of_a_sequence_can_be_told_beforehand() {
+        for horizon in [None, Some(100)] {
+            for tokens in [2, 5, 16, 63, 64, 65, 200, 201, 300, 517, 1000] {
+                let layout = layout(horizon);
+                let mut sequence = Sequence::new(layout.clone());
+                feed(&mut sequence, &(0..tokens as u32).collect::<Vec<_>>());
+                assert_eq!(layout.bytes(tokens), sequence.bytes(), "{tokens} tokens, horizon {horizon:?}");
+            }
+        }
     }
 
     #[test]

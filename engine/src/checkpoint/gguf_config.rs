@@ -59,6 +59,7 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
         final_cap: keys.float("final_logit_softcapping")?.or(caps.then_some(30.0)),
         bos: keys.token("tokenizer.ggml.bos_token_id")?.unwrap_or(2),
         eos: eos(&keys, bytes)?,
+        stated_format: None,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use gemma_kernels::Format;
 use serde_json::{Map, Value};
 
 use super::network::{Kind, MAX_DIM, MAX_LAYERS, Network};
@@ -150,7 +151,19 @@ pub(super) fn parse(text: &[u8], path: &Path) -> Result<Network> {
             network.eos.push(id);
         }
     }
+    network.stated_format = stated_format(&outer)?.or(stated_format(&fields)?);
     Ok(network)
+}
+
+/// How the weights are stored; newer configurations call it `dtype`.
+fn stated_format(fields: &Fields<'_>) -> Result<Option<Format>> {
+    let stated = fields.string("dtype")?.or(fields.string("torch_dtype")?);
+    Ok(match stated {
+        Some("bfloat16") => Some(Format::BF16),
+        Some("float16") => Some(Format::F16),
+        Some("float32") => Some(Format::F32),
+        _ => None,
+    })
 }
 
 /// The `eos_token_id`s of a `generation_config.json`.
@@ -223,6 +236,7 @@ fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Network> {
         )?,
         bos: 2,
         eos: Vec::new(),
+        stated_format: None,
     })
 }
 

@@ -341,7 +341,7 @@ fn is_family_gguf(path: &Path) -> bool {
 
 fn is_family_gguf_content(path: &Path) -> bool {
     let architecture = read_start(path, HEADER_BYTES).and_then(|bytes| gguf::architecture_at_start(&bytes));
-    matches!(architecture.as_deref(), Some("gemma" | "gemma2" | "gemma3"))
+    matches!(architecture.as_deref(), Some("gemma" | "gemma2" | "gemma3" | "recurrentgemma"))
 }
 
 /// A HuggingFace folder of the family that has its weights.
@@ -349,7 +349,9 @@ fn is_family_folder(folder: &Path) -> bool {
     let Some(text) = read_start(&folder.join("config.json"), CONFIG_BYTES) else { return false };
     let Ok(config) = serde_json::from_slice::<Value>(&text) else { return false };
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    matches!(kind, "gemma" | "gemma2" | "gemma3" | "gemma3_text" | "paligemma") && weight_bytes(folder) > 0
+    let ours =
+        matches!(kind, "gemma" | "gemma2" | "gemma3" | "gemma3_text" | "recurrent_gemma" | "paligemma");
+    ours && weight_bytes(folder) > 0
 }
 
 fn weight_bytes(folder: &Path) -> u64 {
@@ -429,6 +431,8 @@ mod tests {
         hf_folder(&hub.join("models--google--codegemma-2b/snapshots/abc"), "gemma");
         hf_folder(&hub.join("models--google--codegemma-2b/snapshots/old"), "gemma");
         write(&hub.join("models--google--codegemma-2b/refs/main"), "abc\n");
+        hf_folder(&hub.join("models--google--paligemma2-3b-mix-448/snapshots/abc"), "paligemma");
+        hf_folder(&hub.join("models--google--recurrentgemma-2b/snapshots/abc"), "recurrent_gemma");
         hf_folder(&hub.join("models--meta--llama/snapshots/abc"), "llama");
         write(&hub.join("models--google--gemma-7b/snapshots/abc/config.json"), "{\"model_type\": \"gemma\"}");
         ollama(&root.join(".ollama/models"), "codegemma/7b", "ab12", "gemma");
@@ -440,6 +444,8 @@ mod tests {
         let expected = [
             ("gemma-3-270m-q4_k_m", "gemma-ls"),
             ("codegemma-2b", "huggingface"),
+            ("paligemma2-3b-mix-448", "huggingface"),
+            ("recurrentgemma-2b", "huggingface"),
             ("codegemma:7b", "ollama"),
             ("gemma-2-2b-Q4_K_M", "lmstudio"),
         ];

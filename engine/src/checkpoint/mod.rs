@@ -34,10 +34,12 @@ use crate::tokenizer::{END_OF_TURN, Tokenizer};
 
 pub use catalogue::{CATALOGUE, CatalogueEntry, DEFAULT_MODEL, LICENCE_PAGE, known};
 pub use locate::{find_all, resolve};
+pub use names::from_huggingface as canonical_name;
 pub use pull::{PullPhase, PullProgress, pull, reach_hub};
 
 use gguf::Gguf;
 use map::{MappedFile, cannot_read};
+use network::Network;
 
 /// One tensor of a checkpoint, borrowed from the mapped file.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct TensorView<'a> {
 pub struct Checkpoint {
     path: PathBuf,
     config: ModelConfig,
+    /// How the embedding table is stored, or would be.
+    format: Format,
     files: Vec<MappedFile>,
     /// By canonical name.
     tensors: HashMap<String, Entry>,
@@ -98,6 +102,24 @@ impl Checkpoint {
         open_gguf(&only_gguf(path)?)
     }
 
+    /// A HuggingFace folder without its weights: configuration, tokenizer and chat template are read, and no
+    /// tensor is there. What it would take to run the model can be told before it is fetched.
+    pub fn without_weights(folder: &Path) -> Result<Self> {
+        let network = folder_network(folder)?;
+        let format = network.stated_format.unwrap_or(Format::F32);
+        let embed_scale = embed_scale(&network, Some(format));
+        let config = network.into_config(&folder.join("config.json"), embed_scale, 1.0)?;
+        Ok(Self {
+            path: folder.to_owned(),
+            config,
+            format,
+            files: Vec::new(),
+            tensors: HashMap::new(),
+            kind: Kind::Folder,
+            chat_template: folder_chat_template(folder),
+        })
+    }
+
     /// The network.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -130,6 +152,17 @@ impl Checkpoint {
     /// Whether it has this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Every tensor that the network needs, by the names of [`Checkpoint::tensor`], with its shape. The output
+    /// table is not among them: the published models use the embedding table.
+    pub fn required(&self) -> Vec<(String, Vec<usize>)> {
+        names::required(&self.config)
+    }
+
+    /// How the embedding table is stored; where the weights are missing, how the configuration says it is.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Bytes of all tensors.
@@ -212,10 +245,12 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
         }
     }
     check_tensors(path, &config, &tensors, &unknown)?;
+    let format = format_of(names::EMBEDDING, &tensors).unwrap_or(Format::F32);
     let chat_template = gguf.str(file.bytes(), "tokenizer.chat_template").map(str::to_owned);
     Ok(Checkpoint {
         path: path.to_owned(),
         config,
+        format,
         files: vec![file],
         tensors,
         kind: Kind::Gguf(gguf),
@@ -223,7 +258,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-fn open_folder(folder: &Path) -> Result<Checkpoint> {
+fn folder_network(folder: &Path) -> Result<Network> {
     let config_path = folder.join("config.json");
     let text = std::fs::read(&config_path).map_err(|e| cannot_read(&config_path, &e))?;
     let mut network = hf_config::parse(&text, &config_path)?;
@@ -235,6 +270,27 @@ fn open_folder(folder: &Path) -> Result<Checkpoint> {
     if network.eos.is_empty() {
         network.eos.push(1);
     }
+    Ok(network)
+}
+
+/// What the reference multiplies embeddings with that are stored in this format.
+fn embed_scale(network: &Network, format: Option<Format>) -> f32 {
+    let scale = (network.hidden as f32).sqrt();
+    match format {
+        // RecurrentGemma's is kept in bf16 whatever it computes in.
+        _ if network.architecture == Architecture::RecurrentGemma => half::bf16::from_f32(scale).to_f32(),
+        Some(Format::BF16) => half::bf16::from_f32(scale).to_f32(),
+        Some(Format::F16) => half::f16::from_f32(scale).to_f32(),
+        _ => scale,
+    }
+}
+
+fn format_of(name: &str, tensors: &HashMap<String, Entry>) -> Option<Format> {
+    tensors.get(name).map(|entry| entry.format)
+}
+
+fn open_folder(folder: &Path) -> Result<Checkpoint> {
+    let mut network = folder_network(folder)?;
     let weights = safetensors_folder::open(folder)?;
     let mut tensors = HashMap::new();
     let mut unknown = HashMap::new();
@@ -251,20 +307,15 @@ fn open_folder(folder: &Path) -> Result<Checkpoint> {
     if network.reads_pictures_if_it_can() && !tensors.keys().any(|name| name.starts_with(names::TOWER)) {
         network.vision = None;
     }
-    let scale = (network.hidden as f32).sqrt();
-    let embed_scale = match tensors.get(names::EMBEDDING).map(|entry| entry.format) {
-        // The reference keeps RecurrentGemma's in bf16 whatever it computes in.
-        _ if network.architecture == Architecture::RecurrentGemma => half::bf16::from_f32(scale).to_f32(),
-        Some(Format::BF16) => half::bf16::from_f32(scale).to_f32(),
-        Some(Format::F16) => half::f16::from_f32(scale).to_f32(),
-        _ => scale,
-    };
-    let config = network.into_config(&config_path, embed_scale, 1.0)?;
+    let format = format_of(names::EMBEDDING, &tensors);
+    let embed_scale = embed_scale(&network, format);
+    let config = network.into_config(&folder.join("config.json"), embed_scale, 1.0)?;
     check_tensors(folder, &config, &tensors, &unknown)?;
     let chat_template = folder_chat_template(folder);
     Ok(Checkpoint {
         path: folder.to_owned(),
         config,
+        format: format.unwrap_or(Format::F32),
         files: weights.files,
         tensors,
         kind: Kind::Folder,

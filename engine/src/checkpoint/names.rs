@@ -13,8 +13,9 @@ const RECURRENT_GEMMA: [(&str, &str); 7] = [
     ("temporal_block.o_proj.", "self_attn.o_proj."),
 ];
 
-/// The canonical name of a HuggingFace tensor: [`unwrapped`], and with one name for a part in all models.
-pub(super) fn from_huggingface(name: &str) -> String {
+/// The name by which [`Checkpoint::tensor`](super::Checkpoint::tensor) knows a tensor of a HuggingFace checkpoint:
+/// without the prefixes of wrappers, and with one name for a part in all models.
+pub fn from_huggingface(name: &str) -> String {
     let name = unwrapped(name);
     if name == "model.final_norm.weight" {
         return FINAL_NORM.to_owned();

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use gemma_kernels::Format;
+
 use crate::config::{
     Architecture, AttentionSpec, LayerSpec, Mixer, MlpSpec, ModelConfig, Norms, RgLruSpec, RopeSpec, Sight,
     VisionSpec,
@@ -44,6 +46,8 @@ pub(super) struct Network {
     pub(super) final_cap: Option<f32>,
     pub(super) bos: u32,
     pub(super) eos: Vec<u32>,
+    /// How the configuration says that the weights are stored.
+    pub(super) stated_format: Option<Format>,
 }
 
 /// What a layer mixes positions with.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use gemma_engine::checkpoint::{self, Checkpoint, Found};
-use gemma_engine::{Error, Machine};
+use gemma_engine::{Error, Machine, context_bytes};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -138,9 +138,7 @@ fn runs(context: &Context) -> gemma_engine::Result<Runs> {
     let choice = models::choose(None, &context.settings)?;
     let checkpoint = Checkpoint::open(&choice.path)?;
     checkpoint.tokenizer()?;
-    let config = checkpoint.config();
-    // Completions keep keys and values in f16.
-    let cache_bytes = config.kv_bytes_per_token(2).saturating_mul(config.context) as u64;
+    let cache_bytes = context_bytes(&checkpoint, checkpoint.config().context);
     Ok(Runs { choice, weight_bytes: checkpoint.weight_bytes(), cache_bytes })
 }
 

@@ -20,7 +20,7 @@ The picture is a PNG, JPEG, WebP, GIF or BMP, of at most 16384 pixels a side. A 
 what the whole shows, the text of overlapping tiles at its own resolution, an answer to the question. Where a
 chat model is configured (the setting chatModel, or --chat-model), it gets these readings and writes the
 explanation. A Gemma 3 with pictures (4B and up, as a HuggingFace folder) needs no other: it is asked directly.
-Get one with `gemma-ls model pull hf:google/paligemma2-3b-mix-448`.
+Get one with `gemma-ls model pull paligemma2-3b-mix-448`.
 
 Several questions may be asked about one picture: it is encoded and read once, which the timings show. With - in
 place of a question they are read from standard input, one a line, as you type them.

@@ -18,6 +18,7 @@ mod location;
 mod log;
 mod lsp;
 mod model;
+mod model_info;
 mod output;
 mod session;
 mod try_client;
