@@ -23,8 +23,8 @@ pub(crate) const TILE_COLS: usize = 32;
 const TILE_ROWS: usize = 16;
 /// Bytes of a tile of activations: the rounded numbers, then what they left.
 const TILE_BYTES: usize = 2 * TILE_ROWS * TILE_COLS * 2;
-/// Columns worked on before the next: so many of a few panels stay in the second-level cache.
-const DEPTH: usize = 2048;
+/// Columns worked on before the next: so many of 32 panels stay in the second-level cache.
+const DEPTH: usize = 1024;
 
 /// Whether this machine and its system let this process use AMX on bf16. Asks the system, once.
 pub(crate) fn is_available() -> bool {

@@ -149,7 +149,8 @@ pub(crate) fn project(
                 }
                 _ => Input::F32 { x, stride: matrix.cols },
             };
-            let most = if matches!(input, Input::F32 { .. } | Input::Int8(_)) { 16 } else { 8 };
+            // Tiles read all activations anew for each chunk: the wider it is, the less often.
+            let most = if matches!(input, Input::F32 { .. } | Input::Int8(_)) { 16 } else { 32 };
             let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, most);
             let out = SendPtr(part.out.as_mut_ptr());
             Job { matrix, bias: part.bias, input, n, out, out_stride: matrix.rows, chunk }
