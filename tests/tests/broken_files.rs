@@ -317,10 +317,16 @@ fn a_folder_that_lacks_files() {
     for name in ["config.json", "model.safetensors"] {
         let copy = Copy::new();
         fs::remove_file(copy.file(name)).expect("it was copied");
-        let ran = copy.info();
+        let model = copy.0.path().to_string_lossy().into_owned();
+        let ran = run(["generate", "--model", &model, "--prompt", "x"]);
         findings.check(matches!(ran.code, Some(3 | BAD_FILE)), || format!("without {name}: {ran:?}"));
         findings.check(!ran.panicked(), || format!("without {name}: {ran:?}"));
     }
+    // What a model would be can be told before its weights are here.
+    let copy = Copy::new();
+    fs::remove_file(copy.file("model.safetensors")).expect("it was copied");
+    let ran = copy.info();
+    findings.check(ran.code == Some(0) && ran.out.contains("missing"), || format!("{ran:?}"));
     let copy = Copy::new();
     copy.write(
         "model.safetensors.index.json",
