@@ -33,8 +33,11 @@ enum Format {
     Q8_0,
     Q4_0,
     Q5_0,
+    #[value(name = "q4_k")]
     Q4K,
+    #[value(name = "q5_k")]
     Q5K,
+    #[value(name = "q6_k")]
     Q6K,
 }
 
