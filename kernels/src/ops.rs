@@ -111,6 +111,9 @@ impl Rope {
     /// Computes positions `start..start + n`. No more is kept: a sequence without end must not make the
     /// table grow.
     pub fn cover(&mut self, start: usize, n: usize) {
+        if self.first == start && self.table.len() == n * self.dim() {
+            return;
+        }
         self.first = start;
         self.table.clear();
         for position in start..start + n {

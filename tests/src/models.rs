@@ -77,7 +77,8 @@ impl Loaded {
         self.run(self.request(prompt, pictures.to_vec(), max_tokens, Sampling::default(), stop))
     }
 
-    fn request(
+    /// A request at the priority of a chat, to be changed or submitted.
+    pub fn request(
         &self,
         prompt: &[u32],
         pictures: Vec<Arc<Picture>>,

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gemma_engine::{ErrorKind, LogitsRequest, Picture, Precision};
+use gemma_engine::{ErrorKind, LogitsRequest, Picture, Precision, Priority, Sampling, Stop};
 use gemma_tests::binary::run;
 use gemma_tests::golden::{self, Case, Prompt};
 use gemma_tests::models::{Generated, Loaded};
@@ -264,6 +264,46 @@ fn senseless_pictures_are_refused() {
     let request = LogitsRequest { ids: vec![2, 3], pictures: vec![vec![0.5]], ..LogitsRequest::default() };
     let error = text.engine.logits(&text.model, request).expect_err("it has no tower");
     assert!(error.to_string().contains("gemma is a model of text and reads no pictures"), "{error}");
+}
+
+#[test]
+fn a_long_prompt_gives_way_to_a_keystroke_and_its_answer_stays_the_same() {
+    // Longer than a chunk, and seen in both directions: computed a layer at a time.
+    let text = |seed: u32| (0..150).map(move |i| 3 + (i * 37 + seed) % 240);
+    for case in &CASES[..2] {
+        let subject = Subject::new(*case, Precision::Reference);
+        let prompt = subject.case.prompt("prefix");
+        let image = *prompt.ids.first().expect("it begins with the picture");
+        let images = prompt.ids.iter().filter(|&&id| id == image).count();
+        let about: Vec<u32> = [image].repeat(images).into_iter().chain([2]).chain(text(5)).collect();
+        let keystroke: Vec<u32> = std::iter::once(2).chain(text(90)).take(20).collect();
+        let stop = || Stop { ignore_eos: true, ..Stop::default() };
+
+        let alone = Subject::new(*case, Precision::Reference).loaded;
+        let chat = alone.greedy_about(&about, &subject.pictures, 3);
+        let typed = alone.greedy(&keystroke, 3);
+        let logits = subject.loaded.logits_of(LogitsRequest {
+            ids: about.clone(),
+            pictures: subject.pixels(),
+            ..LogitsRequest::default()
+        });
+        let first = &chat.tokens[0];
+        let expected = logprob(logits.row(about.len() - 1), first.id);
+        assert!((f64::from(first.logprob) - expected).abs() < 1e-4, "{}: layer by layer", subject.what);
+
+        let Loaded { engine, .. } = &subject.loaded;
+        let ask = |prompt: &[u32], pictures: &[Arc<Picture>]| {
+            subject.loaded.request(prompt, pictures.to_vec(), 3, Sampling::default(), stop())
+        };
+        let long = engine.submit(ask(&about, &subject.pictures));
+        let mut urgent = ask(&keystroke, &[]);
+        urgent.priority = Priority::Completion;
+        let urgent = engine.submit(urgent);
+        let urgent = urgent.finish_blocking(|_| {}).unwrap_or_else(|e| panic!("{e}"));
+        let long = long.finish_blocking(|_| {}).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(urgent.tokens, typed.ids(), "{}: the keystroke", subject.what);
+        assert_eq!(long.tokens, chat.ids(), "{}: the long prompt", subject.what);
+    }
 }
 
 /// A safetensors file with the first pictures of a case.

@@ -46,6 +46,16 @@ impl<'a> Input<'a> {
     }
 }
 
+/// A forward pass between two of its layers.
+#[derive(Debug)]
+pub struct Pass {
+    /// `[len, hidden]`: the residual stream.
+    residual: Vec<f32>,
+    /// Tokens.
+    len: usize,
+    next_layer: usize,
+}
+
 /// What may stop a forward pass between two layers.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
@@ -76,7 +86,7 @@ const MLP_ROWS: usize = 512;
 /// Buffers of a forward pass, kept between passes.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// `[n, hidden]`: the residual stream.
+    /// `[n, hidden]`: the residual stream of the running pass.
     residual: Vec<f32>,
     /// `[n, hidden]`: what a sublayer reads, then what it gives.
     pub(super) hidden: Vec<f32>,
@@ -105,28 +115,50 @@ impl Network {
         rows: Rows,
         interrupt: &Interrupt,
     ) -> Option<Vec<f32>> {
-        let start = sequence.tokens().len();
-        let n = input.ids.len();
-        for rotation in &mut self.ropes {
-            rotation.rope.cover(self.config.first_position + start, n);
-        }
-        sequence.reserve(n);
-        let mut s = std::mem::take(&mut self.scratch);
-        let residual = sized(&mut s.residual, n * self.config.hidden);
-        self.embed(input, residual);
-        let mut interrupted = false;
-        for i in 0..self.layers.len() {
-            interrupted = interrupt.is_due();
-            if interrupted {
-                break;
+        let mut pass = self.begin(sequence, input);
+        while pass.next_layer < self.layers.len() {
+            if interrupt.is_due() {
+                return None;
             }
-            self.mixer(&mut s, sequence, i, input.spans, n);
-            self.mlp(&mut s, i);
+            self.run_layer(&mut pass, sequence, input.spans);
         }
-        let logits = (!interrupted).then(|| {
-            sequence.advance(input.keys);
-            self.logits(&mut s, rows, n)
-        });
+        Some(self.end(pass, sequence, input.keys, rows))
+    }
+
+    /// Begins a pass that is computed layer by layer, other passes over other sequences in between: what
+    /// sees forward has to be computed at once, and may be long.
+    pub fn begin(&mut self, sequence: &mut Sequence, input: Input<'_>) -> Pass {
+        let len = input.ids.len();
+        sequence.reserve(len);
+        let mut residual = std::mem::take(&mut self.scratch.residual);
+        self.embed(input, sized(&mut residual, len * self.config.hidden));
+        Pass { residual, len, next_layer: 0 }
+    }
+
+    /// Computes the next layer of a pass over the same sequence; `false` once none is left.
+    pub fn run_layer(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) -> bool {
+        if pass.next_layer == self.layers.len() {
+            return false;
+        }
+        for rotation in &mut self.ropes {
+            rotation.rope.cover(self.config.first_position + sequence.tokens().len(), pass.len);
+        }
+        let mut s = std::mem::take(&mut self.scratch);
+        std::mem::swap(&mut s.residual, &mut pass.residual);
+        self.mixer(&mut s, sequence, pass.next_layer, spans, pass.len);
+        self.mlp(&mut s, pass.next_layer);
+        std::mem::swap(&mut s.residual, &mut pass.residual);
+        self.scratch = s;
+        pass.next_layer += 1;
+        true
+    }
+
+    /// Ends a pass that has run all layers: its tokens count, by their `keys`. The logits of `rows`.
+    pub fn end(&mut self, pass: Pass, sequence: &mut Sequence, keys: &[u32], rows: Rows) -> Vec<f32> {
+        sequence.advance(keys);
+        self.scratch.residual = pass.residual;
+        let mut s = std::mem::take(&mut self.scratch);
+        let logits = self.logits(&mut s, rows, pass.len);
         self.scratch = s;
         logits
     }

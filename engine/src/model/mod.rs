@@ -15,7 +15,7 @@ use gemma_kernels::{Activation, Matrix, Ops, Projection, Rope};
 use crate::cache::Layout;
 use crate::config::{ModelConfig, RopeSpec};
 
-pub use decoder::{Input, Interrupt, Rows};
+pub use decoder::{Input, Interrupt, Pass, Rows};
 pub use siglip::Encoding;
 pub(crate) use weights::load;
 

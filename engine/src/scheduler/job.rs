@@ -12,7 +12,7 @@ use crate::generate::{
     Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, StopWatch,
     Timings, Token,
 };
-use crate::model::{Input, Interrupt, Network, Rows};
+use crate::model::{Input, Interrupt, Network, Pass, Rows};
 use crate::outline::Outline;
 use crate::tokenizer::StreamDecoder;
 
@@ -34,6 +34,8 @@ pub(crate) struct Job {
     started: Option<Instant>,
     sequence: Option<Sequence>,
     outline: Outline,
+    /// A pass that is longer than a chunk, on its way.
+    pass: Option<Pass>,
     pictures: PictureWork,
     /// What the sequence remembers the prompt's tokens by.
     keys: Vec<u32>,
@@ -66,6 +68,7 @@ impl Job {
             started: None,
             sequence: None,
             outline,
+            pass: None,
             pictures: PictureWork::new(std::mem::take(&mut request.pictures)),
             keys: Vec::new(),
             generated: Vec::new(),
@@ -138,7 +141,8 @@ impl Job {
         }
     }
 
-    /// The next chunk of the prompt; logits come with the last one.
+    /// The next chunk of the prompt; logits come with the last one. Where more than a chunk sees forward, and
+    /// so has to be computed at once, the next layer of that.
     fn prefill(&mut self, network: &mut Network, sequence: &mut Sequence) -> Option<Vec<f32>> {
         let (from, len) = (sequence.tokens().len(), self.request.prompt.len());
         let chunk = if self.request.priority == Priority::Completion { LONG_CHUNK } else { SHORT_CHUNK };
@@ -150,7 +154,16 @@ impl Job {
             pictures: &self.pictures.of_pass(&self.outline, from, end),
             spans: &self.outline.spans,
         };
-        let logits = network.forward(sequence, input, rows, &self.interrupt)?;
+        let logits = if end - from <= chunk {
+            network.forward(sequence, input, rows, &self.interrupt)?
+        } else {
+            let mut pass = self.pass.take().unwrap_or_else(|| network.begin(sequence, input));
+            if network.run_layer(&mut pass, sequence, input.spans) {
+                self.pass = Some(pass);
+                return Some(Vec::new());
+            }
+            network.end(pass, sequence, input.keys, rows)
+        };
         self.timings.prefill_tokens += end - from;
         Some(logits)
     }

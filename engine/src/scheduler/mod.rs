@@ -1,7 +1,8 @@
 //! One thread owns the models; requests wait in a queue by priority and are worked on in steps.
 //!
-//! A step is a part of a picture, a chunk of prefill or one token. After each the queue is looked at again, so a keystroke
-//! waits for at most one step of a chat. *Invariant:* every request gets exactly one end.
+//! A step is a part of a picture, a chunk of prefill (or one layer of what has to be computed at once) or
+//! one token. After each the queue is looked at again, so a keystroke waits for at most one step of a
+//! chat. *Invariant:* every request gets exactly one end.
 
 mod job;
 mod pictures;
