@@ -17,6 +17,8 @@ const BLOCK: usize = 256;
 pub(super) struct Tower {
     pub(super) spec: VisionSpec,
     /// `[hidden, 3 * patch * patch]`
+    /// How numbers meet the weights.
+    pub(super) activation: Activation,
     pub(super) patches: Linear,
     /// `[patches, hidden]`, learned.
     pub(super) positions: Vec<f32>,
@@ -94,7 +96,7 @@ impl Tower {
         let mut residual = vec![0.0; rows];
         let patches = patch_rows(&self.spec, pixels);
         let mut parts = [self.patches.to(&mut residual)];
-        ops.project(&patches, self.spec.patches(), Activation::F32, &mut parts);
+        ops.project(&patches, self.spec.patches(), self.activation, &mut parts);
         ops.add(&mut residual, &self.positions);
         let [q, k, v] = [(); 3].map(|()| vec![0.0; rows]);
         let stage = if self.layers.is_empty() { Stage::Features } else { Stage::Project(0) };
@@ -152,7 +154,7 @@ impl Tower {
             layer.k.to(&mut picture.k[block.clone()]),
             layer.v.to(&mut picture.v[block]),
         ];
-        ops.project(&normed, n, Activation::F32, &mut parts);
+        ops.project(&normed, n, self.activation, &mut parts);
     }
 
     fn attend(
@@ -175,13 +177,13 @@ impl Tower {
             out: &mut read,
         });
         let residual = &mut picture.residual[block];
-        ops.project(&read, n, Activation::F32, &mut [layer.output.to(&mut written)]);
+        ops.project(&read, n, self.activation, &mut [layer.output.to(&mut written)]);
         ops.add(residual, &written);
         self.norm(ops, &layer.before_mlp, residual, &mut read);
         let mut inner = vec![0.0; n * spec.ffn];
-        ops.project(&read, n, Activation::F32, &mut [layer.up.to(&mut inner)]);
+        ops.project(&read, n, self.activation, &mut [layer.up.to(&mut inner)]);
         ops.gelu(&mut inner);
-        ops.project(&inner, n, Activation::F32, &mut [layer.down.to(&mut written)]);
+        ops.project(&inner, n, self.activation, &mut [layer.down.to(&mut written)]);
         ops.add(residual, &written);
     }
 
@@ -196,7 +198,7 @@ impl Tower {
                 let (n, first) = (block.len() / spec.hidden, features.len());
                 features.resize(first + n * linear.matrix.rows(), 0.0);
                 let mut parts = [linear.to(&mut features[first..])];
-                ops.project(&normed, n, Activation::F32, &mut parts);
+                ops.project(&normed, n, self.activation, &mut parts);
                 block.end == residual.len()
             }
             ProjectorWeights::Pool { norm, matrix } => {
@@ -207,7 +209,7 @@ impl Tower {
                 ops.rms_norm_in_place(&mut pooled, norm, spec.eps);
                 features.resize(spec.tokens * matrix.rows(), 0.0);
                 let mut parts = [Projection { matrix, bias: None, out: features }];
-                ops.project(&pooled, spec.tokens, Activation::F32, &mut parts);
+                ops.project(&pooled, spec.tokens, self.activation, &mut parts);
                 true
             }
         }
@@ -282,6 +284,7 @@ mod tests {
             down: linear(hidden, ffn),
         });
         Tower {
+            activation: Activation::F32,
             layers: layers.collect(),
             patches: linear(hidden, spec.patch_numbers()),
             positions: numbers(200, spec.patches() * hidden),

@@ -35,7 +35,7 @@ pub(crate) fn load(
         .then(|| loader.matrix("lm_head.weight", vocab, hidden))
         .transpose()?;
     let final_norm = loader.norm(&config, "model.norm.weight", hidden)?;
-    let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec)).transpose()?;
+    let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec, activation)).transpose()?;
     let layout = Arc::new(Layout::new(&config, kv));
     let scratch = decoder::Scratch::default();
     Ok(Network {
@@ -169,7 +169,7 @@ impl<'a> Loader<'a> {
         Ok(Gate { blocks, bias: self.numbers(&format!("{name}_bias"), &[r.blocks, side])? })
     }
 
-    fn tower(&mut self, config: &ModelConfig, spec: &VisionSpec) -> Result<Tower> {
+    fn tower(&mut self, config: &ModelConfig, spec: &VisionSpec, activation: Activation) -> Result<Tower> {
         let (hidden, ffn, text) = (spec.hidden, spec.ffn, config.hidden);
         let mut layers = Vec::with_capacity(spec.layers);
         for i in 0..spec.layers {
@@ -197,6 +197,7 @@ impl<'a> Loader<'a> {
             },
         };
         Ok(Tower {
+            activation,
             spec: spec.clone(),
             patches: self.patches(&format!("{embeddings}.patch_embedding"), spec)?,
             positions: self.numbers(&positions, &[spec.patches(), hidden])?,

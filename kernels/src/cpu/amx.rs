@@ -12,13 +12,11 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::matmul::Job;
-use super::pack::Aligned;
+use super::pack::{Aligned, TILE_COLS};
 use super::pool::Pool;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 
-/// Columns of a tile.
-pub(crate) const TILE_COLS: usize = 32;
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
 /// Bytes of a tile of activations: the rounded numbers, then what they left.
@@ -53,18 +51,21 @@ fn system_permits() -> bool {
     false
 }
 
-/// Activations as sums of two bf16, in tiles `[row tile, column tile]`; rows past the last are zero.
+/// Activations as sums of two bf16, in tiles `[row tile, column tile]`; rows and columns past the
+/// last are zero.
 pub(crate) struct Split {
     tiles: Aligned,
-    cols: usize,
+    /// Tiles of a row tile.
+    columns: usize,
 }
 
 impl Split {
-    /// Splits `x [n, cols]`; `cols` is a multiple of 32.
+    /// Splits `x [n, cols]`.
     pub(crate) fn new(pool: &Pool, level: Level, x: &[f32], n: usize) -> Self {
         let cols = x.len() / n.max(1);
         let row_tiles = n.div_ceil(TILE_ROWS);
-        let row_bytes = cols / TILE_COLS * TILE_BYTES;
+        let columns = cols.div_ceil(TILE_COLS);
+        let row_bytes = columns * TILE_BYTES;
         let mut tiles = Aligned::zeroed(row_tiles * row_bytes);
         let base = SendPtr(tiles.as_mut_ptr());
         pool.run(row_tiles, &|tile| {
@@ -72,12 +73,12 @@ impl Split {
             // SAFETY: the level was detected; row tiles are disjoint parts of the memory.
             unsafe { level.run(SplitRows { rows, cols, to: base.get().add(tile * row_bytes).cast() }) };
         });
-        Self { tiles, cols }
+        Self { tiles, columns }
     }
 
     /// The tiles of a row tile, from a column tile on.
     fn at(&self, row_tile: usize, column_tile: usize) -> *const u8 {
-        let tile = row_tile * (self.cols / TILE_COLS) + column_tile;
+        let tile = row_tile * self.columns + column_tile;
         self.tiles.as_ptr().wrapping_add(tile * TILE_BYTES)
     }
 }
@@ -93,7 +94,7 @@ impl Kernel for SplitRows<'_> {
     unsafe fn run<S: Simd>(self) {
         const TILE: usize = TILE_ROWS * TILE_COLS;
         for (r, row) in self.rows.chunks_exact(self.cols).enumerate() {
-            for (tile, numbers) in row.chunks_exact(TILE_COLS).enumerate() {
+            for (tile, numbers) in row.chunks(TILE_COLS).enumerate() {
                 // SAFETY: the row tile has room for two tiles of numbers for each tile of columns.
                 let to = unsafe { self.to.add(tile * 2 * TILE + r * TILE_COLS) };
                 for (i, &x) in numbers.iter().enumerate() {
@@ -118,13 +119,12 @@ fn round(x: f32) -> u16 {
     (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// Computes a few panels of a job against all rows. AMX is available, and the job's columns are a multiple
-/// of [`TILE_COLS`].
+/// Computes a few panels of a job against all rows. AMX is available.
 pub(crate) fn project(job: &Job<'_>, x: &Split, panels: Range<usize>) {
     let row_tiles = job.n.div_ceil(TILE_ROWS);
     // A tile for each row tile and panel, summed over the depth.
     let mut sums = vec![0.0f32; row_tiles * panels.len() * TILE_ROWS * LANES];
-    let tiles = job.matrix.cols / TILE_COLS;
+    let tiles = x.columns;
     let base = sums.as_mut_ptr();
     configure();
     for first in (0..tiles).step_by(DEPTH / TILE_COLS) {

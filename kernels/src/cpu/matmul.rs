@@ -121,10 +121,7 @@ pub(crate) fn project(
         parts.iter().any(|part| wants_int8(packed(part.matrix))).then(|| Quantized::new(pool, level, x, n));
     #[cfg(target_arch = "x86_64")]
     let wants_tiles = |m: &PackedMatrix| {
-        activation == Activation::Rounded
-            && level == Level::Amx
-            && m.format == Format::BF16
-            && m.cols.is_multiple_of(amx::TILE_COLS)
+        activation == Activation::Rounded && level == Level::Amx && m.format == Format::BF16
     };
     #[cfg(target_arch = "x86_64")]
     let split =

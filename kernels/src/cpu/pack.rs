@@ -18,6 +18,9 @@ use super::simd::LANES;
 use crate::ops::ShapeError;
 use crate::quant::{self, Format};
 
+/// Columns that matrix units take at a time.
+pub(crate) const TILE_COLS: usize = 32;
+
 /// Memory that starts on a cache line.
 #[derive(Debug)]
 pub(crate) struct Aligned {
@@ -89,7 +92,11 @@ impl PanelShape {
         match format {
             Format::F32 => Self { super_scales: 0, block_scales: 0, quants: line(cols * LANES * 4) },
             Format::F16 => Self { super_scales: 0, block_scales: 0, quants: line(cols * LANES * 2) },
-            Format::BF16 => Self { super_scales: 0, block_scales: 0, quants: cols.div_ceil(2) * LANES * 4 },
+            // Filled up with zeros to whole tiles of matrix units.
+            Format::BF16 => {
+                let pairs = cols.next_multiple_of(TILE_COLS) / 2;
+                Self { super_scales: 0, block_scales: 0, quants: pairs * LANES * 4 }
+            }
             _ => Self {
                 super_scales: line(blocks.div_ceil(8) * per_256),
                 block_scales: line(blocks * per_32),

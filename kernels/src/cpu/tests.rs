@@ -86,9 +86,16 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_and_at_any_fused_level() {
 #[test]
 fn bf16_products_keep_sixteen_bits_of_activations_whatever_the_shape() {
     let mut random = Random::new(20);
-    for (rows, cols, n) in
-        [(1, 32, 1), (16, 64, 16), (33, 96, 17), (300, 2560, 3), (40, 2080, 50), (17, 4128, 33)]
-    {
+    for (rows, cols, n) in [
+        (1, 32, 1),
+        (16, 64, 16),
+        (33, 96, 17),
+        (300, 2560, 3),
+        (40, 2080, 50),
+        (17, 4128, 33),
+        (48, 33, 20),
+        (9, 1071, 5),
+    ] {
         let bytes = random.matrix(Format::BF16, rows, cols);
         let (x, bias) = (random.numbers(n * cols), random.numbers(rows));
         let product = |ops: &dyn Ops, x: &[f32], n: usize| {

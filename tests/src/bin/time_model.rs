@@ -60,6 +60,16 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
         let timings = ask(&engine, &model, prompt(&model, arguments.prefill, round), 1)?.timings;
         prefill.push(timings.prefill_tokens as f64 / timings.prefill_ms * 1000.0);
     }
+    let mut picture = Vec::new();
+    if let Some(vision) = &model.config().vision {
+        for round in 0..arguments.rounds {
+            let pixels =
+                (0..vision.pixels()).map(|i| ((i * 37 + round) % 200) as f32 / 100.0 - 1.0).collect();
+            let begun = std::time::Instant::now();
+            engine.picture_features(&model, pixels)?;
+            picture.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
     let mut decode = vec![Vec::new(); arguments.decode_at.len()];
     for round in 0..=arguments.rounds {
         for (position, times) in arguments.decode_at.iter().zip(&mut decode) {
@@ -83,14 +93,17 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
         "cache_bytes": engine.cache_bytes(),
         "device": format!("{} {}, {} threads", device.device, device.level, device.threads),
         "prefill": {"tokens": arguments.prefill, "tokens_per_s": median(&mut prefill), "all": prefill},
+        "picture": (!picture.is_empty()).then(|| json!({"ms": median(&mut picture), "all": picture})),
         "decode": decode.collect::<Vec<_>>(),
     }))
 }
 
 /// Prompts of different `kind` differ from their second token on.
 fn prompt(model: &Model, len: usize, kind: usize) -> Vec<u32> {
-    let spread = model.config().vocab as u32 - 300;
-    let token = |i: u32| 256 + (i * 7919 + 104_729 * (kind as u32 + 1)) % spread;
+    // Behind the control tokens.
+    let first = (model.config().vocab / 2).min(256) as u32;
+    let spread = model.config().vocab as u32 - first;
+    let token = |i: u32| first + (i * 7919 + 104_729 * (kind as u32 + 1)) % spread;
     (0..len as u32).map(|i| if i == 0 { model.config().bos } else { token(i) }).collect()
 }
 
