@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, Finished, GenerateRequest, Model, Priority, Sampling, Stop, TokenStream,
-    Tokenizer,
+    CancelFlag, Engine, Error, Finished, GenerateRequest, Model, Sampling, Stop, TokenStream, Tokenizer,
 };
 
 use crate::documents::Snapshot;
@@ -111,16 +110,10 @@ impl ChatModel {
         conversation.turns.drain(..dropped.turns);
         let prompt_tokens = prompt.ids.len();
         let stream = self.engine.submit(GenerateRequest {
-            model: model.clone(),
-            prompt: prompt.ids,
-            pictures: Vec::new(),
-            begin_with: String::new(),
-            max_tokens,
             sampling,
             stop: Stop { tokens: prompt.stop, texts: prompt.stop_texts, ..Stop::default() },
-            priority: Priority::Chat,
-            deadline: None,
             cancel,
+            ..GenerateRequest::new(model.clone(), prompt.ids, max_tokens)
         });
         Ok(Reply { stream, dropped, prompt_tokens, asked: Turn::new(Role::User, material.question) })
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gemma_engine::{
-    CancelFlag, Engine, EngineOptions, Finished, GenerateRequest, LoadOptions, LogitsRequest, Model, Picture,
-    Precision, Priority, Sampling, Stop, Token,
+    Engine, EngineOptions, Finished, GenerateRequest, LoadOptions, LogitsRequest, Model, Picture, Precision,
+    Sampling, Stop, Token,
 };
 
 use crate::numbers::Matrix;
@@ -87,16 +87,10 @@ impl Loaded {
         stop: Stop,
     ) -> GenerateRequest {
         GenerateRequest {
-            model: self.model.clone(),
-            prompt: prompt.to_vec(),
             pictures,
-            begin_with: String::new(),
-            max_tokens,
             sampling,
             stop,
-            priority: Priority::Chat,
-            deadline: None,
-            cancel: CancelFlag::new(),
+            ..GenerateRequest::new(self.model.clone(), prompt.to_vec(), max_tokens)
         }
     }
 

@@ -20,16 +20,8 @@ fn tiny() -> Loaded {
 
 fn request(loaded: &Loaded, prompt: Vec<u32>, max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
-        model: loaded.model.clone(),
-        prompt,
-        pictures: Vec::new(),
-        begin_with: String::new(),
-        max_tokens,
-        sampling: Sampling::default(),
         stop: Stop { ignore_eos: true, ..Stop::default() },
-        priority: Priority::Chat,
-        deadline: None,
-        cancel: CancelFlag::new(),
+        ..GenerateRequest::new(loaded.model.clone(), prompt, max_tokens)
     }
 }
 

@@ -38,8 +38,7 @@ impl PrefixCache {
 
     /// A sequence that holds the longest prefix of `prompt` (the keys of its tokens) that any kept sequence
     /// of this model begins with and can be gone on from; empty if there is none. At least one token of
-    /// the prompt is left to compute, since the next
-    /// token's logits are not kept.
+    /// the prompt is left to compute, since the next token's logits are not kept.
     pub fn resume(&mut self, model: u64, layout: &Arc<Layout>, prompt: &[u32]) -> Sequence {
         let usable = &prompt[..prompt.len().saturating_sub(1)];
         let best = self

@@ -225,11 +225,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let architecture = network.architecture;
     // llama.cpp scales embeddings in f32, whatever the table is stored in; the converter has already added
     // the 1 to the norms.
-    let scale = (network.hidden as f32).sqrt();
-    let embed_scale = match architecture {
-        Architecture::RecurrentGemma => half::bf16::from_f32(scale).to_f32(),
-        _ => scale,
-    };
+    let embed_scale = embed_scale(&network, None);
     let config = network.into_config(path, embed_scale, 0.0)?;
     let mut tensors = HashMap::new();
     let mut unknown = HashMap::new();
@@ -273,7 +269,7 @@ fn folder_network(folder: &Path) -> Result<Network> {
     Ok(network)
 }
 
-/// What the reference multiplies embeddings with that are stored in this format.
+/// What embeddings are multiplied with: in the format they are stored in; `None`: in f32.
 fn embed_scale(network: &Network, format: Option<Format>) -> f32 {
     let scale = (network.hidden as f32).sqrt();
     match format {

@@ -90,33 +90,25 @@ pub(super) fn from_gguf(name: &str, architecture: Architecture) -> Option<String
 /// Tensors of our own layout for RecurrentGemma, which no public converter writes: biases, and the recurrent
 /// block's parts in the shapes that HuggingFace gives them.
 fn recurrent_from_gguf(part: &str) -> Option<String> {
-    if let Some(module) = part.strip_suffix(".bias") {
-        let canonical = match module {
-            "attn_output" => "self_attn.o_proj",
-            "ffn_gate" => "mlp.gate_proj",
-            "ffn_up" => "mlp.up_proj",
-            "ffn_down" => "mlp.down_proj",
-            "rec_x" => "temporal_block.linear_x",
-            "rec_y" => "temporal_block.linear_y",
-            "rec_out" => "temporal_block.linear_out",
-            "rec_conv" => "temporal_block.conv_1d",
-            "rec_input_gate" => return Some("temporal_block.rg_lru.input_gate_bias".to_owned()),
-            "rec_gate" => return Some("temporal_block.rg_lru.recurrent_gate_bias".to_owned()),
-            _ => return None,
-        };
-        return Some(format!("{canonical}.bias"));
+    const RECURRENCE: &str = "temporal_block.rg_lru";
+    if part == "rec_decay" {
+        return Some(format!("{RECURRENCE}.recurrent_param"));
     }
-    let canonical = match part {
-        "rec_x.weight" => "temporal_block.linear_x.weight",
-        "rec_y.weight" => "temporal_block.linear_y.weight",
-        "rec_out.weight" => "temporal_block.linear_out.weight",
-        "rec_conv.weight" => "temporal_block.conv_1d.weight",
-        "rec_input_gate.weight" => "temporal_block.rg_lru.input_gate_weight",
-        "rec_gate.weight" => "temporal_block.rg_lru.recurrent_gate_weight",
-        "rec_decay" => "temporal_block.rg_lru.recurrent_param",
+    let (module, kind) = part.split_once('.')?;
+    let canonical = match (module, kind) {
+        ("rec_x", _) => "temporal_block.linear_x",
+        ("rec_y", _) => "temporal_block.linear_y",
+        ("rec_out", _) => "temporal_block.linear_out",
+        ("rec_conv", _) => "temporal_block.conv_1d",
+        ("rec_input_gate", _) => return Some(format!("{RECURRENCE}.input_gate_{kind}")),
+        ("rec_gate", _) => return Some(format!("{RECURRENCE}.recurrent_gate_{kind}")),
+        ("attn_output", "bias") => "self_attn.o_proj",
+        ("ffn_gate", "bias") => "mlp.gate_proj",
+        ("ffn_up", "bias") => "mlp.up_proj",
+        ("ffn_down", "bias") => "mlp.down_proj",
         _ => return None,
     };
-    Some(canonical.to_owned())
+    Some(format!("{canonical}.{kind}"))
 }
 
 /// The embedding table.

@@ -76,6 +76,24 @@ pub struct GenerateRequest {
     pub cancel: CancelFlag,
 }
 
+impl GenerateRequest {
+    /// The most likely `max_tokens` tokens behind a prompt of text, at the priority of a chat.
+    pub fn new(model: Arc<Model>, prompt: Vec<u32>, max_tokens: usize) -> Self {
+        Self {
+            model,
+            prompt,
+            pictures: Vec::new(),
+            begin_with: String::new(),
+            max_tokens,
+            sampling: Sampling::default(),
+            stop: Stop::default(),
+            priority: Priority::Chat,
+            deadline: None,
+            cancel: CancelFlag::new(),
+        }
+    }
+}
+
 /// One generated token.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Token {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
-use gemma_engine::{GenerateRequest, Precision, Priority, Sampling, Stop};
+use gemma_engine::{GenerateRequest, Precision, Sampling, Stop};
 
 use super::failure::{Exit, Failure, Outcome};
 use super::session::Session;
@@ -107,16 +107,10 @@ pub fn run(context: &Context, args: &GenerateArgs) -> Outcome<Exit> {
 
     let stops: Vec<String> = args.stop.iter().map(|stop| unescape(stop)).collect();
     let stream = session.engine.submit(GenerateRequest {
-        model: model.clone(),
-        prompt,
-        pictures: Vec::new(),
-        begin_with: String::new(),
-        max_tokens: args.max_tokens,
         sampling: args.sampling.sampling(),
         stop: Stop { texts: stops, ..Stop::default() },
-        priority: Priority::Chat,
-        deadline: None,
         cancel: cancel.clone(),
+        ..GenerateRequest::new(model.clone(), prompt, args.max_tokens)
     });
     let finished = if args.json {
         let finished = answer::wait(stream)?;

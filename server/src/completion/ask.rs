@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
+    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Stop,
 };
 
 use crate::completion::boundary::Seam;
@@ -132,12 +132,7 @@ impl Prepared {
         cancel: &CancelFlag,
     ) -> Result<Answer, Error> {
         let stream = engine.submit(GenerateRequest {
-            model: model.clone(),
-            prompt: self.prompt.ids,
-            pictures: Vec::new(),
             begin_with: self.seam.text().to_owned(),
-            max_tokens: settings.max_tokens,
-            sampling: Sampling::default(),
             stop: Stop {
                 tokens: self.prompt.stop,
                 texts: self.prompt.stop_texts,
@@ -147,6 +142,7 @@ impl Prepared {
             priority: self.priority,
             deadline: Some(Duration::from_millis(settings.max_time_ms)),
             cancel: cancel.clone(),
+            ..GenerateRequest::new(model.clone(), self.prompt.ids, settings.max_tokens)
         });
         let finished = stream.finish().await?;
         let superseded = finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled();

@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use gemma_engine::config::{Sight, VisionSpec};
 use gemma_engine::{
-    CancelFlag, Engine, Error, ErrorKind, FinishReason, Finished, GenerateRequest, Model, Picture, Priority,
-    Resample, Sampling, Stop, Timings, TokenStream,
+    CancelFlag, Engine, Error, ErrorKind, FinishReason, Finished, GenerateRequest, Model, Picture, Resample,
+    Sampling, Stop, Timings, TokenStream,
 };
 
 use crate::chat;
@@ -347,16 +347,11 @@ impl Explainer {
         stop: Stop,
     ) -> TokenStream {
         self.engine.submit(GenerateRequest {
-            model: self.reader.clone(),
-            prompt,
             pictures,
-            begin_with: String::new(),
-            max_tokens,
             sampling,
             stop,
-            priority: Priority::Chat,
-            deadline: None,
             cancel: self.cancel.clone(),
+            ..GenerateRequest::new(self.reader.clone(), prompt, max_tokens)
         })
     }
 }

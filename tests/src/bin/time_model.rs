@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use gemma_engine::{
-    CancelFlag, Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Precision,
-    Priority, Sampling, Stop,
+    Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Precision, Priority, Stop,
 };
 use serde_json::json;
 
@@ -109,16 +108,9 @@ fn prompt(model: &Model, len: usize, kind: usize) -> Vec<u32> {
 
 fn ask(engine: &Engine, model: &Arc<Model>, prompt: Vec<u32>, max_tokens: usize) -> Result<Finished, Error> {
     let request = GenerateRequest {
-        model: model.clone(),
-        prompt,
-        pictures: Vec::new(),
-        begin_with: String::new(),
-        max_tokens,
-        sampling: Sampling::default(),
         stop: Stop { ignore_eos: true, ..Stop::default() },
         priority: Priority::Completion,
-        deadline: None,
-        cancel: CancelFlag::new(),
+        ..GenerateRequest::new(model.clone(), prompt, max_tokens)
     };
     engine.submit(request).finish_blocking(|_| {})
 }
