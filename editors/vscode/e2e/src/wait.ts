@@ -3,7 +3,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
 /** Long enough for two slow cores under load. No test measures time with it. */
-export const PATIENCE_MS = 120_000;
+export const PATIENCE_MS = Number(process.env['E2E_PATIENCE_S'] ?? 120) * 1000;
 
 /** Asks `probe` until it gives something other than `undefined` or `false`. */
 export async function until<T>(
