@@ -1,6 +1,6 @@
 // Documents and selections of VS Code, as questions and the protocol name them.
 
-import { type Range as ProtocolRange } from 'vscode-languageclient';
+import type { Range as ProtocolRange } from 'vscode-languageclient';
 import { Range, Uri, window, workspace, type TextEditor } from 'vscode';
 
 import type { Question } from '../protocol';
