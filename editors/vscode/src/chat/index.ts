@@ -1,15 +1,38 @@
-// The chat: what the rest of the extension may ask of it.
+// The chat: puts its parts together, and says what the rest of the extension may ask of it.
 
-import type { ExtensionContext } from 'vscode';
+import { commands, window, type ExtensionContext } from 'vscode';
 
 import type { Gemma } from '../gemma';
 import type { Question } from '../protocol';
+import { Changes } from './changes';
+import { Chat } from './chat';
+import { registerCommands } from './commands';
+import { Desk } from './desk';
+import { PictureBox } from './picturebox';
+import { Shelf } from './shelf';
+import { SubjectInUse } from './subject';
+import { ChatView, VIEW } from './view';
 
 export interface ChatApi {
   /** Opens the chat and asks. Without parameters it is opened only. */
   ask(question?: Question): Promise<void>;
 }
 
-export function activateChat(_context: ExtensionContext, _gemma: Gemma): ChatApi {
-  return { ask: async () => {} };
+export function activateChat(context: ExtensionContext, gemma: Gemma): ChatApi {
+  const pictures = new PictureBox();
+  const chat = new Chat(gemma, new Shelf(context.workspaceState), pictures);
+  const subject = new SubjectInUse();
+  const changes = new Changes();
+  const view = new ChatView(context.extensionUri, (message) => void desk.do(message));
+  const desk: Desk = new Desk(chat, subject, pictures, changes, (message) => view.say(message));
+  context.subscriptions.push(
+    chat,
+    subject,
+    changes,
+    chat.onDidSay((message) => view.say(message)),
+    subject.onDidChange((now) => view.say({ type: 'subject', subject: now })),
+    window.registerWebviewViewProvider(VIEW, view),
+    registerCommands({ chat, desk, view, subject, changes }),
+  );
+  return { ask: async (question) => commands.executeCommand('gemma.ask', question) };
 }
