@@ -28,15 +28,18 @@ const QUIET: Settings = {
   'window.confirmBeforeClose': 'never',
 };
 
+/** Settings that are about a machine. VS Code in a browser reads them where its server runs, and nowhere else. */
+const OF_MACHINE = /^gemma\.(server\.|model$|chatModel$|device$|threads$|memoryBudgetMb$)/;
+
 export class CodeServer {
   readonly port: number;
   readonly logs: string;
-  readonly #user: string;
+  readonly #data: string;
   readonly #process: ChildProcess;
 
   private constructor(port: number, data: string, process: ChildProcess) {
     this.port = port;
-    this.#user = join(data, 'User');
+    this.#data = data;
     this.logs = join(data, 'logs');
     this.#process = process;
   }
@@ -44,9 +47,9 @@ export class CodeServer {
   static async start(sandbox: Sandbox, settings: Settings): Promise<CodeServer> {
     const home = sandbox.folder('home');
     const data = sandbox.folder('data');
-    const user = sandbox.folder('data/User');
-    writeFileSync(join(user, 'settings.json'), JSON.stringify({ ...QUIET, ...settings }, undefined, 2));
-    writeFileSync(join(user, 'keybindings.json'), JSON.stringify(keybindings()));
+    writeFileSync(join(sandbox.folder('data/User'), 'keybindings.json'), JSON.stringify(keybindings()));
+    sandbox.folder('data/Machine');
+    writeSettings(data, settings);
 
     const profile = ['--user-data-dir', data, '--extensions-dir', sandbox.folder('extensions')];
     // A home of its own: neither the user's configuration nor the user's statistics are touched.
@@ -83,7 +86,7 @@ export class CodeServer {
 
   /** Changes settings in the file, as someone does who edits it. */
   configure(settings: Settings): void {
-    writeFileSync(join(this.#user, 'settings.json'), JSON.stringify({ ...QUIET, ...settings }, undefined, 2));
+    writeSettings(this.#data, settings);
   }
 
   async stop(): Promise<void> {
@@ -93,6 +96,16 @@ export class CodeServer {
       await ended;
     }
   }
+}
+
+function writeSettings(data: string, settings: Settings): void {
+  const machine: Settings = {};
+  const user: Settings = { ...QUIET };
+  for (const [key, value] of Object.entries(settings)) {
+    (OF_MACHINE.test(key) ? machine : user)[key] = value;
+  }
+  writeFileSync(join(data, 'Machine/settings.json'), JSON.stringify(machine, undefined, 2));
+  writeFileSync(join(data, 'User/settings.json'), JSON.stringify(user, undefined, 2));
 }
 
 /** A port that nobody listens on. */

@@ -92,8 +92,16 @@ export class Servers {
   constructor(sandbox: Sandbox) {
     this.#folder = sandbox.folder('servers');
     this.command = join(this.#folder, 'gemma-ls');
-    const program = [process.execPath, join(e2e, 'src/tap.ts'), this.#folder, places.binary()];
-    writeFileSync(this.command, `#!/bin/sh\nexec ${program.map((word) => `'${word}'`).join(' ')} "$@"\n`);
+    const tap = [process.execPath, join(e2e, 'src/tap.ts'), this.#folder];
+    const quoted = (words: string[]): string => words.map((word) => `'${word}'`).join(' ');
+    // Only the language server is listened to: VS Code asks for the version, too.
+    const script = `#!/bin/sh
+case $1 in
+lsp) exec ${quoted([...tap, places.binary()])} "$@" ;;
+*) exec ${quoted([places.binary()])} "$@" ;;
+esac
+`;
+    writeFileSync(this.command, script);
     chmodSync(this.command, 0o755);
   }
 
