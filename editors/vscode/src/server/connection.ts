@@ -49,6 +49,8 @@ export class Connection {
     );
     client.registerFeature(OUR_CAPABILITIES);
     client.onNotification('gemma/didChangeStatus', (status: DidChangeStatus) => surroundings.onStatus(status));
+    // The server writes the same to its standard error, which is in the log already.
+    client.onNotification('window/logMessage', () => {});
     try {
       await client.start();
     } catch (error) {
@@ -178,6 +180,8 @@ function options(surroundings: Surroundings): LanguageClientOptions {
           params.items.some((item) => item.section !== 'gemma')
             ? next(params, token)
             : params.items.map(() => surroundings.settings()),
+        // Without a section nothing is sent but that something changed: the server then asks for its settings.
+        didChangeConfiguration: (_sections, next) => next(undefined),
       },
     },
   };
