@@ -4,13 +4,12 @@ import type { Range as ProtocolRange } from 'vscode-languageclient';
 import { Range, Uri, window, workspace, type TextEditor } from 'vscode';
 
 import type { Question } from '../protocol';
+import { DOCUMENTS } from '../server/documents';
 import type { About } from './model';
 
-// Other schemes are views of something: a version in git, a log, a suggested change.
-const SCHEMES = ['file', 'untitled', 'vscode-remote', 'vscode-vfs'];
-
+/** Others are views of something: a version in git, a log, a suggested change. */
 export function isTalkedAbout(uri: Uri): boolean {
-  return SCHEMES.includes(uri.scheme);
+  return DOCUMENTS.some(({ scheme }) => scheme === uri.scheme);
 }
 
 export function nameOf(uri: Uri): string {
