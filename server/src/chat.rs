@@ -4,6 +4,10 @@
 //! question then finds the file and everything said before in the engine's cache. The file's text is given
 //! anew with each question, so that edits count; what stands before the first edit is still reused.
 
+pub mod answer;
+pub mod edit;
+pub mod wish;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
