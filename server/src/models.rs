@@ -87,6 +87,13 @@ pub fn choose_seeing(named: Option<&str>, settings: &Settings) -> Result<Choice>
     Ok(Choice { name: found.name, path: found.path, why })
 }
 
+/// The model that writes about what `seeing` read from a picture: the one named, else the setting `chatModel`;
+/// `None` where there is none but `seeing` itself.
+pub fn choose_writer(named: Option<&str>, settings: &Settings, seeing: &Choice) -> Result<Option<Choice>> {
+    let writer = named.or(settings.chat_model.as_deref()).map(|name| choose(Some(name), settings));
+    Ok(writer.transpose()?.filter(|writer| writer.path != seeing.path))
+}
+
 /// The error of a model that was asked to look at a picture and cannot.
 pub fn blind(model: &str) -> Error {
     Error::new(ErrorKind::Unsupported, model, "this model reads text only, and no pictures").remedy(SEEING)

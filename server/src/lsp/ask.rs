@@ -100,7 +100,8 @@ impl Drop for Entry<'_> {
 /// The protocol's `RequestFailed`: the request was sound, and the server failed at it.
 const REQUEST_FAILED: i64 = -32803;
 
-fn failure(error: &Error) -> jsonrpc::Error {
+/// An error of the model side, as the protocol has it.
+pub(super) fn failure(error: &Error) -> jsonrpc::Error {
     let code = match error.kind() {
         ErrorKind::Internal => jsonrpc::ErrorCode::InternalError,
         _ => jsonrpc::ErrorCode::ServerError(REQUEST_FAILED),
@@ -269,10 +270,10 @@ impl Job {
 }
 
 /// Counts a computation for as long as it goes on, which may be longer than anybody waits for it.
-struct Running(Arc<AtomicUsize>);
+pub(super) struct Running(Arc<AtomicUsize>);
 
 impl Running {
-    fn begin(running: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn begin(running: &Arc<AtomicUsize>) -> Self {
         running.fetch_add(1, Ordering::SeqCst);
         Self(running.clone())
     }
@@ -284,7 +285,8 @@ impl Drop for Running {
     }
 }
 
-struct CancelOnDrop(CancelFlag);
+/// Stops the computing when nobody waits for it any more.
+pub(super) struct CancelOnDrop(pub(super) CancelFlag);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

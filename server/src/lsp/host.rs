@@ -35,13 +35,26 @@ struct Wanted {
     key: Key,
 }
 
+/// The settings that decide which model completes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Key {
+pub(super) struct Key {
     model: Option<String>,
     device: Device,
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
     precision: Precision,
+}
+
+impl Key {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            model: settings.model.clone(),
+            device: settings.device,
+            threads: settings.threads,
+            memory_budget_mb: settings.memory_budget_mb,
+            precision: settings.precision,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -63,10 +76,10 @@ impl State {
 }
 
 /// What `gemma/status` tells of the model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
-    /// The model that completes now.
+    /// The model in use.
     pub(super) name: Option<String>,
     pub(super) state: Phase,
     /// How far the load is, in percent, while that is known.
@@ -78,11 +91,12 @@ pub(super) struct Status {
 }
 
 /// Whether there is a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Phase {
     /// It is being loaded, or will be once the client has told which one it wants. Another one may
     /// complete meanwhile.
+    #[default]
     Loading,
     Ready,
     /// The last load failed. The model before it, if there is one, goes on completing.
@@ -96,13 +110,7 @@ impl Host {
 
     /// Asks for the model of these settings; nothing happens when it is the one asked for already.
     pub(super) fn want(&self, settings: &Arc<Settings>) {
-        let key = Key {
-            model: settings.model.clone(),
-            device: settings.device,
-            threads: settings.threads,
-            memory_budget_mb: settings.memory_budget_mb,
-            precision: settings.precision,
-        };
+        let key = Key::of(settings);
         self.wanted.send_if_modified(|wanted| {
             let is_new = wanted.as_ref().is_none_or(|wanted| wanted.key != key);
             if is_new {
@@ -111,6 +119,11 @@ impl Host {
             }
             is_new
         });
+    }
+
+    /// Where models come from.
+    pub(super) fn backend(&self) -> Arc<dyn Backend> {
+        self.backend.clone()
     }
 
     /// The model that completes, if there is one.

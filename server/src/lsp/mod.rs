@@ -6,13 +6,18 @@
 
 mod ask;
 mod backend;
+mod chats;
 mod convert;
 mod dispatch;
 mod frames;
 mod host;
+mod local;
 mod methods;
+mod on_demand;
+mod progress;
 mod record;
 mod session;
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +32,10 @@ use tower_lsp::{Client, ClientSocket, LanguageServer, LspService};
 
 use crate::settings::{Problem, Settings};
 
-use backend::{Backend, Local};
+use backend::Backend;
 use host::Host;
+use local::Local;
+use progress::Outbox;
 use session::Session;
 
 pub use session::OnLogLevel;
@@ -66,9 +73,10 @@ where
     O: AsyncWrite + Unpin + Send + 'static,
 {
     let closing = watch::Sender::new(false);
-    let (service, socket) = service(backend, start, closing.clone());
+    let queue = dispatch::queue();
+    let (service, socket) = service(backend, start, closing.clone(), Outbox::new(&queue.0));
     let session = service.inner().0.clone();
-    dispatch::run(input, output, service, socket, closing).await;
+    dispatch::run(input, output, service, socket, closing, queue).await;
     session.is_shut_down()
 }
 
@@ -77,8 +85,10 @@ fn service(
     backend: Arc<dyn Backend>,
     start: Start,
     closing: watch::Sender<bool>,
+    outbox: Outbox,
 ) -> (LspService<Server>, ClientSocket) {
-    let server = |client: Client| Server(Arc::new(Session::new(client, Host::new(backend), start, closing)));
+    let server =
+        |client: Client| Server(Arc::new(Session::new(client, outbox, Host::new(backend), start, closing)));
     LspService::build_with_lifecycle_methods(server)
         .custom_method("textDocument/didOpen", methods::did_open::handle)
         .custom_method("textDocument/didChange", methods::did_change::handle)
@@ -90,6 +100,10 @@ fn service(
         .custom_method("workspace/didChangeConfiguration", methods::did_change_configuration::handle)
         .custom_method("workspace/didChangeWorkspaceFolders", methods::did_change_workspace_folders::handle)
         .custom_method("workspace/executeCommand", methods::execute_command::handle)
+        .custom_method("window/workDoneProgress/cancel", methods::cancel_progress::handle)
+        .custom_method("gemma/chat", methods::chat::handle)
+        .custom_method("gemma/forgetChat", methods::forget_chat::handle)
+        .custom_method("gemma/explainImage", methods::explain_image::handle)
         .custom_method("gemma/status", methods::status::handle)
         .finish()
 }

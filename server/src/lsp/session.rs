@@ -20,7 +20,11 @@ use crate::permission::Permission;
 use crate::settings::{LogLevel, Problem, Settings};
 use crate::text::Encoding;
 
+use super::backend::{Talker, Viewer};
+use super::chats::Chats;
 use super::host::Host;
+use super::on_demand::OnDemand;
+use super::progress::{Outbox, Stoppable};
 use super::record::Record;
 
 /// Told of the setting `logLevel` whenever it may have changed.
@@ -29,6 +33,14 @@ pub type OnLogLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 /// The state of one conversation.
 pub(super) struct Session {
     pub(super) client: Client,
+    /// For what has to reach the client before an answer does.
+    pub(super) outbox: Outbox,
+    /// What was begun on tokens of the client, and can be stopped by them.
+    pub(super) stoppable: Stoppable,
+    pub(super) chats: Chats,
+    /// The models that answer questions and that look at pictures: loaded when first asked.
+    pub(super) talkers: Arc<OnDemand<dyn Talker>>,
+    pub(super) viewers: Arc<OnDemand<dyn Viewer>>,
     pub(super) documents: Documents,
     /// The completions running for ghost text, and those for menus: an editor may want both at once.
     pub(super) inline: Slots,
@@ -94,7 +106,13 @@ impl Sources {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, host: Host, start: super::Start, closing: watch::Sender<bool>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        outbox: Outbox,
+        host: Host,
+        start: super::Start,
+        closing: watch::Sender<bool>,
+    ) -> Self {
         let sources = Sources {
             base: start.settings,
             base_problems: start.problems,
@@ -103,6 +121,11 @@ impl Session {
         };
         Self {
             client,
+            outbox,
+            stoppable: Stoppable::default(),
+            chats: Chats::default(),
+            talkers: Arc::default(),
+            viewers: Arc::default(),
             documents: Documents::new(),
             inline: Slots::new(),
             menu: Slots::new(),

@@ -1,5 +1,7 @@
 //! One file a method of the protocol.
 
+pub(super) mod cancel_progress;
+pub(super) mod chat;
 pub(super) mod completion;
 pub(super) mod did_change;
 pub(super) mod did_change_configuration;
@@ -9,6 +11,8 @@ pub(super) mod did_open;
 pub(super) mod did_rename_files;
 pub(super) mod did_save;
 pub(super) mod execute_command;
+pub(super) mod explain_image;
+pub(super) mod forget_chat;
 pub(super) mod initialize;
 pub(super) mod initialized;
 pub(super) mod inline_completion;

@@ -18,6 +18,10 @@ use crate::settings::Settings;
 struct Status<'a> {
     version: &'static str,
     model: host::Status,
+    /// The model that answers questions; nothing before its first use.
+    chat: Option<host::Status>,
+    /// The model that looks at pictures; nothing before its first use.
+    pictures: Option<host::Status>,
     engine: Engine,
     completions: Summary,
     settings: &'a Settings,
@@ -59,6 +63,8 @@ pub(super) async fn of(session: &Session) -> Result<Value> {
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         model: session.host.status(),
+        chat: session.talkers.status(),
+        pictures: session.viewers.status(),
         engine: Engine { running: session.running.load(Ordering::SeqCst), cache_bytes },
         completions: session.record.summary(),
         settings: &config.settings,

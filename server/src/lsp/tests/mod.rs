@@ -5,3 +5,4 @@ mod completing;
 mod fake;
 mod robust;
 mod settings;
+mod talking;
