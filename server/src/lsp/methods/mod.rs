@@ -1,5 +1,6 @@
 //! One file a method of the protocol.
 
+pub(super) mod code_action;
 pub(super) mod completion;
 pub(super) mod did_change;
 pub(super) mod did_change_configuration;
