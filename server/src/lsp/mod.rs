@@ -4,6 +4,7 @@
 //! from [`frames`] through [`dispatch`] to its file under [`methods`]; what handlers have in common is
 //! the [`session`]; [`backend`] is all that this room knows of models.
 
+mod announce;
 mod ask;
 mod backend;
 mod convert;
@@ -12,6 +13,7 @@ mod frames;
 mod host;
 mod methods;
 mod record;
+mod running;
 mod session;
 #[cfg(test)]
 mod tests;

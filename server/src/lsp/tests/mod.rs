@@ -6,3 +6,4 @@ mod completing;
 mod fake;
 mod robust;
 mod settings;
+mod status;
