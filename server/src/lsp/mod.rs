@@ -4,6 +4,7 @@
 //! from [`frames`] through [`dispatch`] to its file under [`methods`]; what handlers have in common is
 //! the [`session`]; [`backend`] is all that this room knows of models.
 
+mod announce;
 mod ask;
 mod backend;
 mod chats;
@@ -16,6 +17,7 @@ mod methods;
 mod on_demand;
 mod progress;
 mod record;
+mod running;
 mod session;
 mod talk;
 #[cfg(test)]
@@ -96,6 +98,7 @@ fn service(
         .custom_method("textDocument/didClose", methods::did_close::handle)
         .custom_method("textDocument/inlineCompletion", methods::inline_completion::handle)
         .custom_method("textDocument/completion", methods::completion::handle)
+        .custom_method("textDocument/codeAction", methods::code_action::handle)
         .custom_method("workspace/didRenameFiles", methods::did_rename_files::handle)
         .custom_method("workspace/didChangeConfiguration", methods::did_change_configuration::handle)
         .custom_method("workspace/didChangeWorkspaceFolders", methods::did_change_workspace_folders::handle)

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tower_lsp::jsonrpc;
 
-use super::ask::{Running, failure};
-use super::backend::{Doing, Progress, Resident};
-use super::host::closed;
+use super::ask::failure;
+use super::backend::Resident;
+use super::host::{closed, doing};
 use super::on_demand::{Load, OnDemand};
 use super::progress::Tell;
 use super::session::{Config, Session};
@@ -44,19 +44,12 @@ pub(super) async fn model<T: Resident + ?Sized + 'static>(
         while let Some(now) = progress.recv().await {
             if told != Some((now.doing, now.percent())) {
                 told = Some((now.doing, now.percent()));
-                tell.step(doing(now), now.percent()).await;
+                tell.step(doing(now.doing), now.percent()).await;
             }
         }
     };
     let (model, ()) = tokio::join!(getting, telling);
     model.map_err(|error| refused(&error))
-}
-
-fn doing(progress: Progress) -> &'static str {
-    match progress.doing {
-        Doing::Loading => "Loading the model",
-        Doing::Downloading => "Downloading the default model",
-    }
 }
 
 /// Does `work` on a thread of its own and tells the client what it says; all of that before this returns. The
@@ -68,7 +61,7 @@ pub(super) async fn compute<T: Send + 'static>(
     work: impl FnOnce(&Telling) -> Result<T, Error> + Send + 'static,
 ) -> jsonrpc::Result<T> {
     let (sender, told) = mpsc::unbounded_channel();
-    let running = Running::begin(&session.running);
+    let running = session.running.begin();
     let working = tokio::task::spawn_blocking(move || {
         let _running = running;
         work(&sender)

@@ -20,7 +20,6 @@ use crate::lsp::ask::{CancelOnDrop, failure};
 use crate::lsp::backend::{Heard, Shown, Talker};
 use crate::lsp::chats::Chat;
 use crate::lsp::progress::Tell;
-use crate::lsp::session::Session;
 use crate::lsp::talk::{Telling, Told, compute, model, senseless};
 use crate::lsp::{Server, convert};
 use crate::prompt::shown_path;
@@ -61,10 +60,7 @@ struct Answer {
 }
 
 pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Value> {
-    of(&server.0, params).await
-}
-
-pub(super) async fn of(session: &Arc<Session>, params: Params) -> Result<Value> {
+    let session = &server.0;
     let config = session.config();
     let kind = params.kind.unwrap_or_default();
     let asks = params.question.as_ref().is_some_and(|question| !question.trim().is_empty());

@@ -18,7 +18,6 @@ use crate::lsp::ask::{CancelOnDrop, failure};
 use crate::lsp::backend::{Seen, Viewer};
 use crate::lsp::chats::Chat;
 use crate::lsp::progress::Tell;
-use crate::lsp::session::Session;
 use crate::lsp::talk::{Telling, Told, compute, model, senseless};
 use crate::prompt::shown_path;
 
@@ -46,10 +45,7 @@ enum Source {
 }
 
 pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Value> {
-    of(&server.0, params).await
-}
-
-pub(super) async fn of(session: &Arc<Session>, params: Params) -> Result<Value> {
+    let session = &server.0;
     let config = session.config();
     let source = match (params.uri.as_deref(), params.data) {
         (_, Some(data)) => Source::Bytes(data),
