@@ -140,7 +140,7 @@ impl Job {
         };
 
         let mut conversation = self.chat.conversation();
-        let mut shown = Shown::default();
+        let (mut shown, mut begun) = (Shown::default(), false);
         let finished = if self.cancel.is_cancelled() {
             // Stopped while the model was loaded or the answer before was waited for.
             nothing_said()
@@ -155,11 +155,15 @@ impl Job {
                     let _ = telling.send(Told::Step(format!("Reading {} tokens", now.prompt_tokens)));
                 }
                 Heard::Text(text) => {
+                    // Base models begin with blank lines.
+                    let text = if begun { text } else { text.trim_start() };
+                    begun |= !text.is_empty();
                     let _ = telling.send(Told::Text(text.to_owned()));
                 }
             })?
         };
         drop(conversation);
+        let finished = Finished { text: finished.text.trim().to_owned(), ..finished };
         Ok(self.answer(finished, shown, selected, lines.as_ref(), is_open))
     }
 
