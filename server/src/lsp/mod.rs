@@ -96,6 +96,7 @@ fn service(
         .custom_method("textDocument/didClose", methods::did_close::handle)
         .custom_method("textDocument/inlineCompletion", methods::inline_completion::handle)
         .custom_method("textDocument/completion", methods::completion::handle)
+        .custom_method("textDocument/codeAction", methods::code_action::handle)
         .custom_method("workspace/didRenameFiles", methods::did_rename_files::handle)
         .custom_method("workspace/didChangeConfiguration", methods::did_change_configuration::handle)
         .custom_method("workspace/didChangeWorkspaceFolders", methods::did_change_workspace_folders::handle)

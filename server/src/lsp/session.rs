@@ -79,6 +79,10 @@ pub(super) struct Agreed {
     pub(super) register_configuration: bool,
     /// The client renders Markdown beside its menu.
     pub(super) markdown: bool,
+    /// The client takes code actions; others take only commands in their place.
+    pub(super) code_actions: bool,
+    /// The client carries out our commands itself.
+    pub(super) commands: bool,
 }
 
 /// The settings in force, and what follows from them.

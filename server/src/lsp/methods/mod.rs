@@ -2,6 +2,7 @@
 
 pub(super) mod cancel_progress;
 pub(super) mod chat;
+pub(super) mod code_action;
 pub(super) mod completion;
 pub(super) mod did_change;
 pub(super) mod did_change_configuration;

@@ -1,5 +1,6 @@
 //! The protocol, without a model: a client in memory drives the server, a fake completes.
 
+mod actions;
 mod client;
 mod completing;
 mod fake;
