@@ -11,6 +11,7 @@ use super::failure::{Exit, Failure, Outcome};
 use super::location::Location;
 use super::session::Session;
 use super::{Context, ModelArgs, interrupt, output};
+use crate::completion::sentence::sentence;
 use crate::completion::{self, Answer, Reason, Request};
 use crate::documents::Snapshot;
 use crate::permission::Permission;
@@ -96,7 +97,7 @@ fn show(
         output::print(&format!("{}\n", answer.text))
     } else {
         if !context.global.quiet {
-            output::say(nothing(answer));
+            output::say(sentence(answer.reason, answer.rule));
         }
         Ok(())
     }
@@ -143,18 +144,6 @@ fn as_json(document: &Snapshot, answer: &Answer, model: Option<&str>) -> Value {
         "timings": finished.map_or_else(Timings::default, |f| f.timings),
         "model": model,
     })
-}
-
-/// Why there is nothing, for a person.
-fn nothing(answer: &Answer) -> String {
-    let rule = answer.rule.unwrap_or("a rule");
-    match answer.reason {
-        Reason::Filtered => format!("nothing to show: the rule \"{rule}\" took the suggestion away"),
-        Reason::Disabled => format!("nothing to show: completion is off here ({rule})"),
-        Reason::Superseded => "stopped".to_owned(),
-        Reason::Loading => "nothing to show: the model is still loading".to_owned(),
-        Reason::Empty | Reason::Shown => "nothing to show: the model has nothing to add here".to_owned(),
-    }
 }
 
 #[cfg(test)]

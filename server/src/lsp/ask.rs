@@ -7,7 +7,6 @@
 //! - An answer belongs to the text that the document has when it is given, or it is empty.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gemma_engine::{CancelFlag, Error, ErrorKind, Priority};
@@ -253,7 +252,7 @@ impl Job {
         };
         let flag = CancelOnDrop(CancelFlag::new());
         let (completer, settings, cancel) = (completer.clone(), config.settings.clone(), flag.0.clone());
-        let running = Running::begin(&session.running);
+        let running = session.running.begin();
         let task = tokio::spawn(async move {
             let _running = running;
             completer.complete(&settings, request, cancel).await
@@ -266,22 +265,6 @@ impl Job {
             Err(panic) => Err(Error::new(ErrorKind::Internal, "completion", panic)
                 .remedy("This is a bug in gemma-ls; please report it.")),
         }
-    }
-}
-
-/// Counts a computation for as long as it goes on, which may be longer than anybody waits for it.
-pub(super) struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    pub(super) fn begin(running: &Arc<AtomicUsize>) -> Self {
-        running.fetch_add(1, Ordering::SeqCst);
-        Self(running.clone())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

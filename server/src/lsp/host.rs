@@ -26,6 +26,7 @@ pub(super) struct Host {
     backend: Arc<dyn Backend>,
     wanted: watch::Sender<Option<Wanted>>,
     state: Mutex<State>,
+    changes: watch::Sender<()>,
 }
 
 /// A model to load, by the settings that make it the one it is.
@@ -105,7 +106,8 @@ pub(super) enum Phase {
 
 impl Host {
     pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, wanted: watch::Sender::new(None), state: Mutex::default() }
+        let (wanted, changes) = (watch::Sender::new(None), watch::Sender::new(()));
+        Self { backend, wanted, state: Mutex::default(), changes }
     }
 
     /// Asks for the model of these settings; nothing happens when it is the one asked for already.
@@ -119,6 +121,28 @@ impl Host {
             }
             is_new
         });
+        self.changed();
+    }
+
+    /// Hears of every change of [`Self::status`] from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// What a load does now, in words.
+    pub(super) fn doing(&self) -> String {
+        let doing =
+            self.state().loading.as_ref().map_or(Doing::default(), |progress| progress.borrow().doing);
+        let wanted = self.wanted.borrow();
+        let named = wanted.as_ref().and_then(|wanted| wanted.settings.model.as_deref());
+        match (doing, named) {
+            (Doing::Loading, Some(name)) => format!("Loading {}", short(name)),
+            _ => self::doing(doing).to_owned(),
+        }
     }
 
     /// Where models come from.
@@ -193,10 +217,12 @@ async fn load(session: &Arc<Session>, wanted: Wanted) {
     let host = &session.host;
     let progress = host.state().begin();
     tokio::spawn(report(session.clone(), progress.subscribe()));
-    let (backend, settings) = (host.backend.clone(), wanted.settings.clone());
+    host.changed();
+    let (backend, settings, changes) = (host.backend.clone(), wanted.settings.clone(), host.changes.clone());
     let loading = tokio::task::spawn_blocking(move || {
         backend.load(&settings, &mut |now| {
             progress.send_replace(now);
+            changes.send_replace(());
         })
     });
     let result = loading.await.unwrap_or_else(|panic| {
@@ -216,10 +242,12 @@ async fn load(session: &Arc<Session>, wanted: Wanted) {
             let old = state.current.replace(model);
             drop(state);
             drop(old);
+            host.changed();
         }
         Err(error) => {
             state.error = Some(error.to_string());
             drop(state);
+            host.changed();
             session.tell_once(MessageType::Error, format!("gemma-ls cannot load the model. {error}"));
         }
     }
@@ -238,7 +266,7 @@ async fn report(session: Arc<Session>, mut progress: watch::Receiver<Progress>) 
         if (now.doing, now.percent()) != (shown.doing, shown.percent())
             && let Some(ongoing) = &ongoing
         {
-            ongoing.report_with_message(doing(now), now.percent().unwrap_or(0)).await;
+            ongoing.report_with_message(doing(now.doing), now.percent().unwrap_or(0)).await;
             shown = now;
         }
         if progress.changed().await.is_err() {
@@ -266,11 +294,17 @@ async fn begin_progress(
         return None;
     }
     let progress = client.progress(token, "gemma-ls").with_percentage(now.percent().unwrap_or(0));
-    Some(progress.with_message(doing(now)).begin().await)
+    Some(progress.with_message(doing(now.doing)).begin().await)
 }
 
-fn doing(progress: Progress) -> &'static str {
-    match progress.doing {
+/// What people call a model that is named so: of a path, the file's name.
+fn short(name: &str) -> &str {
+    let file = name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(name);
+    file.strip_suffix(".gguf").unwrap_or(file)
+}
+
+fn doing(doing: Doing) -> &'static str {
+    match doing {
         Doing::Loading => "Loading the model",
         Doing::Downloading => "Downloading the default model",
     }

@@ -4,6 +4,7 @@
 //! from [`frames`] through [`dispatch`] to its file under [`methods`]; what handlers have in common is
 //! the [`session`]; [`backend`] is all that this room knows of models.
 
+mod announce;
 mod ask;
 mod backend;
 mod chats;
@@ -16,6 +17,7 @@ mod methods;
 mod on_demand;
 mod progress;
 mod record;
+mod running;
 mod session;
 mod talk;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
@@ -26,6 +26,7 @@ use super::host::Host;
 use super::on_demand::OnDemand;
 use super::progress::{Outbox, Stoppable};
 use super::record::Record;
+use super::running::Running;
 
 /// Told of the setting `logLevel` whenever it may have changed.
 pub type OnLogLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
@@ -49,7 +50,7 @@ pub(super) struct Session {
     pub(super) host: Host,
     pub(super) record: Record,
     /// Computations going on, also those that nobody waits for any more.
-    pub(super) running: Arc<AtomicUsize>,
+    pub(super) running: Running,
     /// Counts edits, to wake what was computed for an older text.
     pub(super) edits: watch::Sender<u64>,
     /// True once the conversation ends.
@@ -83,6 +84,8 @@ pub(super) struct Agreed {
     pub(super) code_actions: bool,
     /// The client carries out our commands itself.
     pub(super) commands: bool,
+    /// The client wants to hear of changes of the status.
+    pub(super) status: bool,
 }
 
 /// The settings in force, and what follows from them.
@@ -136,7 +139,7 @@ impl Session {
             recent: Recent::new(),
             host,
             record: Record::default(),
-            running: Arc::default(),
+            running: Running::default(),
             edits: watch::Sender::new(0),
             closing,
             agreed: OnceLock::new(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tower_lsp::jsonrpc;
 
-use super::ask::{Running, failure};
+use super::ask::failure;
 use super::backend::{Doing, Progress, Resident};
 use super::host::closed;
 use super::on_demand::{Load, OnDemand};
@@ -68,7 +68,7 @@ pub(super) async fn compute<T: Send + 'static>(
     work: impl FnOnce(&Telling) -> Result<T, Error> + Send + 'static,
 ) -> jsonrpc::Result<T> {
     let (sender, told) = mpsc::unbounded_channel();
-    let running = Running::begin(&session.running);
+    let running = session.running.begin();
     let working = tokio::task::spawn_blocking(move || {
         let _running = running;
         work(&sender)

@@ -51,6 +51,7 @@ fn agree(client: &lsp::ClientCapabilities) -> Agreed {
         markdown: formats.contains(&lsp::MarkupKind::Markdown),
         code_actions: actions.is_some_and(|actions| actions.code_action_literal_support.is_some()),
         commands: says("commands"),
+        status: says("status"),
     }
 }
 

@@ -6,4 +6,5 @@ mod completing;
 mod fake;
 mod robust;
 mod settings;
+mod status;
 mod talking;
