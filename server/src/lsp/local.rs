@@ -142,7 +142,7 @@ fn choose(
     let ours = named.is_none() && settings.model.is_none();
     match models::choose(named, settings) {
         Err(error) if error.kind() == ErrorKind::NotFound && ours => {
-            let found = checkpoint::pull(DEFAULT_MODEL, &mut |p| {
+            let found = checkpoint::pull(DEFAULT_MODEL, &CancelFlag::new(), &mut |p| {
                 let total = p.total_bytes.unwrap_or(0);
                 progress(Progress { doing: Doing::Downloading, done: p.done_bytes, total });
             })?;
