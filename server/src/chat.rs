@@ -142,7 +142,7 @@ impl Conversation {
     pub fn of(turns: Vec<Turn>) -> Self {
         let mut taken: Vec<Turn> = Vec::new();
         for turn in turns {
-            let next = if taken.len() % 2 == 0 { Role::User } else { Role::Model };
+            let next = if taken.len().is_multiple_of(2) { Role::User } else { Role::Model };
             if turn.role == next {
                 taken.push(turn);
             }

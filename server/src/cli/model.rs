@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Outcome};
 use super::model_info::{self, InfoArgs};
-use super::{Context, output, session};
+use super::{Context, interrupt, output, session};
 use crate::models;
 
 /// List, download and describe models
@@ -157,7 +157,12 @@ fn is_installed(entry: &CatalogueEntry, found: &[Found]) -> bool {
 }
 
 fn pull(context: &Context, args: &PullArgs) -> Outcome {
-    let found = session::pull(context, &args.name)?;
+    let cancel = interrupt::flag();
+    let found =
+        session::pull(context, &args.name, &cancel).map_err(|failure| match cancel.is_cancelled() {
+            true => failure.interrupted(),
+            false => failure,
+        })?;
     if args.json {
         return output::print_json(&found_json(&found));
     }

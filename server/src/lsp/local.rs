@@ -142,7 +142,7 @@ fn choose(
     let ours = named.is_none() && settings.model.is_none();
     match models::choose(named, settings) {
         Err(error) if error.kind() == ErrorKind::NotFound && ours => {
-            let found = checkpoint::pull(DEFAULT_MODEL, &mut |p| {
+            let found = checkpoint::pull(DEFAULT_MODEL, &CancelFlag::new(), &mut |p| {
                 let total = p.total_bytes.unwrap_or(0);
                 progress(Progress { doing: Doing::Downloading, done: p.done_bytes, total });
             })?;
@@ -237,8 +237,15 @@ const LOOKS: usize = 4;
 struct Viewing {
     loaded: Loaded,
     writer: Option<Arc<Model>>,
-    /// The last ones looked at with their digests, the newest first. Each is held while it is explained.
-    looks: Mutex<VecDeque<([u8; 32], Arc<Mutex<Look>>)>>,
+    /// The last ones looked at, the newest first.
+    looks: Mutex<VecDeque<Looked>>,
+}
+
+/// A picture that was looked at.
+struct Looked {
+    digest: [u8; 32],
+    /// Held while it is explained.
+    look: Arc<Mutex<Look>>,
 }
 
 impl Viewing {
@@ -255,10 +262,10 @@ impl Viewing {
     fn look(&self, explainer: &Explainer, picture: Arc<Picture>) -> Arc<Mutex<Look>> {
         let mut looks = lock(&self.looks);
         let digest = *picture.digest();
-        let same = looks.iter().position(|(of, _)| *of == digest).and_then(|at| looks.remove(at));
-        let look = same.map(|(_, look)| look);
+        let same = looks.iter().position(|one| one.digest == digest).and_then(|at| looks.remove(at));
+        let look = same.map(|one| one.look);
         let look = look.unwrap_or_else(|| Arc::new(Mutex::new(explainer.look(picture))));
-        looks.push_front((digest, look.clone()));
+        looks.push_front(Looked { digest, look: look.clone() });
         looks.truncate(LOOKS);
         look
     }
