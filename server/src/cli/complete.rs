@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gemma_engine::{Priority, Timings};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure, Outcome};
@@ -13,7 +12,7 @@ use super::session::Session;
 use super::{Context, ModelArgs, interrupt, output};
 use crate::completion::sentence::sentence;
 use crate::completion::{self, Answer, Reason, Request};
-use crate::documents::Snapshot;
+use crate::documents::{Snapshot, uri_of};
 use crate::permission::Permission;
 use crate::text::{Encoding, position_of};
 
@@ -107,17 +106,7 @@ fn show(
 pub fn open(path: &Path) -> Outcome<Snapshot> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?;
     let absolute = std::path::absolute(path).map_err(|e| Failure::file(path, &e))?;
-    Ok(Snapshot::new(&file_uri(&absolute), "", &text))
-}
-
-/// The `file:` URI of an absolute path.
-pub fn file_uri(path: &Path) -> String {
-    const ESCAPED: &AsciiSet =
-        &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    let path = path.to_string_lossy();
-    let path = if cfg!(windows) { path.replace('\\', "/") } else { path.into_owned() };
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    format!("file://{slash}{}", utf8_percent_encode(&path, ESCAPED))
+    Ok(Snapshot::new(&uri_of(&absolute), "", &text))
 }
 
 /// The folder that a file belongs to: the nearest one under version control, else where we are when the
@@ -185,19 +174,6 @@ mod tests {
         assert_eq!(asked["finish_reason"], Value::Null);
         assert_eq!(asked["timings"]["prefill_tokens"], 0);
         assert_eq!(asked["reason"], "disabled");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn any_path_becomes_a_uri() {
-        for (path, uri) in [
-            ("/a/b.py", "file:///a/b.py"),
-            ("/a b/ü#1.py", "file:///a%20b/%C3%BC%231.py"),
-            ("/100%/x:y", "file:///100%25/x%3Ay"),
-        ] {
-            assert_eq!(file_uri(Path::new(path)), uri);
-            assert_eq!(crate::documents::path_of(uri), Some(PathBuf::from(path)));
-        }
     }
 
     #[test]

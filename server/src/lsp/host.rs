@@ -283,18 +283,21 @@ async fn begin_progress(
     session: &Session,
     now: Progress,
 ) -> Option<OngoingProgress<Bounded, NotCancellable>> {
+    let token = create_progress(session, "load").await?;
+    let progress = session.client.progress(token, "gemma-ls").with_percentage(now.percent().unwrap_or(0));
+    Some(progress.with_message(doing(now.doing)).begin().await)
+}
+
+/// A token of the server's on which the client shows progress; `None` where it does not. Never to be awaited
+/// by a handler: the client's answer is a message like any other.
+pub(super) async fn create_progress(session: &Session, what: &str) -> Option<ProgressToken> {
     if !session.agreed().progress {
         return None;
     }
-    let client = &session.client;
-    let token = ProgressToken::String(format!("gemma-ls/load/{}", next_number()));
-    let created = tokio::time::timeout(PATIENCE, client.create_work_done_progress(token.clone())).await;
+    let token = ProgressToken::String(format!("gemma-ls/{what}/{}", next_number()));
+    let creating = session.client.create_work_done_progress(token.clone());
     // The protocol: a client that refuses gets no progress.
-    if !matches!(created, Ok(Ok(()))) {
-        return None;
-    }
-    let progress = client.progress(token, "gemma-ls").with_percentage(now.percent().unwrap_or(0));
-    Some(progress.with_message(doing(now.doing)).begin().await)
+    matches!(tokio::time::timeout(PATIENCE, creating).await, Ok(Ok(()))).then_some(token)
 }
 
 /// What people call a model that is named so: of a path, the file's name.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
+use tempfile::TempPath;
 use tokio::sync::watch;
 use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::MessageType;
@@ -66,6 +67,8 @@ pub(super) struct Session {
     started: AtomicBool,
     shut_down: AtomicBool,
     told: Mutex<HashSet<String>>,
+    /// Files made to be shown; removed with the session.
+    shown: Mutex<Vec<TempPath>>,
 }
 
 /// What was agreed on at `initialize`.
@@ -80,6 +83,10 @@ pub(super) struct Agreed {
     pub(super) register_configuration: bool,
     /// The client renders Markdown beside its menu.
     pub(super) markdown: bool,
+    /// The client changes documents when the server asks it to.
+    pub(super) apply_edit: bool,
+    /// The client opens files when the server asks it to.
+    pub(super) show_document: bool,
     /// The client takes code actions; others take only commands in their place.
     pub(super) code_actions: bool,
     /// The client carries out our commands itself.
@@ -152,6 +159,7 @@ impl Session {
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
             told: Mutex::default(),
+            shown: Mutex::default(),
         }
     }
 
@@ -240,6 +248,11 @@ impl Session {
             client.log_message(kind, &text).await;
             client.show_message(kind, &text).await;
         });
+    }
+
+    /// Keeps a file that the client shows until the session ends.
+    pub(super) fn keep(&self, shown: TempPath) {
+        lock(&self.shown).push(shown);
     }
 
     /// The folders of the workspace.

@@ -50,6 +50,8 @@ fn agree(client: &lsp::ClientCapabilities) -> Agreed {
             .unwrap_or(false),
         markdown: formats.contains(&lsp::MarkupKind::Markdown),
         code_actions: actions.is_some_and(|actions| actions.code_action_literal_support.is_some()),
+        apply_edit: workspace.and_then(|w| w.apply_edit).unwrap_or(false),
+        show_document: client.window.as_ref().and_then(|w| w.show_document).is_some_and(|can| can.support),
         commands: says("commands"),
         status: says("status"),
     }

@@ -1,5 +1,6 @@
 //! One file a method of the protocol.
 
+pub(super) mod ask;
 pub(super) mod cancel_progress;
 pub(super) mod chat;
 pub(super) mod code_action;

@@ -114,7 +114,7 @@ async fn cancelling_and_stopping_end_the_computing() {
     let answer = client.answer(id).await;
     assert_eq!(
         (&answer["result"]["finishReason"], &answer["result"]["text"]),
-        (&json!("cancelled"), &json!("1: "))
+        (&json!("cancelled"), &json!("1:"))
     );
     // By the next question.
     let first = client.start("gemma/chat", params("three")).await;
@@ -209,5 +209,58 @@ async fn pictures_are_explained_and_remembered_by_the_chat() {
         assert_eq!(error["code"], code, "{params}: {error}");
         assert!(error["message"].as_str().expect("a text").contains(part), "{params}: {error}");
     }
+    client.finish().await;
+}
+
+/// A client that leaves showing answers to the server, and can do this.
+async fn plain(capabilities: Value) -> Client {
+    let mut client = Client::connect();
+    client.request("initialize", json!({"capabilities": capabilities})).await;
+    client.notify("initialized", json!({})).await;
+    client.until_model("ready").await;
+    client.open(URI, "rust", TEXT).await;
+    client
+}
+
+fn ask(kind: &str, question: &str) -> Value {
+    let range = json!({"start": {"line": 1, "character": 0}, "end": {"line": 1, "character": 5}});
+    let params =
+        json!({"kind": kind, "question": question, "textDocument": {"uri": URI}, "selection": range});
+    json!({"command": "gemma.ask", "arguments": [params]})
+}
+
+#[tokio::test]
+async fn the_server_shows_answers_where_the_client_does_not() {
+    let mut client =
+        plain(json!({"window": {"showDocument": {"support": true}}, "workspace": {"applyEdit": true}})).await;
+    let code = "\n```rust\n3\n```";
+    assert_eq!(client.request("workspace/executeCommand", ask("document", code)).await, Value::Null);
+    let edits = client.hears("workspace/applyEdit").await["edit"]["changes"][URI].clone();
+    let range = json!({"start": {"line": 1, "character": 0}, "end": {"line": 1, "character": 5}});
+    assert_eq!(edits, json!([{"newText": "    3", "range": range}]));
+    // An explanation changes nothing; it is opened as a document.
+    client.request("workspace/executeCommand", ask("explain", code)).await;
+    let uri = client.hears("window/showDocument").await["uri"].as_str().expect("a uri").to_owned();
+    let path = crate::documents::path_of(&uri).expect("a path");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    assert!(
+        text.starts_with("# Gemma: explain main.rs, line 2\n") && text.contains("```rust\n3\n```"),
+        "{text}"
+    );
+    assert_eq!(client.heard("workspace/applyEdit").len(), 1);
+    client.finish().await;
+    assert!(!path.exists(), "it goes with the session");
+}
+
+#[tokio::test]
+async fn a_client_that_can_do_nothing_gets_messages() {
+    let mut client = plain(json!({})).await;
+    client.request("workspace/executeCommand", ask("fix", "\n```rust\n3\n```")).await;
+    let message = client.hears("window/showMessage").await["message"].as_str().expect("a text").to_owned();
+    assert!(message.starts_with("# Gemma: fix main.rs, line 2\n"), "{message}");
+    let id = client
+        .start("workspace/executeCommand", json!({"command": "gemma.ask", "arguments": [{"kind": 3}]}))
+        .await;
+    assert_eq!(client.answer(id).await["error"]["code"], -32602);
     client.finish().await;
 }
