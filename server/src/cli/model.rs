@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::failure::{Exit, Outcome};
 use super::model_info::{self, InfoArgs};
 use super::{Context, interrupt, output, session};
-use crate::models;
+use crate::models::{self, is_installed};
 
 /// List, download and describe models
 #[derive(Subcommand)]
@@ -150,10 +150,6 @@ fn entry_json(entry: &CatalogueEntry, found: &[Found]) -> Value {
         "licence": entry.asks_for_licence(),
         "installed": is_installed(entry, found),
     })
-}
-
-fn is_installed(entry: &CatalogueEntry, found: &[Found]) -> bool {
-    found.iter().any(|found| found.name.eq_ignore_ascii_case(entry.local_name()))
 }
 
 fn pull(context: &Context, args: &PullArgs) -> Outcome {

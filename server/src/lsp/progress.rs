@@ -77,12 +77,29 @@ impl Tell {
         cancel: &CancelFlag,
     ) -> Self {
         let tell = Self { outbox: outbox.clone(), partial, work, stoppable: stoppable.clone() };
-        if let Some(token) = &tell.work {
-            tell.stoppable.lock().insert(key(token), cancel.clone());
-            let begin = json!({"kind": "begin", "title": title, "cancellable": true});
-            tell.outbox.progress(token, begin).await;
-        }
+        tell.say_begin(json!({"kind": "begin", "title": title, "cancellable": true}), cancel).await;
         tell
+    }
+
+    /// Begins what tells its percent: a client may ignore them where none are announced.
+    pub(super) async fn begin_counted(
+        outbox: &Outbox,
+        stoppable: &Stoppable,
+        work: Option<ProgressToken>,
+        title: &str,
+        cancel: &CancelFlag,
+    ) -> Self {
+        let tell = Self { outbox: outbox.clone(), partial: None, work, stoppable: stoppable.clone() };
+        let begin = json!({"kind": "begin", "title": title, "cancellable": true, "percentage": 0});
+        tell.say_begin(begin, cancel).await;
+        tell
+    }
+
+    async fn say_begin(&self, begin: Value, cancel: &CancelFlag) {
+        if let Some(token) = &self.work {
+            self.stoppable.lock().insert(key(token), cancel.clone());
+            self.outbox.progress(token, begin).await;
+        }
     }
 
     /// What is being done, and how far it is.

@@ -171,8 +171,19 @@ impl Job {
     fn selected(&self, document: &Snapshot) -> Option<Range<usize>> {
         let offsets = |range: lsp::Range| offsets_of(&document.text, convert::range(range), self.encoding);
         let selection = self.selection.map(offsets);
-        if selection.as_ref().is_some_and(|selection| !selection.is_empty()) || self.diagnostics.is_empty() {
+        let is_cursor = match &selection {
+            None => true,
+            // Some editors have no cursor but a selection of one character.
+            Some(one) if one.len() == 1 && self.kind != Kind::Ask && self.diagnostics.is_empty() => {
+                return Some(around(document, one.clone()));
+            }
+            Some(selection) => selection.len() <= 1,
+        };
+        if !is_cursor {
             return selection;
+        }
+        if self.diagnostics.is_empty() {
+            return selection.map(|cursor| cursor.start..cursor.start);
         }
         let ranges = self.diagnostics.iter().map(|diagnostic| offsets(diagnostic.range));
         let all = ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))?;

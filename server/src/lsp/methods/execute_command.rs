@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tower_lsp::gen_lsp_types::{ExecuteCommandParams, LspAny};
 use tower_lsp::jsonrpc::{Error, Result};
 
-use super::{ask, chat, explain_image, forget_chat, status};
+use super::{ask, chat, explain_image, forget_chat, models, pull_model, status};
 use crate::lsp::Server;
 
 /// The table of commands: each a request under its name, with its parameters as the only argument.
@@ -31,6 +31,8 @@ commands! {
     "gemma.chat" => chat::handle,
     "gemma.explainImage" => explain_image::handle,
     "gemma.forgetChat" => forget_chat::handle,
+    "gemma.models" => models::handle,
+    "gemma.pullModel" => pull_model::handle,
     "gemma.status" => status::handle,
 }
 

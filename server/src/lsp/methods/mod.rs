@@ -18,4 +18,6 @@ pub(super) mod forget_chat;
 pub(super) mod initialize;
 pub(super) mod initialized;
 pub(super) mod inline_completion;
+pub(super) mod models;
+pub(super) mod pull_model;
 pub(super) mod status;

@@ -60,7 +60,7 @@ async fn an_answer_streams_before_it_is_given() {
 async fn unsaved_text_and_selections_are_what_is_talked_about() {
     let mut client = talking().await;
     client.insert(URI, 0, "// ä\n").await;
-    let selection = json!({"start": {"line": 2, "character": 4}, "end": {"line": 2, "character": 5}});
+    let selection = json!({"start": {"line": 2, "character": 3}, "end": {"line": 2, "character": 5}});
     let params = json!({
         "chatId": "c", "kind": "fix", "textDocument": {"uri": URI}, "selection": selection,
         "question": "```rust\n3\n```",
@@ -74,6 +74,19 @@ async fn unsaved_text_and_selections_are_what_is_talked_about() {
     let range = json!({"start": {"line": 2, "character": 0}, "end": {"line": 2, "character": 5}});
     assert_eq!(edit["range"], range);
     assert_eq!(edit["textDocument"], json!({"uri": URI, "version": 2}));
+    client.finish().await;
+}
+
+#[tokio::test]
+async fn a_selection_of_one_character_is_a_cursor() {
+    let mut client = talking().await;
+    let one = json!({"start": {"line": 1, "character": 4}, "end": {"line": 1, "character": 5}});
+    for (kind, selection) in [("explain", json!({"first": 1, "last": 3})), ("ask", Value::Null)] {
+        let params = json!({
+            "chatId": kind, "kind": kind, "question": "x", "textDocument": {"uri": URI}, "selection": one,
+        });
+        assert_eq!(client.request("gemma/chat", params).await["context"]["selection"], selection, "{kind}");
+    }
     client.finish().await;
 }
 
