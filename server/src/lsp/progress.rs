@@ -104,14 +104,16 @@ impl Tell {
 
     /// What is being done, and how far it is.
     pub(super) async fn step(&self, message: &str, percent: Option<u32>) {
+        let (mut report, mut step) =
+            (json!({"kind": "report", "message": message}), json!({"kind": "step", "message": message}));
+        if let Some(percent) = percent {
+            report["percentage"] = percent.into();
+            step["percent"] = percent.into();
+        }
         if let Some(token) = &self.work {
-            let mut report = json!({"kind": "report", "message": message});
-            if let Some(percent) = percent {
-                report["percentage"] = percent.into();
-            }
             self.outbox.progress(token, report).await;
         }
-        self.partial(json!({"kind": "step", "message": message})).await;
+        self.partial(step).await;
     }
 
     /// A part of the answer.
