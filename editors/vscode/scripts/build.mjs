@@ -1,6 +1,6 @@
 // Bundles the extension and the chat's web page into dist/, and with --tests the unit tests into dist-tests/.
 
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { build, context } from 'esbuild';
 
 const watch = process.argv.includes('--watch');
@@ -37,5 +37,5 @@ if (process.argv.includes('--tests')) {
   await Promise.all(product.map(async (options) => (await context(options)).watch()));
 } else {
   rmSync('dist', { recursive: true, force: true });
-  await Promise.all(product.filter(({ platform }) => platform === 'node' || existsSync('webview/main.ts')).map(build));
+  await Promise.all(product.map(build));
 }

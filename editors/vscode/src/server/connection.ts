@@ -90,7 +90,8 @@ export class Connection {
       }
     }
     try {
-      return await this.client.sendRequest<Requests[M]['answer']>(method, message, token);
+      // An undefined token would be sent as a second parameter.
+      return await this.client.sendRequest<Requests[M]['answer']>(method, message, ...(token ? [token] : []));
     } catch (error) {
       throw token?.isCancellationRequested === true ? new CancellationError() : this.explained(error);
     } finally {

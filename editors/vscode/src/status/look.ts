@@ -32,11 +32,13 @@ export function look(status: Status, document: DocumentStatus | undefined): Look
   }
   const model = status.model ?? 'Gemma';
   const device = typeof status.device === 'string' ? ` on ${status.device}` : '';
+  // "cpu (amx, 2 threads)" is for the tooltip: the bar has little room.
+  const shortDevice = device.replace(/ \(.*\)$/, '');
   if (typeof document?.off === 'string') {
     const why = document.sentence ?? 'Completion is off for this document.';
     return { text: `$(circle-slash) ${model}`, tooltip: `${why} The model is ready: ${model}${device}.` };
   }
   return status.state === 'working'
-    ? { text: `$(sync~spin) ${model}${device}`, tooltip: `Working: ${model}${device}.` }
-    : { text: `$(sparkle) ${model}${device}`, tooltip: `Ready: ${model}${device}.` };
+    ? { text: `$(sync~spin) ${model}${shortDevice}`, tooltip: `Working: ${model}${device}.` }
+    : { text: `$(sparkle) ${model}${shortDevice}`, tooltip: `Ready: ${model}${device}.` };
 }

@@ -9,7 +9,7 @@ import type { Model, Statistics } from '../../src/protocol';
 import { look } from '../../src/status/look';
 
 describe('the status bar item', () => {
-  const model = { model: 'gemma-3-270m', device: 'cpu', message: 'Ready' };
+  const model = { model: 'gemma-3-270m', device: 'cpu (amx, 2 threads)', message: 'Ready' };
 
   it('counts while the model is loaded', () => {
     const { text } = look({ state: 'loading', percent: 40.7, message: 'Loading gemma-3-270m 40%' }, undefined);
@@ -19,7 +19,7 @@ describe('the status bar item', () => {
   it('names model and device', () => {
     const { text, tooltip, colour } = look({ state: 'ready', ...model }, {});
     assert.equal(text, '$(sparkle) gemma-3-270m on cpu');
-    assert.equal(tooltip, 'Ready: gemma-3-270m on cpu.');
+    assert.equal(tooltip, 'Ready: gemma-3-270m on cpu (amx, 2 threads).');
     assert.equal(colour, undefined);
   });
 
