@@ -18,12 +18,12 @@ export function nameOf(uri: Uri): string {
 
 /** A file, or a part of it where the range is not empty. */
 export function aboutFile(uri: Uri, range?: Range): About {
-  const lines = range && !range.isEmpty ? linesOf(range) : undefined;
+  const lines = range && !range.isEmpty ? linesIn(range) : undefined;
   return { uri: uri.toString(), name: nameOf(uri), ...(lines && { lines }) };
 }
 
 /** A selection that ends before the first character of a line has nothing of that line. */
-function linesOf({ start, end }: Range): { first: number; last: number } {
+export function linesIn({ start, end }: Range): { first: number; last: number } {
   const last = end.character === 0 && end.line > start.line ? end.line : end.line + 1;
   return { first: start.line + 1, last };
 }
