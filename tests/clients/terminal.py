@@ -13,17 +13,25 @@ import time
 import pyte
 
 # How long anything may take before it counts as hanging: far longer than any should.
-PATIENCE = 120.0
+PATIENCE = 30.0
 LINES, COLUMNS = 30, 120
 # Questions about the terminal, which pyte would print.
 DEVICE_CONTROL = re.compile(rb"\x1bP.*?\x1b\\", re.DOTALL)
+
+
+class Screen(pyte.Screen):
+    """A screen that leaves private questions about the terminal unanswered, where pyte would stumble."""
+
+    def report_device_status(self, mode, private=False):
+        if not private:
+            super().report_device_status(mode)
 
 
 class Terminal:
     """A program at the other end of a pseudo-terminal, and what it has drawn."""
 
     def __init__(self, command: list, environment: dict, folder):
-        self.screen = pyte.Screen(COLUMNS, LINES)
+        self.screen = Screen(COLUMNS, LINES)
         self.screen.write_process_input = self.type
         self._stream = pyte.ByteStream(self.screen)
         self.pid, self.fd = pty.fork()
