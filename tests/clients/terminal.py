@@ -13,7 +13,7 @@ import time
 import pyte
 
 # How long anything may take before it counts as hanging: far longer than any should.
-PATIENCE = 30.0
+PATIENCE = 120.0
 LINES, COLUMNS = 30, 120
 # Questions about the terminal, which pyte would print.
 DEVICE_CONTROL = re.compile(rb"\x1bP.*?\x1b\\", re.DOTALL)

@@ -30,6 +30,7 @@ def finish(bench, emacs, file, expected: str):
     emacs.type(SAVE)
     emacs.until(lambda: file.read_text() == expected, lambda: f"{expected!r}, but {file.read_text()!r}")
     assert bench.conversation.failures() == []
+    assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}
 
 
 def test_lsp_mode_shows_grey_text_and_tab_takes_it(bench):

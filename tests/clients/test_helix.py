@@ -37,3 +37,4 @@ def test_the_menu_has_it_and_enter_takes_it(bench):
     helix.type(":w\r")
     helix.until(lambda: file.read_text() == edit.applied(), "saved file")
     assert bench.conversation.failures() == []
+    assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}
