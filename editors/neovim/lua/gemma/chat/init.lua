@@ -1,0 +1,4 @@
+-- stub
+local M = {}
+function M.server_ended() end
+return M

@@ -1,0 +1,4 @@
+-- stub
+local M = {}
+function M.create() end
+return M
