@@ -19,9 +19,10 @@ local FIRST_WAIT_MS = 500
 ---@field stopping boolean whether it ends because we want it to
 ---@field buffers table<integer, true> where it was attached
 ---@field config? vim.lsp.ClientConfig how it was last started
+---@field waiting { callback: fun(client: vim.lsp.Client), failed: fun(why: string) }[] for a server that is starting
 
 ---@type gemma.client.Life
-local life = { failures = 0, started = 0, stopping = false, buffers = {} }
+local life = { failures = 0, started = 0, stopping = false, buffers = {}, waiting = {} }
 
 ---@type table<string|integer, fun(value: table)>
 local listeners = {}
@@ -88,6 +89,13 @@ local function on_init(client)
   if status.current.state == 'stopped' then
     status.set({ state = 'ready', message = 'gemma-ls is running' })
   end
+  local waiting = life.waiting
+  life.waiting = {}
+  for _, one in ipairs(waiting) do
+    vim.schedule(function()
+      one.callback(client)
+    end)
+  end
 end
 
 -- Starts the server again for the buffers that it had: they are sent to it as they are now.
@@ -106,6 +114,11 @@ end
 ---@param code integer
 ---@param signal integer
 local function on_exit(code, signal)
+  local how = signal ~= 0 and ('was ended by signal %d'):format(signal) or ('ended with code %d'):format(code)
+  for _, one in ipairs(life.waiting) do
+    one.failed(('gemma-ls %s before it said hello; :Gemma log tells why.'):format(how))
+  end
+  life.waiting = {}
   for _, bufnr in ipairs(require('gemma.ghost.own').buffers()) do
     require('gemma.ghost').detach(bufnr)
   end
@@ -114,7 +127,6 @@ local function on_exit(code, signal)
     status.set({ state = 'stopped', message = 'gemma-ls is not running' })
     return
   end
-  local how = signal ~= 0 and ('was ended by signal %d'):format(signal) or ('ended with code %d'):format(code)
   life.failures = vim.uv.now() - life.started > STEADY_MS and 1 or life.failures + 1
   if life.failures > config.options.restarts then
     local text = ('gemma-ls %s, for the %dth time in a row. See :Gemma log; then :Gemma restart.'):format(
@@ -154,19 +166,16 @@ local function reuse_client(client, wanted)
   return true
 end
 
--- Whether the server's program is there; where it is not, the user is told once.
----@return boolean
-local function found()
+-- Why the server cannot be started; nil where it can.
+---@return string?
+local function missing()
   local program = config.options.cmd[1]
   if vim.fn.executable(program) == 1 then
-    return true
+    return nil
   end
-  local text = ('the program %s was not found. Install gemma-ls, or name its path in setup: cmd = { "/path/to/gemma-ls", "lsp" }.'):format(
+  return ('the program %s was not found. Install gemma-ls, or name its path in setup: cmd = { "/path/to/gemma-ls", "lsp" }.'):format(
     program
   )
-  status.set({ state = 'failed', message = text, error = text })
-  message.error(text)
-  return false
 end
 
 --- Hands the configuration to Neovim, which starts the server with the first file.
@@ -188,9 +197,13 @@ function M.enable()
     on_exit = vim.schedule_wrap(on_exit),
     reuse_client = reuse_client,
   })
-  if found() then
-    vim.lsp.enable(NAME)
+  local why = missing()
+  if why then
+    status.set({ state = 'failed', message = why, error = why })
+    message.error(why)
+    return
   end
+  vim.lsp.enable(NAME)
 end
 
 --- The running client.
@@ -203,47 +216,43 @@ function M.get()
   end
 end
 
---- Calls back with a client that has said hello; starts the server where no file has.
+--- Calls back with a client; starts the server where no file has.
 ---@param callback fun(client: vim.lsp.Client)
-function M.with(callback)
+---@param failed? fun(why: string) where there can be none; else the user is told
+function M.with(callback, failed)
   local client = M.get()
   if client then
     callback(client)
     return
   end
-  if not found() then
+  local why = not require('gemma').is_set_up() and "call require('gemma').setup{} in your configuration first."
+    or missing()
+  if why then
+    (failed or message.error)(why)
     return
   end
-  local waiting = vim.deepcopy(vim.lsp.config[NAME])
-  local started = waiting.on_init
-  waiting.on_init = function(client, result)
-    started(client, result)
-    vim.schedule(function()
-      callback(client)
-    end)
+  table.insert(life.waiting, { callback = callback, failed = failed or message.error })
+  if #life.waiting == 1 then
+    local start = vim.deepcopy(vim.lsp.config[NAME])
+    start.root_dir = vim.fs.root(0, start.root_markers or {}) or vim.fn.getcwd()
+    life.stopping = false
+    vim.lsp.start(start, { attach = false, reuse_client = start.reuse_client })
   end
-  waiting.root_dir = vim.fs.root(0, waiting.root_markers or {}) or vim.fn.getcwd()
-  life.stopping = false
-  vim.lsp.start(waiting, { attach = false })
 end
 
---- Sends a request of ours. Errors are told to the user, unless the callback takes them.
+--- Sends a request of ours; the user is told of an error.
 ---@param method string
 ---@param params table
----@param callback fun(result: any, err?: lsp.ResponseError)
----@param opts? { takes_errors?: boolean, on_sent?: fun(client: vim.lsp.Client, request: integer) }
-function M.request(method, params, callback, opts)
+---@param callback fun(result: any)
+function M.request(method, params, callback)
   M.with(function(client)
-    local _, request = client:request(method, params, function(err, result)
-      if err and not (opts and opts.takes_errors) then
+    client:request(method, params, function(err, result)
+      if err then
         message.error(message.of(err))
       else
-        callback(result, err)
+        callback(result)
       end
     end)
-    if request and opts and opts.on_sent then
-      opts.on_sent(client, request)
-    end
   end)
 end
 
@@ -263,10 +272,8 @@ function M.restart()
   life.failures = 0
   if not client then
     life.stopping = false
-    if found() then
-      vim.lsp.enable(NAME)
-      again()
-    end
+    M.enable()
+    again()
     return
   end
   life.stopping = true

@@ -30,6 +30,7 @@ local M = {}
 ---@class gemma.ChatOptions
 ---@field position? 'right'|'left'|'below'|'above' where the split opens
 ---@field size? number columns or lines; below 1, a share of the screen
+---@field max_tokens? integer the longest answer
 
 ---@class gemma.Keymaps insert-mode keys; none is set that is not named here
 ---@field accept? string
@@ -142,6 +143,7 @@ local rules = {
         return type(value) == 'number' and value > 0
       end,
     },
+    max_tokens = count_from(1),
   },
   keymaps = { accept = key, accept_word = key, accept_line = key, next = key, dismiss = key },
   restarts = count_from(0),

@@ -21,7 +21,7 @@ function M.setup(options)
     require('gemma.message').error('in the options of setup:\n- ' .. table.concat(problems, '\n- '))
   end
   highlights()
-  require('gemma.commands').create()
+  vim.cmd.runtime('plugin/gemma.lua')
   require('gemma.keymaps').plugs()
   require('gemma.keymaps').set(config.options.keymaps)
   vim.lsp.commands['gemma.ask'] = function(command)
@@ -69,6 +69,26 @@ function M.toggle(on)
     end
   end
   return on
+end
+
+--- Turns grey text on or off in files of a type, by the setting `languagesOff`.
+---@param filetype? string the current file's where it is missing
+---@return boolean on
+---@return string filetype
+function M.toggle_filetype(filetype)
+  filetype = filetype or vim.bo.filetype
+  local settings = require('gemma.config').options.settings
+  local off = settings.languagesOff or {}
+  local is_off = vim.list_contains(off, filetype)
+  settings.languagesOff = vim.tbl_filter(function(language)
+    return language ~= filetype
+  end, off)
+  if not is_off then
+    table.insert(settings.languagesOff, filetype)
+    require('gemma.ghost').dismiss()
+  end
+  require('gemma.client').settings_changed()
+  return is_off, filetype
 end
 
 --- Takes the suggestion. For a mapping with `expr`: the text changes after this returns.

@@ -11,6 +11,12 @@ local function by_editor()
   return require('gemma.config').options.ghost.engine ~= 'own' and editor.available()
 end
 
+--- Who shows the grey text, in words.
+---@return string
+function M.shown_by()
+  return by_editor() and 'its own inline completion' or 'the plugin'
+end
+
 --- Called once for each client, before it is used.
 ---@param client vim.lsp.Client
 function M.watch(client)
