@@ -46,6 +46,8 @@ class Editor(Nvim):
         }
         program = os.environ[f"NVIM_{version.replace('.', '_')}"]
         super().__init__(program, runtime, env=env, cwd=home, **more)
+        # What a user is told is kept, and does not wait for Enter.
+        self.lua("_G.told = {} vim.notify = function(text) table.insert(_G.told, text) end")
         if options is not None:
             self.setup(options)
 
@@ -53,6 +55,10 @@ class Editor(Nvim):
         settings = {"model": str(required("GEMMA_LS_TEST_MODEL")), **UNHURRIED, **options.pop("settings", {})}
         options = {"cmd": [str(required("GEMMA_LS_BIN")), "lsp"], **options, "settings": settings}
         self.lua("require('gemma').setup(vim.json.decode(...))", json.dumps(options))
+
+    def told(self) -> str:
+        """What the user was told."""
+        return "\n".join(self.lua("return _G.told"))
 
     def ask(self, method: str, params: dict | None = None):
         """What the server answers."""

@@ -24,9 +24,8 @@ function Source:get_completions(context, callback)
   local invoked = context.trigger and context.trigger.kind == 'manual' or false
   return ask.ask(context.bufnr, position, invoked, function(answer)
     for _, item in ipairs(answer.items) do
-      -- By these blink.cmp tells in which units the item's positions count.
+      -- By it blink.cmp knows in which units the item's positions count.
       item.client_id = client and client.id
-      item.offset_encoding = client and client.offset_encoding
     end
     callback({
       items = answer.items,

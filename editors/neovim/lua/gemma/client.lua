@@ -129,10 +129,7 @@ local function on_exit(code, signal)
   end
   life.failures = vim.uv.now() - life.started > STEADY_MS and 1 or life.failures + 1
   if life.failures > config.options.restarts then
-    local text = ('gemma-ls %s, for the %dth time in a row. See :Gemma log; then :Gemma restart.'):format(
-      how,
-      life.failures
-    )
+    local text = ('gemma-ls %s, %d times in a row. See :Gemma log, then :Gemma restart.'):format(how, life.failures)
     status.set({ state = 'failed', message = text, error = text })
     message.error(text)
     return

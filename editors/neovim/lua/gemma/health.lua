@@ -26,7 +26,7 @@ local function set_up()
   if require('gemma').is_set_up() then
     return true
   end
-  health.warn('The plugin is not set up.', "Call require('gemma').setup{} in your configuration (:help gemma-setup).")
+  health.warn('The plugin is not set up.', "Call require('gemma').setup{} in your configuration. See |gemma-setup|.")
   return false
 end
 
@@ -83,7 +83,7 @@ local function keys()
     end
     return
   end
-  health.info("No key takes a suggestion yet. setup{ keymaps = { accept = '<Tab>' } } maps one (:help gemma-keys).")
+  health.info("No key takes a suggestion yet. setup{ keymaps = { accept = '<Tab>' } } maps one. See |gemma-keys|.")
 end
 
 local function pictures()

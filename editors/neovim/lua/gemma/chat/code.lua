@@ -176,7 +176,7 @@ function M.apply(block, encoding)
   shown = { block = block, bufnr = bufnr, tab = api.nvim_get_current_tabpage(), encoding = encoding }
   vim.keymap.set('n', '<CR>', apply, { buffer = scratch, desc = 'gemma: apply the difference' })
   vim.keymap.set('n', 'q', close, { buffer = scratch, nowait = true, desc = 'gemma: leave the file as it is' })
-  api.nvim_echo({ { 'gemma: right, the file with the block. Enter (or :Gemma apply) applies it, q leaves the file as it is.' } }, false, {})
+  vim.wo.winbar = 'With the block: Enter applies it, q leaves the file as it is'
 end
 
 return M
