@@ -1,0 +1,3 @@
+// When the extension's code began to run. Imported before everything else.
+
+export const began = performance.now();

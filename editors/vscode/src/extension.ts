@@ -1,0 +1,61 @@
+// Where VS Code starts and ends the extension.
+
+import { began } from './began';
+
+import { commands, type ExtensionContext, window, workspace } from 'vscode';
+
+import { activateChat } from './chat';
+import { registerCommands } from './commands';
+import { tellTrouble } from './commands/server';
+import { Completions } from './completions';
+import type { Status } from './gemma';
+import { Supervisor } from './server/supervisor';
+import { Settings } from './settings';
+import { StatusItem } from './status/item';
+
+let running: Supervisor | undefined;
+
+export function activate(context: ExtensionContext): void {
+  const log = window.createOutputChannel('Gemma', { log: true });
+  const settings = new Settings(context.extension);
+  const completions = new Completions();
+  const supervisor = new Supervisor(context, log, {
+    completions: completions.middleware,
+    settings: () => settings.forServer(),
+  });
+  running = supervisor;
+  completions.connect((method, params) => supervisor.notify(method, params));
+  context.subscriptions.push(
+    log,
+    completions,
+    supervisor,
+    new StatusItem(supervisor),
+    ...registerCommands(context, supervisor, settings),
+    supervisor.onDidChangeStatus((status) => {
+      void tellTrouble(supervisor, status);
+      noteSteps(status);
+    }),
+    workspace.onDidChangeConfiguration((event) => {
+      if (event.affectsConfiguration('gemma.server')) {
+        void supervisor.restart();
+      }
+    }),
+  );
+  activateChat(context, supervisor);
+  void supervisor.start();
+  log.info(`Activated in ${Math.round(performance.now() - began)} ms.`);
+}
+
+export async function deactivate(): Promise<void> {
+  await running?.end();
+}
+
+/** What the walkthrough's first two steps wait for. */
+function noteSteps({ state }: Status): void {
+  if (state === 'ready') {
+    void commands.executeCommand('setContext', 'gemma.modelIsReady', true);
+  }
+  if (state === 'ready' || state === 'loading' || state === 'failed') {
+    void commands.executeCommand('setContext', 'gemma.serverRuns', true);
+  }
+}
