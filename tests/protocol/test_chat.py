@@ -183,3 +183,25 @@ def test_a_broken_picture_is_said_in_a_line(seeing, picture, part):
     error = seeing.answer(Asked(seeing, "gemma/explainImage", **picture).id)["error"]
     assert error["code"] == REQUEST_FAILED and part in error["message"] and "\n\n" not in error["message"]
     assert seeing.status()["pictures"] is None, "no model was loaded for it"
+
+
+def test_a_second_model_takes_nothing_from_the_first(seeing):
+    uri = seeing.open()
+
+    def cached(version: int) -> int:
+        """Types at the end of the document, completes there, and tells how much of the prompt was there already."""
+        begun = f"{'abcd'[version - 2]} = fibonacci({version ** 5} + "
+        text = server.SAMPLE + begun
+        seeing.change(uri, version, text)
+        end = {"line": text.count("\n"), "character": len(begun)}
+        seeing.request("textDocument/inlineCompletion", server.inline(uri, end, 1))
+        last = seeing.status()["completions"]["last"]
+        assert last["timings"], last
+        return last["timings"]["cached_tokens"]
+
+    cached(2)
+    before = cached(3)
+    assert before > 50
+    Asked(seeing, "gemma/explainImage", uri=PICTURE.as_uri()).answer()
+    assert cached(4) >= before
+    assert seeing.status()["model"]["state"] == "ready"
