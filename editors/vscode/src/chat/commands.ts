@@ -2,7 +2,7 @@
 
 import { Disposable, Uri, commands, window } from 'vscode';
 
-import type { ChatKind, Question } from '../protocol';
+import type { ChatKind, CodeEdit, Question } from '../protocol';
 import type { Changes } from './changes';
 import type { Chat } from './chat';
 import type { Desk } from './desk';
@@ -57,6 +57,11 @@ export function registerCommands({ chat, desk, view, subject, changes }: Parts):
   const history = async (): Promise<void> => {
     if (await pickChat(chat)) await view.focus();
   };
+  // The button of an answer in VS Code's own chat.
+  const showChange = async (edit: CodeEdit): Promise<void> => {
+    const problem = await changes.show(edit);
+    if (problem) void window.showWarningMessage(problem);
+  };
   const uriOnly = (value: unknown): Uri | undefined => (value instanceof Uri ? value : undefined);
   return Disposable.from(
     ...Object.entries(ABOUT_SELECTION).map(([command, kind]) =>
@@ -68,6 +73,7 @@ export function registerCommands({ chat, desk, view, subject, changes }: Parts):
     commands.registerCommand('gemma.chat.new', begin),
     commands.registerCommand('gemma.chat.history', history),
     commands.registerCommand('gemma.chat.stop', () => chat.stop()),
+    commands.registerCommand('gemma.chat.showChange', showChange),
     commands.registerCommand('gemma.chat.applyEdit', (uri: unknown) => changes.apply(uriOnly(uri))),
     commands.registerCommand('gemma.chat.discardEdit', (uri: unknown) => changes.discard(uriOnly(uri))),
   );

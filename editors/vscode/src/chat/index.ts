@@ -8,7 +8,9 @@ import { Changes } from './changes';
 import { Chat } from './chat';
 import { registerCommands } from './commands';
 import { Desk } from './desk';
+import { registerParticipant } from './participant';
 import { PictureBox } from './picturebox';
+import { registerProvider } from './provider';
 import { Shelf } from './shelf';
 import { SubjectInUse } from './subject';
 import { ChatView, VIEW } from './view';
@@ -34,5 +36,17 @@ export function activateChat(context: ExtensionContext, gemma: Gemma): ChatApi {
     window.registerWebviewViewProvider(VIEW, view),
     registerCommands({ chat, desk, view, subject, changes }),
   );
+  withoutFail(gemma, 'the participant', () => context.subscriptions.push(registerParticipant(gemma)));
+  const { version } = context.extension.packageJSON as { version: string };
+  withoutFail(gemma, 'the language model', () => context.subscriptions.push(registerProvider(gemma, version)));
   return { ask: async (question) => commands.executeCommand('gemma.ask', question) };
+}
+
+/** What only some editors offer must not keep the rest from working. */
+function withoutFail(gemma: Gemma, what: string, register: () => void): void {
+  try {
+    register();
+  } catch (error) {
+    gemma.log.warn(`VS Code's own chat does without ${what}: ${String(error)}`);
+  }
 }

@@ -24,3 +24,7 @@ export function refusal(name: string, bytes: Uint8Array): string | undefined {
   }
   return undefined;
 }
+
+export function isPictureName(path: string): boolean {
+  return /\.(?:png|jpe?g|webp)$/i.test(path);
+}

@@ -4,13 +4,12 @@ import type { Range as ProtocolRange } from 'vscode-languageclient';
 import { Range, Uri, window, workspace, type TextEditor } from 'vscode';
 
 import type { Question } from '../protocol';
+import { DOCUMENTS } from '../server/documents';
 import type { About } from './model';
 
-// Other schemes are views of something: a version in git, a log, a suggested change.
-const SCHEMES = ['file', 'untitled', 'vscode-remote', 'vscode-vfs'];
-
+/** Others are views of something: a version in git, a log, a suggested change. */
 export function isTalkedAbout(uri: Uri): boolean {
-  return SCHEMES.includes(uri.scheme);
+  return DOCUMENTS.some(({ scheme }) => scheme === uri.scheme);
 }
 
 export function nameOf(uri: Uri): string {
@@ -19,12 +18,12 @@ export function nameOf(uri: Uri): string {
 
 /** A file, or a part of it where the range is not empty. */
 export function aboutFile(uri: Uri, range?: Range): About {
-  const lines = range && !range.isEmpty ? linesOf(range) : undefined;
+  const lines = range && !range.isEmpty ? linesIn(range) : undefined;
   return { uri: uri.toString(), name: nameOf(uri), ...(lines && { lines }) };
 }
 
 /** A selection that ends before the first character of a line has nothing of that line. */
-function linesOf({ start, end }: Range): { first: number; last: number } {
+export function linesIn({ start, end }: Range): { first: number; last: number } {
   const last = end.character === 0 && end.line > start.line ? end.line : end.line + 1;
   return { first: start.line + 1, last };
 }
