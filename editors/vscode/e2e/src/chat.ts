@@ -39,6 +39,10 @@ export class ChatView {
     await this.#window.press('Enter');
   }
 
+  async stop(): Promise<void> {
+    await this.page.getByRole('button', { name: /^Stop/ }).click();
+  }
+
   /** The turn of this number, from 1, once its answer is complete. */
   async answered(number: number): Promise<Locator> {
     const turn = this.turns.nth(number - 1);

@@ -32,7 +32,7 @@ export class Window {
 
   /** Waits until the status bar shows that the server is ready for work. */
   async ready(): Promise<void> {
-    await until('the status bar to say that Gemma is ready', async () => /\bReady: /.test(await this.statusText()));
+    await until('the status bar to say that Gemma is ready', async () => /\bready: /i.test(await this.statusText()));
   }
 
   /** What the status bar item says to those who cannot see it, which is more than it shows. */
@@ -115,10 +115,12 @@ export class Window {
     return until('the grey text to go', async () => (await this.ghost()) === undefined);
   }
 
-  /** Saves the file, and waits until it is. */
+  /** Saves the file, which was changed, and waits until it is. */
   async save(): Promise<void> {
+    const tab = '.editor-group-container.active .tab.active';
+    await this.page.locator(`${tab}.dirty`).waitFor();
     await this.page.keyboard.press('Control+s');
-    await this.page.locator('.editor-group-container.active .tab.active:not(.dirty)').waitFor();
+    await this.page.locator(`${tab}:not(.dirty)`).waitFor();
   }
 
   /** What VS Code tells in the corner. */

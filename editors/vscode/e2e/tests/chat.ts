@@ -5,6 +5,7 @@ import { ChatView } from '../src/chat.ts';
 import type { Exchange, Server } from '../src/servers.ts';
 import { tests } from '../src/runner.ts';
 import { until } from '../src/wait.ts';
+import type { Window } from '../src/window.ts';
 import type { World } from '../src/world.ts';
 
 const SOURCE = `\
@@ -25,32 +26,49 @@ interface Asked {
   partialResultToken: string | number;
 }
 
+interface Context {
+  turns: number;
+  lines?: { first: number; last: number; of: number };
+}
+
 interface Answer {
   text: string;
   finishReason: string;
-  context: { turns: number; lines?: { first: number; last: number; of: number } };
+  context: Context;
 }
 
-/** The questions to the server, the oldest first. */
-async function questions(world: World): Promise<{ server: Server; all: Exchange[] }> {
+/** What comes while an answer is computed. */
+interface Piece {
+  kind: 'context' | 'step' | 'text';
+  text?: string;
+  context?: Context;
+}
+
+/** The question that was asked last, as soon as there are so many. */
+async function asked(world: World, count: number): Promise<{ server: Server; params: Asked; exchange: Exchange }> {
   const server = await world.servers.current();
-  return { server, all: server.exchanges('gemma/chat') };
+  const exchange = await until('a question to the server', () => server.exchanges('gemma/chat')[count - 1]);
+  return { server, params: exchange.params as Asked, exchange };
 }
 
-/** The last question, and its answer. */
-async function lastAnswer(world: World): Promise<{ server: Server; asked: Asked; answer: Answer }> {
-  const { server, all } = await questions(world);
-  const last = all.at(-1);
-  ok(last?.result, `gemma/chat was not answered: ${JSON.stringify(last?.error)}`);
-  return { server, asked: last.params as Asked, answer: last.result as Answer };
+/** How many questions the server has been asked. */
+async function count(world: World): Promise<number> {
+  return (await world.servers.current()).exchanges('gemma/chat').length;
+}
+
+/** The answer to the question that was asked last. */
+async function answer(world: World): Promise<Answer> {
+  const { exchange } = await asked(world, await count(world));
+  ok(exchange.result, `gemma/chat was not answered: ${JSON.stringify(exchange.error)}`);
+  return exchange.result as Answer;
 }
 
 /** What was streamed on a token. */
-function streamed(server: Server, token: string | number): { kind: string; text?: string }[] {
+function streamed(server: Server, token: string | number): Piece[] {
   return server
     .said()
     .filter(({ from, message }) => from === 'server' && message.method === '$/progress')
-    .map(({ message }) => message.params as { token: string | number; value: { kind: string; text?: string } })
+    .map(({ message }) => message.params as { token: string | number; value: Piece })
     .filter((progress) => progress.token === token)
     .map(({ value }) => value);
 }
@@ -60,6 +78,18 @@ async function idle(server: Server): Promise<void> {
     const { engine } = await server.ask<{ engine: { running: number } }>('gemma/status', {});
     return engine.running === 0;
   });
+}
+
+/** Checks that the chat explains the selection of a file, from its first line on, and stops the answer. */
+async function explained(world: World, window: Window, before: number, name: string): Promise<void> {
+  const { params } = await asked(world, before + 1);
+  equal(params.kind, 'explain');
+  equal(params.selection?.start.line, 0);
+  equal(params.textDocument?.uri, world.uri(name));
+  const chat = await ChatView.of(window);
+  await until('the question in the chat', async () => (await chat.turns.first().locator('.question').innerText()).includes(name));
+  await chat.stop();
+  await chat.answered(1);
 }
 
 export const chats = tests({
@@ -72,46 +102,44 @@ export const chats = tests({
     await window.command('Gemma: Chat About This File');
     match(await chat.page.locator('.subject').innerText(), /shapes\.py/);
 
+    const before = await count(world);
     await chat.ask('What does volume return?');
-    const first = await chat.answered(1);
-    const { server, asked, answer } = await lastAnswer(world);
-    match(asked.textDocument?.uri ?? '', /shapes\.py$/);
-    // The unsaved lines were talked about, too.
-    equal(answer.context.lines?.of, `${SOURCE}\n# unsaved\n`.split('\n').length);
-    match(await first.locator('.context-line').innerText(), /shapes\.py/);
-    notEqual((await first.locator('.prose').innerText()).trim(), '');
-    const pieces = streamed(server, asked.partialResultToken);
-    const texts = pieces.filter(({ kind }) => kind === 'text').map(({ text }) => text);
-    equal(texts.join('').trim(), answer.text.trim());
+    const turn = await chat.answered(1);
+    const first = await asked(world, before + 1);
+    const { text, context } = await answer(world);
+    match(first.params.textDocument?.uri ?? '', /shapes\.py$/);
+    // The lines that were not saved were talked about, too.
+    equal(context.lines?.of, `${SOURCE}\n# unsaved\n`.trimEnd().split('\n').length);
+    match(await turn.locator('.context-line').innerText(), /shapes\.py/);
+    notEqual((await turn.locator('.prose').innerText()).trim(), '');
+    const pieces = streamed(first.server, first.params.partialResultToken);
+    const texts = pieces.filter(({ kind }) => kind === 'text').map((piece) => piece.text);
+    equal(texts.join('').trim(), text.trim());
     ok(pieces.findIndex(({ kind }) => kind === 'context') < pieces.findIndex(({ kind }) => kind === 'text'));
 
     await chat.ask('And area?');
+    const second = await asked(world, before + 2);
+    equal(second.params.chatId, first.params.chatId);
+    const shown = await until('what the model was shown', () => {
+      return streamed(second.server, second.params.partialResultToken).find(({ kind }) => kind === 'context');
+    });
+    equal(shown.context?.turns, 1);
+    await chat.stop();
     await chat.answered(2);
-    const second = await lastAnswer(world);
-    equal(second.asked.chatId, asked.chatId);
-    equal(second.answer.context.turns, 1);
-    await idle(server);
+    await idle(second.server);
   },
 
   'an answer is stopped, and the server computes nothing more': async (world) => {
     const window = await world.window();
-    world.write('long.py', SOURCE.repeat(60));
+    world.write('long.py', SOURCE.repeat(40));
     await window.show('long.py');
     const chat = await ChatView.begin(window);
     await chat.ask('Repeat the file.');
-    const stop = chat.page.getByRole('button', { name: /^Stop/ });
-    await stop.waitFor();
-    await stop.click();
+    await chat.stop();
     const turn = await chat.answered(1);
     match(await turn.locator('.end').innerText(), /stopped/i);
-    const { server, answer } = await lastAnswer(world);
-    equal(answer.finishReason, 'cancelled');
-    await idle(server);
-
-    // What was stopped does not stand in the way of what comes next.
-    await chat.ask('What is it about?');
-    await chat.answered(2);
-    notEqual((await lastAnswer(world)).answer.finishReason, 'cancelled');
+    equal((await answer(world)).finishReason, 'cancelled');
+    await idle(await world.servers.current());
   },
 
   'a code action on a selection opens the chat and asks about these lines': async (world) => {
@@ -119,19 +147,14 @@ export const chats = tests({
     world.write('selected.py', SOURCE);
     await window.show('selected.py');
     await ChatView.begin(window);
+    const before = await count(world);
     await window.focus();
     await window.press('Control+Home');
     await window.press('Shift+ArrowDown');
     await window.press('Shift+ArrowDown');
     await window.press('Control+.');
-    const action = window.page.locator('.action-widget .monaco-list-row').filter({ hasText: /explain/i }).first();
-    await action.click();
-    const chat = await ChatView.of(window);
-    await chat.answered(1);
-    const { asked } = await lastAnswer(world);
-    equal(asked.kind, 'explain');
-    equal(asked.selection?.start.line, 0);
-    match(asked.textDocument?.uri ?? '', /selected\.py$/);
+    await window.page.locator('.action-widget .monaco-list-row').filter({ hasText: /explain/i }).first().click();
+    await explained(world, window, before, 'selected.py');
   },
 
   'a command explains the selection': async (world) => {
@@ -139,14 +162,11 @@ export const chats = tests({
     world.write('command.py', SOURCE);
     await window.show('command.py');
     await ChatView.begin(window);
+    const before = await count(world);
     await window.focus();
     await window.press('Control+a');
     await window.command('Gemma: Explain Selection');
-    const chat = await ChatView.of(window);
-    await chat.answered(1);
-    const { asked } = await lastAnswer(world);
-    equal(asked.kind, 'explain');
-    equal(asked.selection?.start.line, 0);
+    await explained(world, window, before, 'command.py');
   },
 
   // The small model gives no code block that one could count on, so this answer is made up. All else is real.
@@ -157,7 +177,7 @@ export const chats = tests({
     const uri = world.uri('change.py');
     const block = '```python\ndef area(width, height):\n    return abs(width * height)\n```';
     const text = `Like this:\n\n${block}\n`;
-    const { server } = await questions(world);
+    const server = await world.servers.current();
     const opened = server.said().findLast(({ message }) => {
       return message.method === 'textDocument/didOpen' && JSON.stringify(message.params).includes('change.py');
     });

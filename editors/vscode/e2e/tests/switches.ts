@@ -61,7 +61,7 @@ export const switches = tests({
     await until('the server to know', async () => (await status(world, 'before.py')).settings.trigger === 'manual');
 
     await nothingFor(world, window, 'manual.py', LINE);
-    await window.press('Alt+\\');
+    await window.press('Alt+Backslash');
     const lines = await window.ghostShown();
     deepEqual(lines, drawn(LINE, taken(LINE, await suggestion(world, 'manual.py', LINE))));
 

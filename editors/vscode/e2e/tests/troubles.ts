@@ -62,7 +62,7 @@ export const troubles = tests({
     const server = await world.servers.current();
     const { model } = await server.ask<{ model: { state: string; error: string } }>('gemma/status', {});
     equal(model.state, 'failed');
-    match(await window.statusText(), /gemma-ls model pull|download|setting/i);
+    match(await window.statusText(), /Check the path/);
   },
 
   'a server that is not there is told about, with what to do': async (world) => {
