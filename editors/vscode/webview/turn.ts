@@ -1,7 +1,7 @@
 // A question and its answer on the page.
 
 import { advance, type Answer, type AnswerEvent, type Turn } from '../src/chat/model';
-import { confirm, icon, iconButton, make, textButton } from './dom';
+import { confirm, icon, iconButton, make, textButton, type Child } from './dom';
 import { send } from './host';
 import { Prose } from './prose';
 import { contextWords, droppedWords, endWords } from './words';
@@ -80,7 +80,7 @@ export class TurnView {
     if (answer.step !== shown?.step || !shown) this.step.textContent = answer.step ?? 'Thinking';
     if (answer.context !== shown?.context || !shown) this.showContext(answer);
     if (answer.state !== shown?.state) {
-      this.notices.replaceChildren(...answer.notices.map((notice) => make('li', {}, notice)));
+      this.notices.replaceChildren(...answer.notices.map((notice) => make('li', {}, ...withCode(notice))));
       this.notices.hidden = answer.notices.length === 0;
       this.showFailure(answer);
       this.showEnd(answer);
@@ -132,4 +132,9 @@ export class TurnView {
     tools.append(iconButton('retry', 'Ask Again', () => send({ type: 'retry', turn: this.turn.id })));
     this.end.replaceChildren(make('span', {}, endWords(answer)), tools);
   }
+}
+
+/** A sentence in which commands stand between backticks. */
+function withCode(sentence: string): Child[] {
+  return sentence.split('`').map((part, index) => (index % 2 === 1 ? make('code', {}, part) : part));
 }

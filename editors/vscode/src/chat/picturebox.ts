@@ -32,7 +32,8 @@ export class PictureBox {
     const name = nameOf(uri);
     const { size } = await workspace.fs.stat(uri);
     if (size > LARGEST_PICTURE) throw new Error(refusal(name, new Uint8Array(LARGEST_PICTURE + 1)));
-    const bytes = await workspace.fs.readFile(uri);
+    // What is read may be a Node buffer, which does not reach a webview as bytes.
+    const bytes = new Uint8Array(await workspace.fs.readFile(uri));
     const refused = refusal(name, bytes);
     if (refused) throw new Error(refused);
     const picture: Picture = { id: crypto.randomUUID(), name, uri: uri.toString() };

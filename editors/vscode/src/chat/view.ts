@@ -37,6 +37,10 @@ export class ChatView implements WebviewViewProvider {
     webview.options = { enableScripts: true, localResourceRoots: [folder] };
     const listening = Disposable.from(
       webview.onDidReceiveMessage((message: unknown) => this.receive(message)),
+      // A hidden page is gone; when the view is shown again, a new one loads.
+      view.onDidChangeVisibility(() => {
+        this.ready = this.ready && view.visible;
+      }),
       view.onDidDispose(() => {
         listening.dispose();
         this.webview = undefined;

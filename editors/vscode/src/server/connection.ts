@@ -171,7 +171,7 @@ function options(surroundings: Surroundings): LanguageClientOptions {
       error: () => ({ action: ErrorAction.Continue, handled: true }),
       closed: () => {
         surroundings.onBroken();
-        return { action: CloseAction.DoNotRestart, handled: true };
+        return { action: CloseAction.DoNotRestart, handled: true, message: 'The connection with gemma-ls is closed.' };
       },
     },
     middleware: {
