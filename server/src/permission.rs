@@ -1,7 +1,9 @@
 //! Where nothing is completed: languages and files switched off, and files with secrets in them.
 
+use std::fmt;
 use std::path::Path;
 
+use gemma_engine::{Error, ErrorKind};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::documents::Snapshot;
@@ -48,6 +50,17 @@ impl Permission {
         } else {
             None
         }
+    }
+
+    /// Refuses to show a model a file that may hold secrets; `name` is what it is called to the user.
+    ///
+    /// Fails with [`Input`](ErrorKind::Input) where it may.
+    pub fn allow_reading(&self, path: &Path, name: impl fmt::Display) -> Result<(), Error> {
+        if self.may_be_read(path) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Input, name, "it may hold secrets, so no model reads it")
+            .remedy("The setting secretFiles says which files these are; a rule with ! in front allows one."))
     }
 
     /// Whether a document may be shown to the model as context for another.

@@ -1,6 +1,7 @@
 """Servers for tests: raw ones by the dozen, and a typed client with the real model for a whole run."""
 
 import asyncio
+import functools
 
 import pytest
 import pytest_asyncio
@@ -12,14 +13,20 @@ import server
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(start_in):
     """Starts servers with these settings; all are ended with the test."""
+    return functools.partial(start_in, {})
+
+
+@pytest.fixture
+def start_in(tmp_path):
+    """Starts servers with these environment variables and settings; all are ended with the test."""
     running = []
 
-    def begin(**settings) -> server.Server:
+    def begin(variables: dict, **settings) -> server.Server:
         home = tmp_path / f"server{len(running)}"
         home.mkdir()
-        running.append(server.Server(home, settings))
+        running.append(server.Server(home, settings, variables))
         return running[-1]
 
     yield begin

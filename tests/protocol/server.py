@@ -45,14 +45,14 @@ def model() -> str:
 
 
 def environment(home: pathlib.Path) -> dict:
-    """The environment of a server that finds no user's settings."""
-    return {**os.environ, "XDG_CONFIG_HOME": str(home), "NO_COLOR": "1"}
+    """The environment of a server that finds no user's settings, and counts for no user's statistics."""
+    return {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "NO_COLOR": "1"}
 
 
 class Server:
     """A running server and everything that it has sent."""
 
-    def __init__(self, home: pathlib.Path, settings: dict | None = None):
+    def __init__(self, home: pathlib.Path, settings: dict | None = None, variables: dict | None = None):
         self.settings = settings
         self.log = home / "stderr.log"
         self.process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log.open("wb"),
-            env=environment(home),
+            env={**environment(home), **(variables or {})},
             cwd=home,
         )
         self.answers = collections.defaultdict(list)

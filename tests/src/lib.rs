@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod golden;
 pub mod models;
+pub mod nonsense;
 pub mod numbers;
 pub mod places;
 pub mod random;

@@ -166,6 +166,17 @@ fn inspect_logits_gives_the_golden_logits_from_outside() {
 }
 
 #[test]
+fn inspect_settings_prints_the_schema_of_the_settings() {
+    let schema = run(["inspect", "settings"]).expect_code(0).json();
+    assert_eq!(schema["properties"]["maxTokens"]["type"], "integer");
+    let readme = std::fs::read_to_string(places::repository().join("README.md")).expect("there is a README");
+    for (name, setting) in schema["properties"].as_object().expect("settings") {
+        assert!(setting["description"].is_string() && setting.get("default").is_some(), "{name}");
+        assert!(readme.contains(&format!("| `{name}` |")), "the README does not name {name}");
+    }
+}
+
+#[test]
 fn inspect_logits_refuses_senseless_input() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let input = folder.path().join("in.json");
@@ -206,6 +217,7 @@ fn every_subcommand_has_help_that_teaches() {
         "doctor",
         "inspect",
         "inspect logits",
+        "inspect settings",
         "try",
     ] {
         let help = run(command.split(' ').chain(["--help"])).expect_code(0).out;

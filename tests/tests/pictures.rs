@@ -1,13 +1,12 @@
 //! `gemma-ls explain` from outside: sound pictures from end to end, with the tiny golden models (whose words
 //! are nonsense), and broken ones, which are refused in a line.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gemma_engine::Picture;
 use gemma_tests::binary::{self, Ran, run};
-use gemma_tests::golden::Case;
+use gemma_tests::nonsense;
 use gemma_tests::places;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,50 +16,14 @@ use tempfile::TempDir;
 const TOKENS: u64 = 16;
 const PICTURES: u64 = 7;
 
-/// A golden model with a vocabulary of `size`: control tokens where `named` says, then letters, line ends and
-/// spaces, and `<loc....>` for all the rest, every second of them as a control token.
-fn model(case: &str, size: usize, named: &[(usize, &str)]) -> TempDir {
-    let folder = Case::read(case).checkpoint("config.json");
-    let control: HashMap<usize, &str> =
-        [(0, "<pad>"), (1, "<eos>"), (2, "<bos>"), (3, "<unk>")].iter().chain(named).copied().collect();
-    let mut letters = ('a'..='z').map(String::from).chain(["\u{2581}", "\n", "?"].map(String::from));
-    let mut added: Vec<Value> = Vec::new();
-    let mut vocabulary = serde_json::Map::new();
-    let mut add = |id: usize, content: &str, special: bool| {
-        added.push(json!({"id": id, "content": content, "special": special, "normalized": false,
-                          "lstrip": false, "rstrip": false, "single_word": false}));
-    };
-    for id in 0..size {
-        let piece = match control.get(&id) {
-            Some(name) => {
-                add(id, name, true);
-                (*name).to_owned()
-            }
-            None => letters.next().unwrap_or_else(|| {
-                let mark = format!("<loc{:04}>", id * 3);
-                add(id, &mark, id % 2 == 0);
-                mark
-            }),
-        };
-        vocabulary.insert(piece, json!(id));
-    }
-    let tokenizer = json!({
-        "added_tokens": added,
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
-        "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "vocab": vocabulary, "merges": []},
-    });
-    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).expect("it can be written");
-    folder
-}
-
 fn paligemma() -> TempDir {
-    model("paligemma", 272, &[(260, "<image>")])
+    nonsense::paligemma()
 }
 
 fn gemma3() -> TempDir {
     let named = [(250, "<start_of_image>"), (251, "<end_of_image>"), (252, "<image_soft_token>")].into_iter();
     let turns = [(253, "<start_of_turn>"), (254, "<end_of_turn>")];
-    model("gemma3-mm", 256, &named.chain(turns).collect::<Vec<_>>())
+    nonsense::model("gemma3-mm", 256, &named.chain(turns).collect::<Vec<_>>())
 }
 
 fn text(path: impl AsRef<Path>) -> String {

@@ -18,13 +18,12 @@ let running: Supervisor | undefined;
 export function activate(context: ExtensionContext): void {
   const log = window.createOutputChannel('Gemma', { log: true });
   const settings = new Settings(context.extension);
-  const completions = new Completions();
-  const supervisor = new Supervisor(context, log, {
-    completions: completions.middleware,
+  const supervisor: Supervisor = new Supervisor(context, log, {
+    completions: (...request) => completions.provide(...request),
     settings: () => settings.forServer(),
   });
+  const completions = new Completions(supervisor);
   running = supervisor;
-  completions.connect((method, params) => supervisor.notify(method, params));
   context.subscriptions.push(
     log,
     completions,

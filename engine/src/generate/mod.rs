@@ -207,6 +207,21 @@ impl TokenStream {
         }
         Err(stopped())
     }
+
+    /// Waits for the end on this thread, showing the text piece by piece. What was held back as the possible
+    /// begin of a stop text is shown with the end.
+    pub fn texts_blocking(self, mut on_text: impl FnMut(&str)) -> Result<Finished, Error> {
+        let mut shown = 0;
+        let mut show = |text: &str| {
+            if !text.is_empty() {
+                on_text(text);
+            }
+            text.len()
+        };
+        let finished = self.finish_blocking(|token| shown += show(&token.text))?;
+        show(finished.text.get(shown..).unwrap_or_default());
+        Ok(finished)
+    }
 }
 
 fn stopped() -> Error {

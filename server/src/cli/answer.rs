@@ -11,20 +11,16 @@ use super::output;
 /// Prints an answer as it comes, and returns its end. When nobody reads any more, `cancel` stops the
 /// computing.
 pub fn stream(answer: TokenStream, cancel: &CancelFlag) -> Outcome<Finished> {
-    let mut printed = String::new();
     let mut written = Ok(());
-    let finished = answer.finish_blocking(|token| {
+    let finished = answer.texts_blocking(|text| {
         if written.is_ok() {
-            written = output::print(&token.text);
-            printed.push_str(&token.text);
+            written = output::print(text);
             if written.is_err() {
                 cancel.cancel();
             }
         }
     })?;
     written?;
-    // What was held back as the possible begin of a stop text comes with the end.
-    output::print(finished.text.strip_prefix(&printed).unwrap_or_default())?;
     if std::io::stdout().is_terminal() {
         output::print("\n")?;
     }

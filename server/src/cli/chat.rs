@@ -6,7 +6,7 @@ use clap::Args;
 use gemma_engine::{CancelFlag, Finished, Timings};
 use serde_json::{Value, json};
 
-use super::failure::{Exit, Failure, Outcome};
+use super::failure::{Exit, Outcome};
 use super::session::Session;
 use super::{Context, ModelArgs, answer, chat_loop, complete, interrupt, output};
 use crate::chat::{self, ChatModel, ChatRequest, Conversation, Dropped};
@@ -110,12 +110,8 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome<Exit> {
 /// Reads a file that a model may read.
 fn read(context: &Context, path: &Path) -> Outcome<Snapshot> {
     let file = complete::open(path)?;
-    if Permission::new(&context.settings).may_be_read(&file.location()) {
-        return Ok(file);
-    }
-    let name = path.display();
-    Err(Failure::usage(format!("{name}: it may hold secrets, so no model reads it"))
-        .remedy("The setting secretFiles says which files these are; a rule with ! in front allows one."))
+    Permission::new(&context.settings).allow_reading(&file.location(), path.display())?;
+    Ok(file)
 }
 
 impl Talk<'_> {

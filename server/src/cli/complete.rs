@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gemma_engine::{Priority, Timings};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure, Outcome};
 use super::location::Location;
 use super::session::Session;
 use super::{Context, ModelArgs, interrupt, output};
+use crate::completion::sentence::sentence;
 use crate::completion::{self, Answer, Reason, Request};
-use crate::documents::Snapshot;
+use crate::documents::{Snapshot, uri_of};
 use crate::permission::Permission;
 use crate::text::{Encoding, position_of};
 
@@ -96,7 +96,7 @@ fn show(
         output::print(&format!("{}\n", answer.text))
     } else {
         if !context.global.quiet {
-            output::say(nothing(answer));
+            output::say(sentence(answer.reason, answer.rule));
         }
         Ok(())
     }
@@ -106,17 +106,7 @@ fn show(
 pub fn open(path: &Path) -> Outcome<Snapshot> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?;
     let absolute = std::path::absolute(path).map_err(|e| Failure::file(path, &e))?;
-    Ok(Snapshot::new(&file_uri(&absolute), "", &text))
-}
-
-/// The `file:` URI of an absolute path.
-pub fn file_uri(path: &Path) -> String {
-    const ESCAPED: &AsciiSet =
-        &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    let path = path.to_string_lossy();
-    let path = if cfg!(windows) { path.replace('\\', "/") } else { path.into_owned() };
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    format!("file://{slash}{}", utf8_percent_encode(&path, ESCAPED))
+    Ok(Snapshot::new(&uri_of(&absolute), "", &text))
 }
 
 /// The folder that a file belongs to: the nearest one under version control, else where we are when the
@@ -143,18 +133,6 @@ fn as_json(document: &Snapshot, answer: &Answer, model: Option<&str>) -> Value {
         "timings": finished.map_or_else(Timings::default, |f| f.timings),
         "model": model,
     })
-}
-
-/// Why there is nothing, for a person.
-fn nothing(answer: &Answer) -> String {
-    let rule = answer.rule.unwrap_or("a rule");
-    match answer.reason {
-        Reason::Filtered => format!("nothing to show: the rule \"{rule}\" took the suggestion away"),
-        Reason::Disabled => format!("nothing to show: completion is off here ({rule})"),
-        Reason::Superseded => "stopped".to_owned(),
-        Reason::Loading => "nothing to show: the model is still loading".to_owned(),
-        Reason::Empty | Reason::Shown => "nothing to show: the model has nothing to add here".to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -196,19 +174,6 @@ mod tests {
         assert_eq!(asked["finish_reason"], Value::Null);
         assert_eq!(asked["timings"]["prefill_tokens"], 0);
         assert_eq!(asked["reason"], "disabled");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn any_path_becomes_a_uri() {
-        for (path, uri) in [
-            ("/a/b.py", "file:///a/b.py"),
-            ("/a b/ü#1.py", "file:///a%20b/%C3%BC%231.py"),
-            ("/100%/x:y", "file:///100%25/x%3Ay"),
-        ] {
-            assert_eq!(file_uri(Path::new(path)), uri);
-            assert_eq!(crate::documents::path_of(uri), Some(PathBuf::from(path)));
-        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure, Outcome};
 use super::{Context, interrupt, output, session};
-use crate::explain::{Answer, Explainer, Look, MOST_TILES, Options, Progress, Step, Task, draw};
+use crate::explain::{Answer, Explainer, Look, MOST_TILES, Options, Progress, Task, draw};
 use crate::permission::Permission;
 use crate::{chat, models};
 
@@ -188,12 +188,7 @@ fn open(context: &Context, path: &Path) -> Outcome<Picture> {
         return Ok(Picture::read(std::io::stdin().lock(), "standard input")?);
     }
     let location = std::path::absolute(path).map_err(|e| Failure::file(path, &e))?;
-    if !Permission::new(&context.settings).may_be_read(&location) {
-        return Err(Failure::usage(format!("{}: it may hold secrets, so no model reads it", path.display()))
-            .remedy(
-                "The setting secretFiles says which files these are; a rule with ! in front allows one.",
-            ));
-    }
+    Permission::new(&context.settings).allow_reading(&location, path.display())?;
     Ok(Picture::open(path)?)
 }
 
@@ -208,10 +203,11 @@ fn load(context: &Context, args: &ExplainArgs, cancel: CancelFlag) -> Outcome<Lo
     let settings = &context.settings;
     let precision = Precision::from(settings.precision);
     let choice = models::choose_seeing(args.model.as_deref(), settings)?;
-    // A single reading is not written about.
-    let writer = args.chat_model.as_deref().or(settings.chat_model.as_deref());
-    let writer = writer.filter(|_| args.task.is_none()).map(|name| models::choose(Some(name), settings));
-    let writer = writer.transpose()?.filter(|writer| writer.path != choice.path);
+    let writer = match args.task {
+        None => models::choose_writer(args.chat_model.as_deref(), settings, &choice)?,
+        // A single reading is not written about.
+        Some(_) => None,
+    };
 
     let engine = session::start(context)?;
     let model = choice.name.clone();
@@ -298,7 +294,7 @@ impl Screen {
     fn show(&mut self, progress: Progress<'_>) -> bool {
         match progress {
             Progress::Step(step) => {
-                let words = words(step);
+                let words = step.to_string();
                 match &self.spinner {
                     Some(spinner) => spinner.set_message(words),
                     // A spinner would overwrite a line that is being written.
@@ -332,16 +328,6 @@ impl Screen {
             None if self.open_line => output::print("\n"),
             None => Ok(()),
         }
-    }
-}
-
-fn words(step: Step) -> String {
-    match step {
-        Step::Overview => "Looking at the whole picture".to_owned(),
-        Step::Question => "Looking for an answer".to_owned(),
-        Step::Tile { of: 1, .. } => "Reading the text".to_owned(),
-        Step::Tile { number, of } => format!("Reading the text: tile {number} of {of}"),
-        Step::Explanation => "Thinking about it".to_owned(),
     }
 }
 

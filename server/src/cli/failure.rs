@@ -85,6 +85,11 @@ impl Failure {
         }
     }
 
+    /// The same, where it was the user who wanted it.
+    pub fn interrupted(self) -> Self {
+        Self { exit: Exit::Interrupted, ..self }
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit

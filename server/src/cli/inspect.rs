@@ -1,5 +1,5 @@
-//! `gemma-ls inspect logits`: every logit of a sequence, so that anyone can hold a checkpoint against
-//! another implementation.
+//! `gemma-ls inspect`: every logit of a sequence, so that anyone can hold a checkpoint against another
+//! implementation; the schema of the settings, so that a client can be made from it.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure, Outcome};
 use super::session::Session;
 use super::{Context, ModelArgs, output};
+use crate::settings::Settings;
 
 const EXAMPLES: &str = "\
 The input is a JSON object:
@@ -33,10 +34,11 @@ Examples:
   gemma-ls inspect logits --model ./gemma-3-270m --input ids.json --output logits.safetensors
   gemma-ls inspect logits --model m.gguf --input ids.json --output l.safetensors --device reference";
 
-/// Look inside a model
+/// Look inside: a model's logits, the settings' schema
 #[derive(Subcommand)]
 pub enum InspectCommand {
     Logits(LogitsArgs),
+    Settings(SettingsArgs),
 }
 
 /// Write the logits of every position of a sequence
@@ -59,6 +61,19 @@ pub struct LogitsArgs {
     #[arg(long, value_enum, default_value_t = Numbers::Exact)]
     precision: Numbers,
 }
+
+const SETTINGS_EXAMPLES: &str = "\
+What is printed is one JSON object, a JSON schema (draft 2020-12) of the object that editors send as
+initializationOptions or configuration and that gemma-ls/config.json holds: each key with its type, its
+default and its description.
+
+Examples:
+  gemma-ls inspect settings";
+
+/// Print the JSON schema of the settings
+#[derive(Args)]
+#[command(after_long_help = SETTINGS_EXAMPLES)]
+pub struct SettingsArgs {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Device {
@@ -89,7 +104,14 @@ struct Input {
 
 /// Runs `gemma-ls inspect`.
 pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
-    let InspectCommand::Logits(args) = command;
+    match command {
+        InspectCommand::Logits(args) => logits(context, args),
+        InspectCommand::Settings(_) => output::print_json(&Settings::json_schema()),
+    }?;
+    Ok(Exit::Ok)
+}
+
+fn logits(context: &Context, args: &LogitsArgs) -> Outcome {
     let precision = precision(args.device, args.precision)?;
     let input = read_input(&args.input)?;
     let model = ModelArgs { model: Some(args.model.clone()), no_pull: true };
@@ -108,7 +130,7 @@ pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
         let summary = json!({ "tokens": logits.rows, "vocab": logits.vocab });
         output::say(format_args!("{}: logits {summary}", args.output.display()));
     }
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 fn precision(device: Device, numbers: Numbers) -> Outcome<Precision> {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Outcome};
 use super::model_info::{self, InfoArgs};
-use super::{Context, output, session};
-use crate::models;
+use super::{Context, interrupt, output, session};
+use crate::models::{self, is_installed};
 
 /// List, download and describe models
 #[derive(Subcommand)]
@@ -152,12 +152,13 @@ fn entry_json(entry: &CatalogueEntry, found: &[Found]) -> Value {
     })
 }
 
-fn is_installed(entry: &CatalogueEntry, found: &[Found]) -> bool {
-    found.iter().any(|found| found.name.eq_ignore_ascii_case(entry.local_name()))
-}
-
 fn pull(context: &Context, args: &PullArgs) -> Outcome {
-    let found = session::pull(context, &args.name)?;
+    let cancel = interrupt::flag();
+    let found =
+        session::pull(context, &args.name, &cancel).map_err(|failure| match cancel.is_cancelled() {
+            true => failure.interrupted(),
+            false => failure,
+        })?;
     if args.json {
         return output::print_json(&found_json(&found));
     }

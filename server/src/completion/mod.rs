@@ -9,6 +9,7 @@ pub mod brackets;
 pub mod enough;
 pub mod filters;
 pub mod reuse;
+pub mod sentence;
 pub mod shape;
 pub mod site;
 pub mod supersede;

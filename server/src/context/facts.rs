@@ -175,7 +175,7 @@ fn sections(text: &Rope, survey: &Survey) -> impl Iterator<Item = Range<usize>> 
 }
 
 /// Where comments and attributes right above a definition begin.
-fn attached(text: &Rope, line: usize) -> usize {
+pub(super) fn attached(text: &Rope, line: usize) -> usize {
     const STARTS: [&str; 9] = ["//", "#", "--", "/*", "*", "@", "[", "\"\"\"", "template"];
     let belongs = |line: &usize| {
         let content = lines::content(text, *line);

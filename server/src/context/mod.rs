@@ -17,6 +17,7 @@ mod tests;
 use std::ops::Range;
 
 use crate::documents::Snapshot;
+use crate::language::Kind;
 
 pub use facts::Facts;
 pub use pieces::Piece;
@@ -43,6 +44,35 @@ pub struct Context {
     pub outline: Vec<Excerpt>,
     /// Pieces of other documents, the most useful first.
     pub pieces: Vec<Piece>,
+}
+
+/// Something that a document defines, in whole lines from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its lines.
+    pub lines: Range<usize>,
+    /// Where the comments and attributes right above it begin; the first of its lines if there are none.
+    pub attached: usize,
+}
+
+/// What a document defines outside of functions and under a name, in order of place. Nothing where there is
+/// no syntax tree. Not for the message loop: the first time that a document is seen it is parsed.
+pub fn definitions(document: &Snapshot) -> Vec<Definition> {
+    let text = &document.text;
+    let facts = Facts::of(document);
+    let definition = |one: &survey::Defined| {
+        let name = one.name(text);
+        let chars = lines::chars(text, one.start..one.end?);
+        let first = text.char_to_line(chars.start);
+        let last = text.char_to_line(chars.end.saturating_sub(1).max(chars.start));
+        let attached = facts::attached(text, first);
+        (!name.is_empty()).then_some(Definition { name, kind: one.kind, lines: first..last + 1, attached })
+    };
+    facts.definitions().iter().filter_map(definition).collect()
 }
 
 /// Signatures in an outline: beyond this many, those nearest to the visible part.

@@ -25,6 +25,8 @@ pub(super) struct Defined {
     pub kind: Kind,
     /// Where it begins.
     pub start: usize,
+    /// Where it ends; unknown without a tree.
+    pub end: Option<usize>,
     /// Where its body begins.
     body: Option<usize>,
     name: Option<Range<usize>>,
@@ -144,6 +146,7 @@ impl Reader<'_> {
         self.survey.definitions.push(Defined {
             kind: definition.kind,
             start: node.start_byte(),
+            end: Some(node.end_byte()),
             body: body.map(|body| body.start_byte()),
             name: self.grammar.name(&definition, &node).map(|name| name.byte_range()),
         });
@@ -215,7 +218,7 @@ fn by_lines(text: &Rope, spec: &Spec) -> Survey {
             let start = text.line_to_byte(line);
             let at = name.as_ptr() as usize - content.as_ptr() as usize;
             let name = start + at..start + at + name.len();
-            survey.definitions.push(Defined { kind: *kind, start, body: None, name: Some(name) });
+            survey.definitions.push(Defined { kind: *kind, start, end: None, body: None, name: Some(name) });
         }
     }
     survey

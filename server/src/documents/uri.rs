@@ -1,9 +1,9 @@
 //! What a document's URI says about where it is.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// The path on disk of a `file:` URI. A drive (`file:///c%3A/x`) becomes `c:/x` and a host a UNC path
 /// (`//host/share/x`); what is not a `file:` URI has no path.
@@ -25,6 +25,16 @@ pub fn path_of(uri: &str) -> Option<PathBuf> {
         [b'/', drive, b':', ..] if drive.is_ascii_alphabetic() => to_path(&decoded[1..]),
         _ => to_path(&decoded),
     })
+}
+
+/// The `file:` URI of an absolute path.
+pub fn uri_of(path: &Path) -> String {
+    const ESCAPED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let path = path.to_string_lossy();
+    let path = if cfg!(windows) { path.replace('\\', "/") } else { path.into_owned() };
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("file://{slash}{}", utf8_percent_encode(&path, ESCAPED))
 }
 
 /// What a URI of any scheme calls its document, as a path: for the language and for rules by name.
@@ -62,6 +72,19 @@ fn to_path(bytes: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn any_path_becomes_a_uri() {
+        for (path, uri) in [
+            ("/a/b.py", "file:///a/b.py"),
+            ("/a b/ü#1.py", "file:///a%20b/%C3%BC%231.py"),
+            ("/100%/x:y", "file:///100%25/x%3Ay"),
+        ] {
+            assert_eq!(uri_of(Path::new(path)), uri);
+            assert_eq!(path_of(uri), Some(PathBuf::from(path)));
+        }
+    }
 
     #[test]
     fn paths_of_uris() {

@@ -15,6 +15,7 @@ mod task;
 mod tiles;
 mod write;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,6 +73,18 @@ pub enum Step {
     },
     /// The explanation is written.
     Explanation,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overview => f.write_str("Looking at the whole picture"),
+            Self::Question => f.write_str("Looking for an answer"),
+            Self::Tile { of: 1, .. } => f.write_str("Reading the text"),
+            Self::Tile { number, of } => write!(f, "Reading the text: tile {number} of {of}"),
+            Self::Explanation => f.write_str("Thinking about it"),
+        }
+    }
 }
 
 /// What happens while a picture is explained.
@@ -404,17 +417,11 @@ impl Total {
         shown: bool,
         progress: OnProgress<'_>,
     ) -> Result<Finished, Error> {
-        let mut streamed = 0;
-        let finished = stream.finish_blocking(|token| {
+        let finished = stream.texts_blocking(|text| {
             if shown {
-                streamed += token.text.len();
-                self.show(&token.text, progress);
+                self.show(text, progress);
             }
         })?;
-        if shown {
-            // What was held back as the possible begin of a stop text comes with the end.
-            self.show(finished.text.get(streamed..).unwrap_or_default(), progress);
-        }
         let (sum, part) = (&mut self.timings, &finished.timings);
         sum.queue_ms += part.queue_ms;
         sum.image_tokens += part.image_tokens;

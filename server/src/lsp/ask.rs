@@ -7,7 +7,6 @@
 //! - An answer belongs to the text that the document has when it is given, or it is empty.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gemma_engine::{CancelFlag, Error, ErrorKind, Priority};
@@ -100,7 +99,8 @@ impl Drop for Entry<'_> {
 /// The protocol's `RequestFailed`: the request was sound, and the server failed at it.
 const REQUEST_FAILED: i64 = -32803;
 
-fn failure(error: &Error) -> jsonrpc::Error {
+/// An error of the model side, as the protocol has it.
+pub(super) fn failure(error: &Error) -> jsonrpc::Error {
     let code = match error.kind() {
         ErrorKind::Internal => jsonrpc::ErrorCode::InternalError,
         _ => jsonrpc::ErrorCode::ServerError(REQUEST_FAILED),
@@ -252,7 +252,7 @@ impl Job {
         };
         let flag = CancelOnDrop(CancelFlag::new());
         let (completer, settings, cancel) = (completer.clone(), config.settings.clone(), flag.0.clone());
-        let running = Running::begin(&session.running);
+        let running = session.running.begin();
         let task = tokio::spawn(async move {
             let _running = running;
             completer.complete(&settings, request, cancel).await
@@ -268,23 +268,8 @@ impl Job {
     }
 }
 
-/// Counts a computation for as long as it goes on, which may be longer than anybody waits for it.
-struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    fn begin(running: &Arc<AtomicUsize>) -> Self {
-        running.fetch_add(1, Ordering::SeqCst);
-        Self(running.clone())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-struct CancelOnDrop(CancelFlag);
+/// Stops the computing when nobody waits for it any more.
+pub(super) struct CancelOnDrop(pub(super) CancelFlag);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

@@ -1,15 +1,15 @@
-//! What the protocol side asks of the model side: load a model, complete with it. Behind a trait, so
-//! that everything about the protocol is tested without a model.
+//! What the protocol side asks of the model side: load models, complete with them, talk to them, show them
+//! pictures. Behind traits, so that everything about the protocol is tested without a model.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use gemma_engine::checkpoint::{self, DEFAULT_MODEL};
-use gemma_engine::{CancelFlag, Engine, EngineOptions, Error, ErrorKind, LoadOptions, Model};
+use gemma_engine::{CancelFlag, Error, Finished, Picture};
 
-use crate::completion::{self, Answer, Request};
-use crate::models::{self, Choice, Why};
+use crate::chat::{ChatRequest, Conversation, Dropped};
+use crate::completion::{Answer, Request};
+use crate::explain;
 use crate::settings::Settings;
 
 /// A future of a trait's method.
@@ -42,24 +42,43 @@ impl Progress {
     }
 }
 
-/// Makes completers out of settings.
+/// Makes models out of settings. Each method blocks for as long as a load takes; a model that is there
+/// already is not loaded again.
 pub(super) trait Backend: Send + Sync + 'static {
-    /// Loads the model that the settings ask for. Blocks for as long as that takes.
+    /// Loads the model that completes.
     fn load(
         &self,
         settings: &Settings,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Arc<dyn Completer>, Error>;
+
+    /// Loads the model that answers questions.
+    fn talker(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Talker>, Error>;
+
+    /// Loads the model that looks at pictures, and the one that writes about them.
+    fn viewer(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Viewer>, Error>;
 }
 
-/// A loaded model that completes.
-pub(super) trait Completer: Send + Sync {
+/// A loaded model.
+pub(super) trait Resident: Send + Sync {
     /// What it is called in messages.
     fn name(&self) -> &str;
     /// Where it computes, in words.
     fn device(&self) -> String;
     /// Bytes its weights take in memory.
     fn weight_bytes(&self) -> u64;
+}
+
+/// A model that completes.
+pub(super) trait Completer: Resident {
     /// Bytes kept for reuse right now. Blocks for as long as a step of the model takes.
     fn cache_bytes(&self) -> u64;
     /// Completes once; `cancel` stops the computing.
@@ -71,99 +90,57 @@ pub(super) trait Completer: Send + Sync {
     ) -> Pending<'a, Result<Answer, Error>>;
 }
 
-/// Models of this process. The engine is kept while the settings that it was started with stay.
-#[derive(Default)]
-pub(super) struct Local {
-    engine: Mutex<Option<(EngineKey, Engine)>>,
+/// What is heard of an answer while it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard<'t> {
+    /// The question is on its way: what the model is shown.
+    Shown(Shown),
+    /// A piece of the answer.
+    Text(&'t str),
 }
 
-/// The settings that an engine is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct EngineKey {
-    threads: Option<usize>,
-    memory_budget_mb: Option<u64>,
+/// What a model is shown with a question.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) prompt_tokens: usize,
+    /// Earlier questions.
+    pub(super) turns: usize,
+    pub(super) dropped: Dropped,
 }
 
-impl Local {
-    fn engine(&self, settings: &Settings) -> Result<Engine, Error> {
-        let key = EngineKey { threads: settings.threads, memory_budget_mb: settings.memory_budget_mb };
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((running, engine)) = &*engine
-            && *running == key
-        {
-            return Ok(engine.clone());
-        }
-        let options = EngineOptions {
-            threads: settings.threads,
-            cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
-        };
-        let started = Engine::start(options)?;
-        *engine = Some((key, started.clone()));
-        Ok(started)
-    }
-}
-
-impl Backend for Local {
-    fn load(
+/// A model that answers questions.
+pub(super) trait Talker: Resident {
+    /// Whether it was tuned to do as it is told.
+    fn follows_instructions(&self) -> bool;
+    /// Answers on this thread, for as long as that takes; `cancel` stops it. The question and what was said
+    /// of the answer are then in the conversation.
+    fn ask(
         &self,
-        settings: &Settings,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Arc<dyn Completer>, Error> {
-        let choice = choose(settings, progress)?;
-        let engine = self.engine(settings)?;
-        let options =
-            LoadOptions { path: choice.path, name: Some(choice.name), precision: settings.precision.into() };
-        let model = engine.load(options, &mut |p| {
-            progress(Progress { doing: Doing::Loading, done: p.done, total: p.total });
-        })?;
-        Ok(Arc::new(Loaded { engine, model }))
-    }
-}
-
-/// The model to run. A user who configured none and has none gets the default one.
-fn choose(settings: &Settings, progress: &mut dyn FnMut(Progress)) -> Result<Choice, Error> {
-    match models::choose(None, settings) {
-        Err(error) if error.kind() == ErrorKind::NotFound && settings.model.is_none() => {
-            let found = checkpoint::pull(DEFAULT_MODEL, &mut |p| {
-                let total = p.total_bytes.unwrap_or(0);
-                progress(Progress { doing: Doing::Downloading, done: p.done_bytes, total });
-            })?;
-            Ok(Choice { name: found.name, path: found.path, why: Why::Found })
-        }
-        outcome => outcome,
-    }
-}
-
-/// A model in an engine, which frees it when this and all its requests are gone.
-struct Loaded {
-    engine: Engine,
-    model: Arc<Model>,
-}
-
-impl Completer for Loaded {
-    fn name(&self) -> &str {
-        self.model.name()
-    }
-
-    fn device(&self) -> String {
-        let info = self.engine.device();
-        format!("{} ({}, {} threads)", info.device, info.level, info.threads)
-    }
-
-    fn cache_bytes(&self) -> u64 {
-        self.engine.cache_bytes()
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.model.weight_bytes()
-    }
-
-    fn complete<'a>(
-        &'a self,
-        settings: &'a Settings,
-        request: Request,
+        conversation: &mut Conversation,
+        request: ChatRequest,
         cancel: CancelFlag,
-    ) -> Pending<'a, Result<Answer, Error>> {
-        Box::pin(completion::complete(&self.engine, &self.model, settings, request, cancel))
-    }
+        heard: &mut dyn FnMut(Heard<'_>),
+    ) -> Result<Finished, Error>;
+}
+
+/// What was seen in a picture.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) answer: explain::Answer,
+    pub(super) tiles: usize,
+}
+
+/// A model that looks at pictures.
+pub(super) trait Viewer: Resident {
+    /// The model that writes the explanation, where that is another one.
+    fn writer(&self) -> Option<&str>;
+    /// Explains on this thread, for as long as that takes; `cancel` stops it. What was read of a picture is
+    /// kept for the next question about it.
+    fn explain(
+        &self,
+        picture: Arc<Picture>,
+        question: Option<&str>,
+        cancel: CancelFlag,
+        progress: explain::OnProgress<'_>,
+    ) -> Result<Seen, Error>;
 }

@@ -22,10 +22,15 @@ pub(super) fn line_range(
     offsets: &std::ops::Range<usize>,
     encoding: Encoding,
 ) -> Option<lsp::Range> {
+    let range = whole_range(text, offsets, encoding);
+    (range.start.line == range.end.line && range.start <= range.end).then_some(range)
+}
+
+/// Character offsets of a text as a range for the client, over as many lines as it takes.
+pub(super) fn whole_range(text: &Rope, offsets: &std::ops::Range<usize>, encoding: Encoding) -> lsp::Range {
     let place = |offset| {
         let Position { line, character } = position_of(text, offset, encoding);
         lsp::Position { line, character }
     };
-    let (start, end) = (place(offsets.start), place(offsets.end));
-    (start.line == end.line && start <= end).then_some(lsp::Range { start, end })
+    lsp::Range { start: place(offsets.start), end: place(offsets.end) }
 }

@@ -35,6 +35,11 @@ const GRACE: Duration = Duration::from_secs(2);
 
 type Answering = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
+/// Where messages to the client wait to be written, in their order.
+pub(super) fn queue() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    mpsc::channel(QUEUE)
+}
+
 /// Serves until the client says `exit` or closes the stream. `closing` is set then, before the requests
 /// still running are waited for.
 pub(super) async fn run<I, O, S>(
@@ -43,12 +48,12 @@ pub(super) async fn run<I, O, S>(
     service: LspService<S>,
     socket: ClientSocket,
     closing: watch::Sender<bool>,
+    (out, outbox): (Sender<Vec<u8>>, Receiver<Vec<u8>>),
 ) where
     I: AsyncRead + Unpin + Send + 'static,
     O: AsyncWrite + Unpin + Send + 'static,
     S: LanguageServer,
 {
-    let (out, outbox) = mpsc::channel(QUEUE);
     let (inbox, frames) = mpsc::channel(QUEUE);
     let reading = tokio::spawn(read(input, inbox));
     let mut writing = tokio::spawn(write(output, outbox));
@@ -203,7 +208,7 @@ fn refusal(id: Id, mut error: Error, problem: String) -> Response {
 }
 
 /// Queues a message; false when nobody takes it any more.
-async fn send(out: &Sender<Vec<u8>>, message: &impl Serialize) -> bool {
+pub(super) async fn send(out: &Sender<Vec<u8>>, message: &impl Serialize) -> bool {
     match serde_json::to_vec(message) {
         Ok(bytes) => out.send(bytes).await.is_ok(),
         Err(error) => {

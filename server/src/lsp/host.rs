@@ -26,6 +26,7 @@ pub(super) struct Host {
     backend: Arc<dyn Backend>,
     wanted: watch::Sender<Option<Wanted>>,
     state: Mutex<State>,
+    changes: watch::Sender<()>,
 }
 
 /// A model to load, by the settings that make it the one it is.
@@ -35,13 +36,26 @@ struct Wanted {
     key: Key,
 }
 
+/// The settings that decide which model completes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Key {
+pub(super) struct Key {
     model: Option<String>,
     device: Device,
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
     precision: Precision,
+}
+
+impl Key {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            model: settings.model.clone(),
+            device: settings.device,
+            threads: settings.threads,
+            memory_budget_mb: settings.memory_budget_mb,
+            precision: settings.precision,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -63,10 +77,10 @@ impl State {
 }
 
 /// What `gemma/status` tells of the model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
-    /// The model that completes now.
+    /// The model in use.
     pub(super) name: Option<String>,
     pub(super) state: Phase,
     /// How far the load is, in percent, while that is known.
@@ -78,11 +92,12 @@ pub(super) struct Status {
 }
 
 /// Whether there is a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Phase {
     /// It is being loaded, or will be once the client has told which one it wants. Another one may
     /// complete meanwhile.
+    #[default]
     Loading,
     Ready,
     /// The last load failed. The model before it, if there is one, goes on completing.
@@ -91,18 +106,13 @@ pub(super) enum Phase {
 
 impl Host {
     pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, wanted: watch::Sender::new(None), state: Mutex::default() }
+        let (wanted, changes) = (watch::Sender::new(None), watch::Sender::new(()));
+        Self { backend, wanted, state: Mutex::default(), changes }
     }
 
     /// Asks for the model of these settings; nothing happens when it is the one asked for already.
     pub(super) fn want(&self, settings: &Arc<Settings>) {
-        let key = Key {
-            model: settings.model.clone(),
-            device: settings.device,
-            threads: settings.threads,
-            memory_budget_mb: settings.memory_budget_mb,
-            precision: settings.precision,
-        };
+        let key = Key::of(settings);
         self.wanted.send_if_modified(|wanted| {
             let is_new = wanted.as_ref().is_none_or(|wanted| wanted.key != key);
             if is_new {
@@ -111,6 +121,33 @@ impl Host {
             }
             is_new
         });
+        self.changed();
+    }
+
+    /// Hears of every change of [`Self::status`] from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// What a load does now, in words.
+    pub(super) fn doing(&self) -> String {
+        let doing =
+            self.state().loading.as_ref().map_or(Doing::default(), |progress| progress.borrow().doing);
+        let wanted = self.wanted.borrow();
+        let named = wanted.as_ref().and_then(|wanted| wanted.settings.model.as_deref());
+        match (doing, named) {
+            (Doing::Loading, Some(name)) => format!("Loading {}", short(name)),
+            _ => self::doing(doing).to_owned(),
+        }
+    }
+
+    /// Where models come from.
+    pub(super) fn backend(&self) -> Arc<dyn Backend> {
+        self.backend.clone()
     }
 
     /// The model that completes, if there is one.
@@ -180,10 +217,12 @@ async fn load(session: &Arc<Session>, wanted: Wanted) {
     let host = &session.host;
     let progress = host.state().begin();
     tokio::spawn(report(session.clone(), progress.subscribe()));
-    let (backend, settings) = (host.backend.clone(), wanted.settings.clone());
+    host.changed();
+    let (backend, settings, changes) = (host.backend.clone(), wanted.settings.clone(), host.changes.clone());
     let loading = tokio::task::spawn_blocking(move || {
         backend.load(&settings, &mut |now| {
             progress.send_replace(now);
+            changes.send_replace(());
         })
     });
     let result = loading.await.unwrap_or_else(|panic| {
@@ -203,10 +242,12 @@ async fn load(session: &Arc<Session>, wanted: Wanted) {
             let old = state.current.replace(model);
             drop(state);
             drop(old);
+            host.changed();
         }
         Err(error) => {
             state.error = Some(error.to_string());
             drop(state);
+            host.changed();
             session.tell_once(MessageType::Error, format!("gemma-ls cannot load the model. {error}"));
         }
     }
@@ -225,7 +266,7 @@ async fn report(session: Arc<Session>, mut progress: watch::Receiver<Progress>) 
         if (now.doing, now.percent()) != (shown.doing, shown.percent())
             && let Some(ongoing) = &ongoing
         {
-            ongoing.report_with_message(doing(now), now.percent().unwrap_or(0)).await;
+            ongoing.report_with_message(doing(now.doing), now.percent().unwrap_or(0)).await;
             shown = now;
         }
         if progress.changed().await.is_err() {
@@ -242,22 +283,32 @@ async fn begin_progress(
     session: &Session,
     now: Progress,
 ) -> Option<OngoingProgress<Bounded, NotCancellable>> {
+    let token = create_progress(session, "load").await?;
+    let progress = session.client.progress(token, "gemma-ls").with_percentage(now.percent().unwrap_or(0));
+    Some(progress.with_message(doing(now.doing)).begin().await)
+}
+
+/// A token of the server's on which the client shows progress; `None` where it does not. Never to be awaited
+/// by a handler: the client's answer is a message like any other.
+pub(super) async fn create_progress(session: &Session, what: &str) -> Option<ProgressToken> {
     if !session.agreed().progress {
         return None;
     }
-    let client = &session.client;
-    let token = ProgressToken::String(format!("gemma-ls/load/{}", next_number()));
-    let created = tokio::time::timeout(PATIENCE, client.create_work_done_progress(token.clone())).await;
+    let token = ProgressToken::String(format!("gemma-ls/{what}/{}", next_number()));
+    let creating = session.client.create_work_done_progress(token.clone());
     // The protocol: a client that refuses gets no progress.
-    if !matches!(created, Ok(Ok(()))) {
-        return None;
-    }
-    let progress = client.progress(token, "gemma-ls").with_percentage(now.percent().unwrap_or(0));
-    Some(progress.with_message(doing(now)).begin().await)
+    matches!(tokio::time::timeout(PATIENCE, creating).await, Ok(Ok(()))).then_some(token)
 }
 
-fn doing(progress: Progress) -> &'static str {
-    match progress.doing {
+/// What people call a model that is named so: of a path, the file's name.
+fn short(name: &str) -> &str {
+    let file = name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(name);
+    file.strip_suffix(".gguf").unwrap_or(file)
+}
+
+/// What a load does, in words.
+pub(super) fn doing(doing: Doing) -> &'static str {
+    match doing {
         Doing::Loading => "Loading the model",
         Doing::Downloading => "Downloading the default model",
     }

@@ -4,15 +4,22 @@
 //! from [`frames`] through [`dispatch`] to its file under [`methods`]; what handlers have in common is
 //! the [`session`]; [`backend`] is all that this room knows of models.
 
+mod announce;
 mod ask;
 mod backend;
+mod chats;
 mod convert;
 mod dispatch;
 mod frames;
 mod host;
+mod local;
 mod methods;
+mod on_demand;
+mod progress;
 mod record;
+mod running;
 mod session;
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +34,10 @@ use tower_lsp::{Client, ClientSocket, LanguageServer, LspService};
 
 use crate::settings::{Problem, Settings};
 
-use backend::{Backend, Local};
+use backend::Backend;
 use host::Host;
+use local::Local;
+use progress::Outbox;
 use session::Session;
 
 pub use session::OnLogLevel;
@@ -66,9 +75,10 @@ where
     O: AsyncWrite + Unpin + Send + 'static,
 {
     let closing = watch::Sender::new(false);
-    let (service, socket) = service(backend, start, closing.clone());
+    let queue = dispatch::queue();
+    let (service, socket) = service(backend, start, closing.clone(), Outbox::new(&queue.0));
     let session = service.inner().0.clone();
-    dispatch::run(input, output, service, socket, closing).await;
+    dispatch::run(input, output, service, socket, closing, queue).await;
     session.is_shut_down()
 }
 
@@ -77,8 +87,10 @@ fn service(
     backend: Arc<dyn Backend>,
     start: Start,
     closing: watch::Sender<bool>,
+    outbox: Outbox,
 ) -> (LspService<Server>, ClientSocket) {
-    let server = |client: Client| Server(Arc::new(Session::new(client, Host::new(backend), start, closing)));
+    let server =
+        |client: Client| Server(Arc::new(Session::new(client, outbox, Host::new(backend), start, closing)));
     LspService::build_with_lifecycle_methods(server)
         .custom_method("textDocument/didOpen", methods::did_open::handle)
         .custom_method("textDocument/didChange", methods::did_change::handle)
@@ -86,10 +98,17 @@ fn service(
         .custom_method("textDocument/didClose", methods::did_close::handle)
         .custom_method("textDocument/inlineCompletion", methods::inline_completion::handle)
         .custom_method("textDocument/completion", methods::completion::handle)
+        .custom_method("textDocument/codeAction", methods::code_action::handle)
         .custom_method("workspace/didRenameFiles", methods::did_rename_files::handle)
         .custom_method("workspace/didChangeConfiguration", methods::did_change_configuration::handle)
         .custom_method("workspace/didChangeWorkspaceFolders", methods::did_change_workspace_folders::handle)
         .custom_method("workspace/executeCommand", methods::execute_command::handle)
+        .custom_method("window/workDoneProgress/cancel", methods::cancel_progress::handle)
+        .custom_method("gemma/chat", methods::chat::handle)
+        .custom_method("gemma/forgetChat", methods::forget_chat::handle)
+        .custom_method("gemma/explainImage", methods::explain_image::handle)
+        .custom_method("gemma/models", methods::models::handle)
+        .custom_method("gemma/pullModel", methods::pull_model::handle)
         .custom_method("gemma/status", methods::status::handle)
         .finish()
 }

@@ -1,11 +1,13 @@
 //! What happened to completions: nothing is shown, or not shown, without a reason that can be asked for.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gemma_engine::{FinishReason, Finished, Timings};
 use serde::Serialize;
 
+use crate::completion::sentence::{self, sentence};
 use crate::completion::{Answer, Reason};
 
 /// Counts and remembers the outcomes of completion requests.
@@ -64,6 +66,8 @@ pub(super) struct Outcome {
     pub(super) rule: Option<&'static str>,
     /// What failed.
     pub(super) error: Option<String>,
+    /// All that for people.
+    pub(super) sentence: Cow<'static, str>,
     /// From the request to the answer.
     pub(super) total_ms: f64,
     /// Where the engine's time went, if it was asked.
@@ -79,6 +83,7 @@ impl Record {
             reason: Some(answer.reason),
             rule: answer.rule,
             error: None,
+            sentence: sentence(answer.reason, answer.rule),
             total_ms: milliseconds(took),
             timings,
         };
@@ -88,11 +93,16 @@ impl Record {
 
     /// Notes a failure.
     pub(super) fn failed(&self, method: &'static str, error: String, took: Duration) {
-        let total_ms = milliseconds(took);
-        self.note(
-            Outcome { method, reason: None, rule: None, error: Some(error), total_ms, timings: None },
-            false,
-        );
+        let outcome = Outcome {
+            method,
+            reason: None,
+            rule: None,
+            sentence: sentence::failed(&error).into(),
+            error: Some(error),
+            total_ms: milliseconds(took),
+            timings: None,
+        };
+        self.note(outcome, false);
     }
 
     fn note(&self, outcome: Outcome, finished: bool) {

@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
+use tempfile::TempPath;
 use tokio::sync::watch;
 use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::MessageType;
@@ -20,8 +21,13 @@ use crate::permission::Permission;
 use crate::settings::{LogLevel, Problem, Settings};
 use crate::text::Encoding;
 
+use super::backend::{Talker, Viewer};
+use super::chats::Chats;
 use super::host::Host;
+use super::on_demand::OnDemand;
+use super::progress::{Outbox, Stoppable};
 use super::record::Record;
+use super::running::Running;
 
 /// Told of the setting `logLevel` whenever it may have changed.
 pub type OnLogLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
@@ -29,6 +35,14 @@ pub type OnLogLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 /// The state of one conversation.
 pub(super) struct Session {
     pub(super) client: Client,
+    /// For what has to reach the client before an answer does.
+    pub(super) outbox: Outbox,
+    /// What was begun on tokens of the client, and can be stopped by them.
+    pub(super) stoppable: Stoppable,
+    pub(super) chats: Chats,
+    /// The models that answer questions and that look at pictures: loaded when first asked.
+    pub(super) talkers: Arc<OnDemand<dyn Talker>>,
+    pub(super) viewers: Arc<OnDemand<dyn Viewer>>,
     pub(super) documents: Documents,
     /// The completions running for ghost text, and those for menus: an editor may want both at once.
     pub(super) inline: Slots,
@@ -37,7 +51,7 @@ pub(super) struct Session {
     pub(super) host: Host,
     pub(super) record: Record,
     /// Computations going on, also those that nobody waits for any more.
-    pub(super) running: Arc<AtomicUsize>,
+    pub(super) running: Running,
     /// Counts edits, to wake what was computed for an older text.
     pub(super) edits: watch::Sender<u64>,
     /// True once the conversation ends.
@@ -53,6 +67,8 @@ pub(super) struct Session {
     started: AtomicBool,
     shut_down: AtomicBool,
     told: Mutex<HashSet<String>>,
+    /// Files made to be shown; removed with the session.
+    shown: Mutex<Vec<TempPath>>,
 }
 
 /// What was agreed on at `initialize`.
@@ -67,6 +83,16 @@ pub(super) struct Agreed {
     pub(super) register_configuration: bool,
     /// The client renders Markdown beside its menu.
     pub(super) markdown: bool,
+    /// The client changes documents when the server asks it to.
+    pub(super) apply_edit: bool,
+    /// The client opens files when the server asks it to.
+    pub(super) show_document: bool,
+    /// The client takes code actions; others take only commands in their place.
+    pub(super) code_actions: bool,
+    /// The client carries out our commands itself.
+    pub(super) commands: bool,
+    /// The client wants to hear of changes of the status.
+    pub(super) status: bool,
 }
 
 /// The settings in force, and what follows from them.
@@ -94,7 +120,13 @@ impl Sources {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, host: Host, start: super::Start, closing: watch::Sender<bool>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        outbox: Outbox,
+        host: Host,
+        start: super::Start,
+        closing: watch::Sender<bool>,
+    ) -> Self {
         let sources = Sources {
             base: start.settings,
             base_problems: start.problems,
@@ -103,13 +135,18 @@ impl Session {
         };
         Self {
             client,
+            outbox,
+            stoppable: Stoppable::default(),
+            chats: Chats::default(),
+            talkers: Arc::default(),
+            viewers: Arc::default(),
             documents: Documents::new(),
             inline: Slots::new(),
             menu: Slots::new(),
             recent: Recent::new(),
             host,
             record: Record::default(),
-            running: Arc::default(),
+            running: Running::default(),
             edits: watch::Sender::new(0),
             closing,
             agreed: OnceLock::new(),
@@ -122,6 +159,7 @@ impl Session {
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
             told: Mutex::default(),
+            shown: Mutex::default(),
         }
     }
 
@@ -210,6 +248,11 @@ impl Session {
             client.log_message(kind, &text).await;
             client.show_message(kind, &text).await;
         });
+    }
+
+    /// Keeps a file that the client shows until the session ends.
+    pub(super) fn keep(&self, shown: TempPath) {
+        lock(&self.shown).push(shown);
     }
 
     /// The folders of the workspace.

@@ -29,7 +29,7 @@ import type { ServerProcess } from './process';
 /** What the conversation needs of the rest of the extension. */
 export interface Surroundings {
   readonly log: LogOutputChannel;
-  readonly completions: Pick<Middleware, 'provideInlineCompletionItems'>;
+  readonly completions: NonNullable<Middleware['provideInlineCompletionItems']>;
   settings(): Record<string, unknown>;
   onStatus(status: DidChangeStatus): void;
   /** The conversation broke off: the server is gone, or says what nobody can read. */
@@ -171,11 +171,11 @@ function options(surroundings: Surroundings): LanguageClientOptions {
       error: () => ({ action: ErrorAction.Continue, handled: true }),
       closed: () => {
         surroundings.onBroken();
-        return { action: CloseAction.DoNotRestart, handled: true };
+        return { action: CloseAction.DoNotRestart, handled: true, message: 'The connection with gemma-ls is closed.' };
       },
     },
     middleware: {
-      ...surroundings.completions,
+      provideInlineCompletionItems: surroundings.completions,
       workspace: {
         configuration: (params, token, next) =>
           params.items.some((item) => item.section !== 'gemma')

@@ -25,7 +25,7 @@ use crate::completion::site::Site;
 type Apply = for<'a> fn(&Site, &'a str) -> Cow<'a, str>;
 
 /// The rules, in the order in which they apply.
-const RULES: [(&str, Apply); 10] = [
+pub(super) const RULES: [(&str, Apply); 10] = [
     // First: nothing behind a control token was ever meant for the user.
     ("control_token", control::apply),
     // Before anything that reads columns: the first line has to start where the cursor stands.

@@ -8,7 +8,7 @@ use tower_lsp::gen_lsp_types::{InitializedParams, Registration};
 
 use super::did_change_configuration::pull;
 use crate::lsp::session::Session;
-use crate::lsp::{Server, host};
+use crate::lsp::{Server, announce, host};
 
 /// How long the model waits for a client that was asked which one it wants.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -31,6 +31,7 @@ async fn start(session: Arc<Session>) {
         let _ = tokio::time::timeout(PATIENCE, &mut pulling).await;
     }
     session.start();
+    tokio::spawn(announce::keep_told(session.clone()));
     host::keep_loaded(session).await;
 }
 

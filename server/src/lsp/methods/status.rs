@@ -1,16 +1,29 @@
 //! `gemma/status`: the model, the last completion and why it shows what it shows, the settings.
 
-use std::sync::atomic::Ordering;
-
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tower_lsp::jsonrpc::{Error, Result};
 
+use crate::completion::sentence::off;
+use crate::documents::Snapshot;
 use crate::lsp::Server;
 use crate::lsp::host;
 use crate::lsp::record::Summary;
-use crate::lsp::session::Session;
-use crate::settings::Settings;
+use crate::lsp::session::{Config, Session};
+use crate::settings::{Settings, Trigger};
+
+/// The document that is asked about. Whatever else the parameters are is no reason to say nothing.
+#[derive(Deserialize)]
+#[serde(from = "Value")]
+pub(in crate::lsp) struct Params {
+    uri: Option<String>,
+}
+
+impl From<Value> for Params {
+    fn from(params: Value) -> Self {
+        Self { uri: params["textDocument"]["uri"].as_str().map(str::to_owned) }
+    }
+}
 
 /// The answer to `gemma/status`.
 #[derive(Serialize)]
@@ -18,8 +31,14 @@ use crate::settings::Settings;
 struct Status<'a> {
     version: &'static str,
     model: host::Status,
+    /// The model that answers questions; nothing before its first use.
+    chat: Option<host::Status>,
+    /// The model that looks at pictures; nothing before its first use.
+    pictures: Option<host::Status>,
     engine: Engine,
     completions: Summary,
+    /// Of the document that was asked about.
+    document: Option<Document>,
     settings: &'a Settings,
     /// What is wrong in the settings, in sentences.
     problems: Vec<String>,
@@ -35,22 +54,17 @@ struct Engine {
     cache_bytes: Option<u64>,
 }
 
-/// Whatever the parameters are: there is nothing to say in them.
-#[derive(serde::Deserialize)]
-#[serde(from = "Value")]
-pub(in crate::lsp) struct Anything;
-
-impl From<Value> for Anything {
-    fn from(_: Value) -> Self {
-        Self
-    }
+/// Whether something is completed in a document by itself.
+#[derive(Serialize)]
+struct Document {
+    /// The rule by which it is not.
+    off: Option<&'static str>,
+    /// The same for people.
+    sentence: Option<&'static str>,
 }
 
-pub(in crate::lsp) async fn handle(server: &Server, _: Anything) -> Result<Value> {
-    of(&server.0).await
-}
-
-pub(super) async fn of(session: &Session) -> Result<Value> {
+pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Value> {
+    let session = &server.0;
     let cache_bytes = match session.host.current() {
         None => None,
         Some(model) => tokio::task::spawn_blocking(move || model.cache_bytes()).await.ok(),
@@ -59,10 +73,21 @@ pub(super) async fn of(session: &Session) -> Result<Value> {
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         model: session.host.status(),
-        engine: Engine { running: session.running.load(Ordering::SeqCst), cache_bytes },
+        chat: session.talkers.status(),
+        pictures: session.viewers.status(),
+        engine: Engine { running: session.running.count(), cache_bytes },
         completions: session.record.summary(),
+        document: params.uri.map(|uri| document(session, &config, &uri)),
         settings: &config.settings,
         problems: config.problems.iter().map(ToString::to_string).collect(),
     };
     serde_json::to_value(status).map_err(|_| Error::internal_error())
+}
+
+fn document(session: &Session, config: &Config, uri: &str) -> Document {
+    // One that is not open is judged by its name.
+    let document = session.documents.snapshot(uri).unwrap_or_else(|| Snapshot::new(uri, "", ""));
+    let manual = (config.settings.trigger == Trigger::Manual).then_some("trigger");
+    let rule = config.permission.refusal(&document).or(manual);
+    Document { off: rule, sentence: rule.map(off) }
 }

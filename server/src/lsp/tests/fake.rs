@@ -4,10 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gemma_engine::{CancelFlag, Error, ErrorKind};
+use gemma_engine::{CancelFlag, Error, ErrorKind, FinishReason, Finished, Picture, Timings};
 
+use crate::chat::{ChatRequest, Conversation, Dropped};
 use crate::completion::{Answer, Reason, Request};
-use crate::lsp::backend::{Backend, Completer, Doing, Pending, Progress};
+use crate::explain::{self, OnProgress};
+use crate::lsp::backend::{
+    Backend, Completer, Doing, Heard, Pending, Progress, Resident, Seen, Shown, Talker, Viewer,
+};
 use crate::settings::Settings;
 
 /// What a test sees and decides.
@@ -34,8 +38,30 @@ impl Backend for Fake {
         settings: &Settings,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Arc<dyn Completer>, Error> {
+        Ok(self.model(settings.model.as_deref(), progress)?)
+    }
+
+    fn talker(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Talker>, Error> {
+        Ok(self.model(settings.chat_model.as_deref(), progress)?)
+    }
+
+    fn viewer(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Viewer>, Error> {
+        Ok(self.model(settings.chat_model.as_deref(), progress)?)
+    }
+}
+
+impl Fake {
+    fn model(&self, name: Option<&str>, progress: &mut dyn FnMut(Progress)) -> Result<Arc<Model>, Error> {
         self.0.loads.fetch_add(1, Ordering::SeqCst);
-        let name = settings.model.clone().unwrap_or_else(|| "fake".into());
+        let name = name.unwrap_or("fake").to_owned();
         for done in 0..=4 {
             let doing = if name == "download" && done < 4 { Doing::Downloading } else { Doing::Loading };
             progress(Progress { doing, done, total: 4 });
@@ -58,7 +84,7 @@ struct Model {
     name: String,
 }
 
-impl Completer for Model {
+impl Resident for Model {
     fn name(&self) -> &str {
         &self.name
     }
@@ -70,7 +96,76 @@ impl Completer for Model {
     fn weight_bytes(&self) -> u64 {
         1
     }
+}
 
+impl Talker for Model {
+    fn follows_instructions(&self) -> bool {
+        self.name != "base"
+    }
+
+    /// Says back what it was asked, word by word, with the number of questions before it.
+    fn ask(
+        &self,
+        conversation: &mut Conversation,
+        request: ChatRequest,
+        cancel: CancelFlag,
+        heard: &mut dyn FnMut(Heard<'_>),
+    ) -> Result<Finished, Error> {
+        let turns = conversation.turns().len() / 2;
+        self.control.begun.lock().unwrap().push(request.question.clone());
+        match request.question.as_str() {
+            "panic" => panic!("an answer that panics"),
+            "fail" => return Err(Error::new(ErrorKind::Resources, "memory", "there is none left")),
+            _ => {}
+        }
+        heard(Heard::Shown(Shown { prompt_tokens: 7, turns, dropped: Dropped::default() }));
+        let mut text = String::new();
+        let answer = format!("{turns}: {}", request.question);
+        for word in answer.split_inclusive(' ') {
+            if cancel.is_cancelled() {
+                break;
+            }
+            text.push_str(word);
+            heard(Heard::Text(word));
+            while self.control.hold_completions.load(Ordering::SeqCst) && !cancel.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let stopped = cancel.is_cancelled();
+        let counter = if stopped { &self.control.cancelled } else { &self.control.finished };
+        counter.fetch_add(1, Ordering::SeqCst);
+        conversation.noted(request.question, text.as_str());
+        Ok(ended(text, stopped))
+    }
+}
+
+impl Viewer for Model {
+    fn writer(&self) -> Option<&str> {
+        None
+    }
+
+    /// Says how large the picture is, and the question.
+    fn explain(
+        &self,
+        picture: Arc<Picture>,
+        question: Option<&str>,
+        cancel: CancelFlag,
+        progress: OnProgress<'_>,
+    ) -> Result<Seen, Error> {
+        progress(explain::Progress::Step(explain::Step::Overview));
+        let text = format!("{} x {}: {}", picture.width(), picture.height(), question.unwrap_or("nothing"));
+        progress(explain::Progress::Text(&text));
+        let Finished { text, finish_reason, timings, .. } = ended(text, cancel.is_cancelled());
+        Ok(Seen { answer: explain::Answer { text, found: Vec::new(), finish_reason, timings }, tiles: 1 })
+    }
+}
+
+fn ended(text: String, stopped: bool) -> Finished {
+    let finish_reason = if stopped { FinishReason::Cancelled } else { FinishReason::Stop };
+    Finished { text, tokens: vec![1], finish_reason, timings: Timings::default() }
+}
+
+impl Completer for Model {
     fn cache_bytes(&self) -> u64 {
         2
     }

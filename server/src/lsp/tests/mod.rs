@@ -1,7 +1,10 @@
 //! The protocol, without a model: a client in memory drives the server, a fake completes.
 
+mod actions;
 mod client;
 mod completing;
 mod fake;
 mod robust;
 mod settings;
+mod status;
+mod talking;

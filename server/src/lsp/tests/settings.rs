@@ -35,7 +35,8 @@ async fn the_server_says_what_it_can() {
     assert_eq!(can["inlineCompletionProvider"], true);
     assert!(can["completionProvider"].is_object());
     assert!(can["completionProvider"].get("triggerCharacters").is_none());
-    assert_eq!(can["executeCommandProvider"]["commands"], json!(["gemma.status"]));
+    let commands = can["executeCommandProvider"]["commands"].as_array().expect("a list");
+    assert!(commands.contains(&json!("gemma.chat")) && commands.contains(&json!("gemma.status")), "{can}");
     assert_eq!(can["workspace"]["workspaceFolders"]["supported"], true);
     assert!(can["workspace"]["fileOperations"]["didRename"].is_object());
     let command = client.request("workspace/executeCommand", json!({"command": "gemma.status"})).await;

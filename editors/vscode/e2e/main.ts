@@ -1,0 +1,25 @@
+// Runs the tests: all of them, or those with one of the words of the command line in their names.
+
+import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
+import { runAll } from './src/runner.ts';
+import { World } from './src/world.ts';
+import { completions } from './tests/completions.ts';
+
+const words = process.argv.slice(2);
+const all = [...completions];
+const chosen = all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
+
+const world = await World.create();
+const kept = join(tmpdir(), `gemma-e2e-failures-${process.pid}`);
+try {
+  const { passed, failed } = await runAll(world, chosen, kept);
+  console.log(`\n${passed} passed, ${failed} failed`);
+  process.exitCode = failed > 0 ? 1 : 0;
+} finally {
+  await world.end();
+  if (process.exitCode === 0) {
+    rmSync(world.sandbox.root, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,23 @@
+// Keys for commands that have none by default, so that a test need not go through the command palette.
+
+export const KEY = {
+  acceptLine: 'Control+Alt+l',
+  discard: 'Control+Alt+w',
+  clearNotices: 'Control+Alt+n',
+  focusEditor: 'Control+Alt+e',
+} as const;
+
+const COMMANDS: Record<keyof typeof KEY, string> = {
+  acceptLine: 'editor.action.inlineSuggest.acceptNextLine',
+  discard: 'workbench.action.revertAndCloseActiveEditor',
+  clearNotices: 'notifications.clearAll',
+  focusEditor: 'workbench.action.focusActiveEditorGroup',
+};
+
+/** The content of VS Code's `keybindings.json`. */
+export function keybindings(): { key: string; command: string }[] {
+  return Object.entries(COMMANDS).map(([name, command]) => ({
+    key: KEY[name as keyof typeof KEY].toLowerCase().replace('control', 'ctrl'),
+    command,
+  }));
+}

@@ -1,0 +1,65 @@
+// What the server suggested, in the words of the protocol, and what becomes of a document with it.
+
+import { basename } from 'node:path';
+import { until } from './wait.ts';
+import type { World } from './world.ts';
+
+interface Position {
+  line: number;
+  character: number;
+}
+
+interface Params {
+  textDocument: { uri: string };
+  position: Position;
+}
+
+export interface Item {
+  insertText: string;
+  range: { start: Position; end: Position };
+}
+
+/** Every answer that the servers gave to a question about a place in a file, cancelled ones left out. */
+export function answers(world: World, name: string, at: Position): Item[][] {
+  return world.servers
+    .all()
+    .flatMap((server) => server.exchanges('textDocument/inlineCompletion'))
+    .filter(({ params, result }) => result !== undefined && concerns(params as Params, name, at))
+    .map(({ result }) => (result as { items: Item[] }).items);
+}
+
+/** The answer for the end of `text`, which is all of a file: the last one, and as soon as there is one. */
+export function answer(world: World, name: string, text: string): Promise<Item[]> {
+  return until(`an answer for the end of ${name}`, () => answers(world, name, end(text)).at(-1));
+}
+
+/** The one suggestion for the end of `text`. */
+export async function suggestion(world: World, name: string, text: string): Promise<Item> {
+  const [item] = await answer(world, name, text);
+  if (item === undefined) {
+    throw new Error(`nothing was suggested at the end of ${name}, where this test needs something`);
+  }
+  return item;
+}
+
+/** `text` with a suggestion taken at its end. */
+export function taken(text: string, { insertText, range }: Item): string {
+  const before = text.split('\n').slice(0, range.start.line);
+  const line = text.split('\n')[range.start.line] ?? '';
+  return [...before, line.slice(0, range.start.character) + insertText].join('\n');
+}
+
+/** The lines of grey text that show what comes behind `text`, with tabs drawn as spaces. */
+export function drawn(text: string, whole: string, tab = 4): string[] {
+  return whole.slice(text.length).split('\n').map((line) => line.replaceAll('\t', ' '.repeat(tab)));
+}
+
+function end(text: string): Position {
+  const lines = text.split('\n');
+  return { line: lines.length - 1, character: lines.at(-1)?.length ?? 0 };
+}
+
+function concerns({ textDocument, position }: Params, name: string, at: Position): boolean {
+  const file = basename(decodeURIComponent(textDocument.uri));
+  return file === name && position.line === at.line && position.character === at.character;
+}

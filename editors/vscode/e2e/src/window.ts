@@ -1,0 +1,123 @@
+// One window of VS Code, worked with as a person does: keys go in, and what is on the screen comes out.
+
+import { basename } from 'node:path';
+import type { FrameLocator, Locator, Page } from 'playwright-core';
+import { ghostText } from './ghost.ts';
+import { KEY } from './keys.ts';
+import { until } from './wait.ts';
+
+export class Window {
+  readonly page: Page;
+  /** The status bar item of the extension. */
+  readonly status: Locator;
+  /** The editor that has the file. */
+  readonly editor: Locator;
+  readonly #folder: string;
+
+  private constructor(page: Page, folder: string) {
+    this.page = page;
+    this.#folder = folder;
+    this.status = page.locator('.statusbar-item[id^="gemma-ls.gemma-ls"]');
+    this.editor = page.locator('.editor-group-container.active .editor-instance .monaco-editor').first();
+  }
+
+  static async open(page: Page, url: string, folder: string): Promise<Window> {
+    const window = new Window(page, folder);
+    await page.goto(url);
+    await page.locator('.monaco-workbench .part.editor').waitFor();
+    await window.status.waitFor();
+    return window;
+  }
+
+  /** Waits until the status bar shows that the server is ready for work. */
+  async ready(): Promise<void> {
+    await until('the status bar to say that Gemma is ready', async () => /\bReady: /.test(await this.statusText()));
+  }
+
+  /** What the status bar item says to those who cannot see it, which is more than it shows. */
+  async statusText(): Promise<string> {
+    return (await this.status.getAttribute('aria-label')) ?? '';
+  }
+
+  async command(title: string): Promise<void> {
+    await this.page.keyboard.press('F1');
+    const input = this.page.locator('.quick-input-widget input');
+    await input.fill(`>${title}`);
+    await this.row(title).first().waitFor();
+    await this.page.keyboard.press('Enter');
+  }
+
+  /** The row of the open menu that has this text in it. */
+  row(text: string | RegExp): Locator {
+    return this.page.locator('.quick-input-widget .quick-input-list .monaco-list-row').filter({ hasText: text });
+  }
+
+  /** Opens a file of the project, and puts the cursor at its end. */
+  async show(name: string): Promise<void> {
+    await this.page.keyboard.press('Control+p');
+    await this.page.locator('.quick-input-widget input').fill(`${this.#folder}/${name}`);
+    await this.row(basename(name)).first().waitFor();
+    await this.page.keyboard.press('Enter');
+    await this.page.locator('.editor-group-container.active .tab.active').filter({ hasText: basename(name) }).waitFor();
+    await this.focus();
+    await this.page.keyboard.press('Control+End');
+  }
+
+  /** Puts the keyboard into the editor. */
+  async focus(): Promise<void> {
+    await this.page.keyboard.press(KEY.focusEditor);
+    await this.page.locator('.editor-group-container.active .editor-instance .monaco-editor.focused').waitFor();
+  }
+
+  type(text: string): Promise<void> {
+    return this.page.keyboard.type(text);
+  }
+
+  press(key: string): Promise<void> {
+    return this.page.keyboard.press(key);
+  }
+
+  /** The lines of grey text, where there is any. */
+  ghost(): Promise<string[] | undefined> {
+    return this.editor.evaluate(ghostText);
+  }
+
+  /** Waits for grey text. */
+  ghostShown(): Promise<string[]> {
+    return until('grey text', () => this.ghost());
+  }
+
+  ghostGone(): Promise<true> {
+    return until('the grey text to go', async () => (await this.ghost()) === undefined);
+  }
+
+  /** Saves the file, and waits until it is. */
+  async save(): Promise<void> {
+    await this.page.keyboard.press('Control+s');
+    await this.page.locator('.editor-group-container.active .tab.active:not(.dirty)').waitFor();
+  }
+
+  /** What VS Code tells in the corner. */
+  notices(): Promise<string[]> {
+    return this.page.locator('.notification-toast .notification-list-item-message').allInnerTexts();
+  }
+
+  /** The contents of the view that the extension draws itself. */
+  chat(): FrameLocator {
+    return this.page.frameLocator('iframe.webview.ready').frameLocator('#active-frame');
+  }
+
+  /** Closes everything, and asks nobody. */
+  async tidy(): Promise<void> {
+    await this.page.keyboard.press('Escape');
+    await this.page.keyboard.press(KEY.clearNotices);
+    const tabs = this.page.locator('.editor-group-container .tab');
+    await until('the editors to close', async () => {
+      const left = await tabs.count();
+      if (left > 0) {
+        await this.page.keyboard.press(KEY.discard);
+      }
+      return left === 0;
+    });
+  }
+}

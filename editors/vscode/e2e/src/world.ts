@@ -1,0 +1,101 @@
+// All that a test works with: VS Code, its windows, the folder that is open in them, and the servers behind them.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Browser, BrowserContext } from 'playwright-core';
+import { openBrowser } from './browser.ts';
+import { CodeServer, type Settings } from './codeServer.ts';
+import { places, Sandbox } from './places.ts';
+import { Servers } from './servers.ts';
+import { Window } from './window.ts';
+
+export class World {
+  readonly sandbox: Sandbox;
+  readonly servers: Servers;
+  readonly windows: Window[] = [];
+  readonly #vscode: CodeServer;
+  readonly #browser: Browser;
+  readonly #context: BrowserContext;
+  readonly #folder: string;
+  readonly #settings: Settings;
+  #configured = false;
+
+  private constructor(sandbox: Sandbox, servers: Servers, vscode: CodeServer, settings: Settings, context: BrowserContext) {
+    const browser = context.browser();
+    if (browser === null) {
+      throw new Error('the browser is gone');
+    }
+    this.sandbox = sandbox;
+    this.servers = servers;
+    this.#vscode = vscode;
+    this.#settings = settings;
+    this.#context = context;
+    this.#browser = browser;
+    this.#folder = sandbox.folder('project');
+  }
+
+  static async create(): Promise<World> {
+    const sandbox = new Sandbox();
+    const servers = new Servers(sandbox);
+    const settings: Settings = {
+      'gemma.server.path': servers.command,
+      'gemma.model': places.model(),
+      // A slow machine is to be slow, not to fail.
+      'gemma.maxTimeMs': 120_000,
+      'gemma.maxTokens': 32,
+    };
+    const vscode = await CodeServer.start(sandbox, settings);
+    return new World(sandbox, servers, vscode, settings, await openBrowser());
+  }
+
+  /** Opens a window on the project's folder. */
+  async open(): Promise<Window> {
+    const window = await Window.open(await this.#context.newPage(), this.#vscode.url(this.#folder), this.#folder);
+    this.windows.push(window);
+    return window;
+  }
+
+  /** The window that tests share. */
+  async window(): Promise<Window> {
+    return this.windows[0] ?? (await this.open());
+  }
+
+  async close(window: Window): Promise<void> {
+    this.windows.splice(this.windows.indexOf(window), 1);
+    await window.page.close();
+  }
+
+  /** The path of a file of the project with this text. */
+  write(name: string, content: string | Buffer): string {
+    const path = join(this.#folder, name);
+    writeFileSync(path, content);
+    return path;
+  }
+
+  read(name: string): string {
+    return readFileSync(join(this.#folder, name), 'utf8');
+  }
+
+  /** Changes VS Code's settings until the end of the test. */
+  configure(settings: Settings): void {
+    this.#configured = true;
+    this.#vscode.configure({ ...this.#settings, ...settings });
+  }
+
+  /** Leaves the shared window as the next test wants to find it. */
+  async tidy(): Promise<void> {
+    if (this.#configured) {
+      this.#vscode.configure(this.#settings);
+      this.#configured = false;
+    }
+    for (const window of this.windows.slice(1)) {
+      await this.close(window);
+    }
+    await this.windows[0]?.tidy();
+  }
+
+  async end(): Promise<void> {
+    await this.#browser.close();
+    await this.#vscode.stop();
+  }
+}

@@ -1,0 +1,311 @@
+//! The models of this process: one engine, each model loaded once however many uses it has.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use gemma_engine::checkpoint::{self, DEFAULT_MODEL};
+use gemma_engine::{
+    CancelFlag, Engine, EngineOptions, Error, ErrorKind, Finished, LoadOptions, Model, Picture,
+};
+
+use crate::chat::{ChatModel, ChatRequest, Conversation};
+use crate::completion::{self, Answer, Request};
+use crate::explain::{self, Explainer, Look, OnProgress};
+use crate::models::{self, Choice, Why};
+use crate::settings::{Precision, Settings};
+
+use super::backend::{
+    Backend, Completer, Doing, Heard, Pending, Progress, Resident, Seen, Shown, Talker, Viewer,
+};
+
+/// Models of this process.
+#[derive(Default)]
+pub(super) struct Local {
+    /// Held while a model is loaded: who wants the same one meanwhile waits for it.
+    running: Mutex<Option<Running>>,
+}
+
+/// An engine, kept while the settings that it was started with stay, and its models.
+struct Running {
+    key: EngineKey,
+    engine: Engine,
+    models: Vec<(PathBuf, Precision, Weak<Model>)>,
+}
+
+/// The settings that an engine is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct EngineKey {
+    threads: Option<usize>,
+    memory_budget_mb: Option<u64>,
+}
+
+impl Running {
+    fn start(settings: &Settings) -> Result<Self, Error> {
+        let options = EngineOptions {
+            threads: settings.threads,
+            cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
+        };
+        Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
+    }
+
+    /// A model that is loaded already.
+    fn loaded(&mut self, path: &Path, precision: Precision) -> Option<Arc<Model>> {
+        self.models.retain(|(_, _, model)| model.strong_count() > 0);
+        let same = self.models.iter().find(|(p, how, _)| p == path && *how == precision);
+        same.and_then(|(_, _, model)| model.upgrade())
+    }
+}
+
+impl EngineKey {
+    fn of(settings: &Settings) -> Self {
+        Self { threads: settings.threads, memory_budget_mb: settings.memory_budget_mb }
+    }
+}
+
+impl Local {
+    /// A model, loaded unless it is here already.
+    fn model(
+        &self,
+        settings: &Settings,
+        choice: Choice,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Loaded, Error> {
+        // A panic in a load leaves the engine without that model, and nothing else behind.
+        let mut running = lock(&self.running);
+        let running = match running.take().filter(|running| running.key == EngineKey::of(settings)) {
+            Some(same) => running.insert(same),
+            None => running.insert(Running::start(settings)?),
+        };
+        let engine = running.engine.clone();
+        if let Some(model) = running.loaded(&choice.path, settings.precision) {
+            return Ok(Loaded { engine, model });
+        }
+        let options = LoadOptions {
+            path: choice.path.clone(),
+            name: Some(choice.name),
+            precision: settings.precision.into(),
+        };
+        let model = engine.load(options, &mut |p| {
+            progress(Progress { doing: Doing::Loading, done: p.done, total: p.total });
+        })?;
+        running.models.push((choice.path, settings.precision, Arc::downgrade(&model)));
+        Ok(Loaded { engine, model })
+    }
+}
+
+impl Backend for Local {
+    fn load(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Completer>, Error> {
+        let choice = choose(None, settings, progress)?;
+        Ok(Arc::new(self.model(settings, choice, progress)?))
+    }
+
+    fn talker(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Talker>, Error> {
+        let choice = choose(models::for_chat(settings).as_deref(), settings, progress)?;
+        let loaded = self.model(settings, choice, progress)?;
+        let chat = ChatModel::new(loaded.engine.clone(), loaded.model.clone());
+        Ok(Arc::new(Talking { loaded, chat }))
+    }
+
+    fn viewer(
+        &self,
+        settings: &Settings,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Arc<dyn Viewer>, Error> {
+        let choice = models::choose_seeing(None, settings)?;
+        let writer = models::choose_writer(None, settings, &choice)?;
+        let loaded = self.model(settings, choice, progress)?;
+        let mut viewing = Viewing { loaded, writer: None, looks: Mutex::default() };
+        if let Some(writer) = writer
+            && !viewing.explainer(CancelFlag::new())?.converses()
+        {
+            viewing.writer = Some(self.model(settings, writer, progress)?.model);
+        }
+        Ok(Arc::new(viewing))
+    }
+}
+
+/// The model to run. A user who configured none and has none gets the default one.
+fn choose(
+    named: Option<&str>,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Choice, Error> {
+    let ours = named.is_none() && settings.model.is_none();
+    match models::choose(named, settings) {
+        Err(error) if error.kind() == ErrorKind::NotFound && ours => {
+            let found = checkpoint::pull(DEFAULT_MODEL, &CancelFlag::new(), &mut |p| {
+                let total = p.total_bytes.unwrap_or(0);
+                progress(Progress { doing: Doing::Downloading, done: p.done_bytes, total });
+            })?;
+            Ok(Choice { name: found.name, path: found.path, why: Why::Found })
+        }
+        outcome => outcome,
+    }
+}
+
+/// A model in an engine, which frees it when this and all its requests are gone.
+struct Loaded {
+    engine: Engine,
+    model: Arc<Model>,
+}
+
+impl Resident for Loaded {
+    fn name(&self) -> &str {
+        self.model.name()
+    }
+
+    fn device(&self) -> String {
+        let info = self.engine.device();
+        format!("{} ({}, {} threads)", info.device, info.level, info.threads)
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.model.weight_bytes()
+    }
+}
+
+impl Completer for Loaded {
+    fn cache_bytes(&self) -> u64 {
+        self.engine.cache_bytes()
+    }
+
+    fn complete<'a>(
+        &'a self,
+        settings: &'a Settings,
+        request: Request,
+        cancel: CancelFlag,
+    ) -> Pending<'a, Result<Answer, Error>> {
+        Box::pin(completion::complete(&self.engine, &self.model, settings, request, cancel))
+    }
+}
+
+/// A model that answers questions.
+struct Talking {
+    loaded: Loaded,
+    chat: ChatModel,
+}
+
+impl Resident for Talking {
+    fn name(&self) -> &str {
+        self.loaded.name()
+    }
+
+    fn device(&self) -> String {
+        self.loaded.device()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.loaded.weight_bytes()
+    }
+}
+
+impl Talker for Talking {
+    fn follows_instructions(&self) -> bool {
+        models::follows_instructions(self.loaded.name())
+    }
+
+    fn ask(
+        &self,
+        conversation: &mut Conversation,
+        request: ChatRequest,
+        cancel: CancelFlag,
+        heard: &mut dyn FnMut(Heard<'_>),
+    ) -> Result<Finished, Error> {
+        let reply = self.chat.ask(conversation, request, cancel)?;
+        heard(Heard::Shown(Shown {
+            prompt_tokens: reply.prompt_tokens,
+            turns: conversation.turns().len() / 2,
+            dropped: reply.dropped,
+        }));
+        reply.follow(conversation, |text| heard(Heard::Text(text)))
+    }
+}
+
+/// So many pictures are kept with what was read of them.
+const LOOKS: usize = 4;
+
+/// A model that looks at pictures.
+struct Viewing {
+    loaded: Loaded,
+    writer: Option<Arc<Model>>,
+    /// The last ones looked at, the newest first.
+    looks: Mutex<VecDeque<Looked>>,
+}
+
+/// A picture that was looked at.
+struct Looked {
+    digest: [u8; 32],
+    /// Held while it is explained.
+    look: Arc<Mutex<Look>>,
+}
+
+impl Viewing {
+    fn explainer(&self, cancel: CancelFlag) -> Result<Explainer, Error> {
+        let Loaded { engine, model } = &self.loaded;
+        let explainer = Explainer::new(engine.clone(), model.clone(), explain::Options::default(), cancel)?;
+        Ok(match &self.writer {
+            Some(writer) => explainer.with_writer(writer.clone()),
+            None => explainer,
+        })
+    }
+
+    /// What is known of a picture; nothing yet of a new one.
+    fn look(&self, explainer: &Explainer, picture: Arc<Picture>) -> Arc<Mutex<Look>> {
+        let mut looks = lock(&self.looks);
+        let digest = *picture.digest();
+        let same = looks.iter().position(|one| one.digest == digest).and_then(|at| looks.remove(at));
+        let look = same.map(|one| one.look);
+        let look = look.unwrap_or_else(|| Arc::new(Mutex::new(explainer.look(picture))));
+        looks.push_front(Looked { digest, look: look.clone() });
+        looks.truncate(LOOKS);
+        look
+    }
+}
+
+impl Resident for Viewing {
+    fn name(&self) -> &str {
+        self.loaded.name()
+    }
+
+    fn device(&self) -> String {
+        self.loaded.device()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.loaded.weight_bytes() + self.writer.as_ref().map_or(0, |writer| writer.weight_bytes())
+    }
+}
+
+impl Viewer for Viewing {
+    fn writer(&self) -> Option<&str> {
+        self.writer.as_ref().map(|writer| writer.name())
+    }
+
+    fn explain(
+        &self,
+        picture: Arc<Picture>,
+        question: Option<&str>,
+        cancel: CancelFlag,
+        progress: OnProgress<'_>,
+    ) -> Result<Seen, Error> {
+        let explainer = self.explainer(cancel)?;
+        let look = self.look(&explainer, picture);
+        let mut look = lock(&look);
+        let answer = explainer.explain(&mut look, question, progress)?;
+        Ok(Seen { answer, tiles: look.tiles() })
+    }
+}
+
+/// A panic under one of these locks leaves what was there before it.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

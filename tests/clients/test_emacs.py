@@ -1,0 +1,55 @@
+"""Emacs: lsp-mode's inline completion and eglot's completion, with the set-ups of the README."""
+
+from conftest import editors
+from sample import AFTER, BEFORE, LAST_LINE
+from snippets import snippet
+
+TAB = b"\t"
+COMPLETE = b"\x1b\t"
+SAVE = b"\x18\x13"
+# Emacs's package manager, with the packages that Debian unpacked. Compiling is not worth its time here.
+PREPARE = """(progn
+  (setq native-comp-jit-compilation nil native-comp-enable-subr-trampolines nil)
+  (setq package-directory-list '("{packages}"))
+  (package-initialize))"""
+
+
+def start(bench, name: str):
+    """Emacs with the set-up of the README, behind the sample's first half."""
+    init = bench.configure("init.el", f";;; -*- lexical-binding: t -*-\n{snippet(name)}")
+    file = bench.file("sample.py", BEFORE + AFTER)
+    line = BEFORE.count("\n") + 1
+    packages = editors() / "emacs/usr/share/emacs/site-lisp/elpa-src"
+    prepare = PREPARE.format(packages=packages)
+    return bench.run(editors() / "bin" / "emacs", "-nw", "-Q", "--eval", prepare, "-l", init, f"+{line}:1000", file), file
+
+
+def finish(bench, emacs, file, expected: str):
+    """Waits until the server has this text too, and saves it."""
+    emacs.until(lambda: bench.conversation.document() == expected, lambda: f"{expected!r}, but {bench.conversation.document()!r}")
+    emacs.type(SAVE)
+    emacs.until(lambda: file.read_text() == expected, lambda: f"{expected!r}, but {file.read_text()!r}")
+    assert bench.conversation.failures() == []
+    assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}
+
+
+def test_lsp_mode_shows_grey_text_and_tab_takes_it(bench):
+    emacs, file = start(bench, "lsp-mode")
+    emacs.shows("Select action")
+    emacs.type("i")
+    emacs.until(bench.conversation.progress_ended, "loaded model")
+    emacs.type(" ")
+    edit = emacs.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "suggestion")
+    emacs.shows(f"{LAST_LINE} {edit.text.split(chr(10))[0]}")
+    assert bench.conversation.document() == BEFORE + " " + AFTER
+    emacs.type(TAB)
+    finish(bench, emacs, file, edit.applied())
+
+
+def test_eglot_completes_with_it(bench):
+    emacs, file = start(bench, "eglot")
+    emacs.until(bench.conversation.progress_ended, "loaded model")
+    emacs.type(" ")
+    emacs.type(COMPLETE)
+    edit = emacs.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "suggestion")
+    finish(bench, emacs, file, edit.applied())

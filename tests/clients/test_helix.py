@@ -1,0 +1,40 @@
+"""Helix: its completion menu, with the set-up of the README."""
+
+from conftest import editors
+from sample import AFTER, BEFORE
+from snippets import snippet
+
+ESCAPE = b"\x1b"
+CTRL_X = b"\x18"
+CTRL_N = b"\x0e"
+ENTER = b"\r"
+
+
+def start(bench):
+    """Helix with the set-up of the README, in insert mode behind the sample's first half, the model loaded."""
+    bench.configure("helix/languages.toml", snippet("helix"))
+    file = bench.file("sample.py", BEFORE + AFTER)
+    line = BEFORE.count("\n") + 1
+    helix = bench.run(editors() / "helix/usr/bin/hx", f"{file}:{line}")
+    helix.until(bench.conversation.progress_ended, "loaded model")
+    helix.type("A")
+    helix.until(lambda: " INS " in helix.text(), "insert mode")
+    return helix, file
+
+
+def test_the_menu_has_it_and_enter_takes_it(bench):
+    helix, file = start(bench)
+    helix.type(" ")
+    helix.until(lambda: bench.conversation.document() == BEFORE + " " + AFTER, "typed blank")
+    helix.type(CTRL_X)
+    edit = helix.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "entry")
+    helix.shows(edit.text.split("\n")[0])
+    helix.type(CTRL_N)
+    helix.type(ENTER)
+    helix.until(lambda: bench.conversation.document() == edit.applied(), lambda: f"{edit}, but {bench.conversation.document()!r}")
+    helix.type(ESCAPE)
+    helix.until(lambda: " NOR " in helix.text(), "normal mode")
+    helix.type(":w\r")
+    helix.until(lambda: file.read_text() == edit.applied(), "saved file")
+    assert bench.conversation.failures() == []
+    assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}

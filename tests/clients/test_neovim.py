@@ -1,0 +1,65 @@
+"""Neovim without the plugin: its own language client and the set-ups of the README."""
+
+from conftest import editors
+from sample import AFTER, BEFORE, LAST_LINE
+from snippets import snippet
+
+ESCAPE = b"\x1b"
+CTRL_SPACE = b"\0"
+CTRL_N = b"\x0e"
+CTRL_Y = b"\x19"
+
+
+def start(bench, version: str):
+    """Neovim with the set-up of the README, in insert mode behind the sample's first half, the model loaded."""
+    init = bench.configure("nvim/init.lua", snippet(f"neovim-{version}"))
+    file = bench.file("sample.py", BEFORE + AFTER)
+    neovim = bench.run(editors() / "bin" / f"nvim-{version}", "-u", init, "-n", file)
+    neovim.until(bench.conversation.progress_ended, "loaded model")
+    neovim.type(f"{BEFORE.count(chr(10))}jA")
+    neovim.shows("-- INSERT --")
+    return neovim, file
+
+
+def finish(bench, neovim, file, expected: str):
+    """Waits until the server has this text too, and saves it."""
+    neovim.until(lambda: bench.conversation.document() == expected, lambda: f"{expected!r}, but {bench.conversation.document()!r}")
+    neovim.type(ESCAPE)
+    neovim.until(lambda: "-- INSERT --" not in neovim.text(), "normal mode")
+    neovim.type(":w\r")
+    neovim.until(lambda: file.read_text() == expected, "saved file")
+    assert bench.conversation.failures() == []
+
+
+def test_0_12_shows_grey_text_and_tab_takes_it(bench):
+    neovim, file = start(bench, "0.12")
+    neovim.type(" ")
+    edit = neovim.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "suggestion")
+    neovim.shows(f"{LAST_LINE} {edit.text.split(chr(10))[0]}")
+    assert bench.conversation.document() == BEFORE + " " + AFTER
+    neovim.type("\t")
+    finish(bench, neovim, file, edit.applied())
+
+
+def test_0_12_tab_is_a_tab_where_nothing_is_suggested(bench):
+    neovim, _ = start(bench, "0.12")
+    neovim.type(ESCAPE)
+    neovim.until(lambda: "-- INSERT --" not in neovim.text(), "normal mode")
+    neovim.type("ggO")
+    neovim.shows("-- INSERT --")
+    neovim.type("\t#")
+    line = neovim.until(lambda: "#" in (line := bench.conversation.document().split("\n")[0]) and line, "typed line")
+    assert line.strip(" \t") == "#" and line != "#"
+
+
+def test_0_11_has_it_in_the_completion_menu(bench):
+    neovim, file = start(bench, "0.11")
+    neovim.type(" ")
+    neovim.until(lambda: bench.conversation.document() == BEFORE + " " + AFTER, "typed blank")
+    neovim.type(CTRL_SPACE)
+    edit = neovim.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "entry")
+    neovim.shows(edit.text.split("\n")[0])
+    neovim.type(CTRL_N)
+    neovim.until(lambda: bench.conversation.document() == edit.applied(), "chosen entry")
+    neovim.type(CTRL_Y)
+    finish(bench, neovim, file, edit.applied())
