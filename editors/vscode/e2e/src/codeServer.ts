@@ -15,6 +15,7 @@ export type Settings = Record<string, unknown>;
 const QUIET: Settings = {
   'workbench.startupEditor': 'none',
   'workbench.tips.enabled': false,
+  'workbench.editor.useModal': 'off',
   'workbench.welcomePage.walkthroughs.openOnInstall': false,
   'telemetry.telemetryLevel': 'off',
   'extensions.autoUpdate': false,
@@ -24,7 +25,10 @@ const QUIET: Settings = {
   'workbench.secondarySideBar.defaultVisibility': 'hidden',
   'editor.autoClosingBrackets': 'never',
   'editor.autoClosingQuotes': 'never',
+  // Words of the file in a menu would be taken by Tab in place of the grey text.
+  'editor.wordBasedSuggestions': 'off',
   'files.autoSave': 'off',
+  'remote.autoForwardPorts': false,
   'window.confirmBeforeClose': 'never',
 };
 
@@ -33,14 +37,10 @@ const OF_MACHINE = /^gemma\.(server\.|model$|chatModel$|device$|threads$|memoryB
 
 export class CodeServer {
   readonly port: number;
-  readonly logs: string;
-  readonly #data: string;
   readonly #process: ChildProcess;
 
-  private constructor(port: number, data: string, process: ChildProcess) {
+  private constructor(port: number, process: ChildProcess) {
     this.port = port;
-    this.#data = data;
-    this.logs = join(data, 'logs');
     this.#process = process;
   }
 
@@ -48,8 +48,8 @@ export class CodeServer {
     const home = sandbox.folder('home');
     const data = sandbox.folder('data');
     writeFileSync(join(sandbox.folder('data/User'), 'keybindings.json'), JSON.stringify(keybindings()));
-    sandbox.folder('data/Machine');
-    writeSettings(data, settings);
+    writeFileSync(join(sandbox.folder('data/User'), 'settings.json'), userSettings(settings));
+    writeFileSync(join(sandbox.folder('data/Machine'), 'settings.json'), machineSettings(settings));
 
     const profile = ['--user-data-dir', data, '--extensions-dir', sandbox.folder('extensions')];
     // A home of its own: neither the user's configuration nor the user's statistics are touched.
@@ -69,7 +69,7 @@ export class CodeServer {
     child.stdout.pipe(log);
     child.stderr.pipe(log);
 
-    const server = new CodeServer(port, data, child);
+    const server = new CodeServer(port, child);
     await until('code-server to answer', async () => {
       if (child.exitCode !== null) {
         throw new Error(`code-server ended with status ${child.exitCode}: see ${sandbox.root}/code-server.log`);
@@ -84,11 +84,6 @@ export class CodeServer {
     return `http://127.0.0.1:${this.port}/?folder=${encodeURIComponent(folder)}`;
   }
 
-  /** Changes settings in the file, as someone does who edits it. */
-  configure(settings: Settings): void {
-    writeSettings(this.#data, settings);
-  }
-
   async stop(): Promise<void> {
     if (this.#process.exitCode === null) {
       const ended = new Promise((resolve) => this.#process.once('exit', resolve));
@@ -98,14 +93,14 @@ export class CodeServer {
   }
 }
 
-function writeSettings(data: string, settings: Settings): void {
-  const machine: Settings = {};
-  const user: Settings = { ...QUIET };
-  for (const [key, value] of Object.entries(settings)) {
-    (OF_MACHINE.test(key) ? machine : user)[key] = value;
-  }
-  writeFileSync(join(data, 'Machine/settings.json'), JSON.stringify(machine, undefined, 2));
-  writeFileSync(join(data, 'User/settings.json'), JSON.stringify(user, undefined, 2));
+/** What stands in the user's settings.json, on one line. */
+export function userSettings(settings: Settings): string {
+  const ofUser = Object.entries(settings).filter(([key]) => !OF_MACHINE.test(key));
+  return JSON.stringify({ ...QUIET, ...Object.fromEntries(ofUser) });
+}
+
+function machineSettings(settings: Settings): string {
+  return JSON.stringify(Object.fromEntries(Object.entries(settings).filter(([key]) => OF_MACHINE.test(key))));
 }
 
 /** A port that nobody listens on. */

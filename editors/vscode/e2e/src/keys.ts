@@ -5,12 +5,14 @@ export const KEY = {
   discard: 'Control+Alt+w',
   clearNotices: 'Control+Alt+n',
   focusEditor: 'Control+Alt+e',
+  settings: 'Control+Alt+s',
 } as const;
 
 const COMMANDS: Record<keyof typeof KEY, string> = {
   acceptLine: 'editor.action.inlineSuggest.acceptNextLine',
   discard: 'workbench.action.revertAndCloseActiveEditor',
   clearNotices: 'notifications.clearAll',
+  settings: 'workbench.action.openSettingsJson',
   focusEditor: 'workbench.action.focusActiveEditorGroup',
 };
 

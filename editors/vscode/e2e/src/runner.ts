@@ -31,7 +31,7 @@ export async function runAll(world: World, all: readonly Test[], kept: string): 
       await keep(world, folder).catch((reason: unknown) => console.log(indented(`nothing could be kept: ${String(reason)}`)));
       console.log(indented(`screenshots and logs: ${folder}`));
     }
-    await world.tidy();
+    await world.tidy().catch((reason: unknown) => console.log(indented(`not tidied up: ${String(reason)}`)));
   }
   return count;
 }

@@ -58,9 +58,14 @@ export class Window {
     await this.page.locator('.quick-input-widget input').fill(`${this.#folder}/${name}`);
     await this.row(basename(name)).first().waitFor();
     await this.page.keyboard.press('Enter');
-    await this.page.locator('.editor-group-container.active .tab.active').filter({ hasText: basename(name) }).waitFor();
+    await this.tab(basename(name)).waitFor();
     await this.focus();
     await this.page.keyboard.press('Control+End');
+  }
+
+  /** The tab of the active editor, if it is the one of this file. */
+  private tab(name: string): Locator {
+    return this.page.locator('.editor-group-container.active .tab.active').filter({ hasText: name });
   }
 
   /** Puts the keyboard into the editor. */
@@ -105,6 +110,18 @@ export class Window {
   /** The contents of the view that the extension draws itself. */
   chat(): FrameLocator {
     return this.page.frameLocator('iframe.webview.ready').frameLocator('#active-frame');
+  }
+
+  /** Writes the user's settings, as someone does who edits the file in VS Code. */
+  async configure(settings: string): Promise<void> {
+    await this.page.keyboard.press(KEY.settings);
+    await this.tab('settings.json').waitFor();
+    await this.focus();
+    await this.page.keyboard.press('Control+a');
+    await this.page.keyboard.insertText(settings);
+    await this.save();
+    await this.page.keyboard.press(KEY.discard);
+    await this.tab('settings.json').waitFor({ state: 'detached' });
   }
 
   /** Closes everything, and asks nobody. */

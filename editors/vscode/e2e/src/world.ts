@@ -2,12 +2,17 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Browser, BrowserContext } from 'playwright-core';
 import { openBrowser } from './browser.ts';
-import { CodeServer, type Settings } from './codeServer.ts';
+import { CodeServer, type Settings, userSettings } from './codeServer.ts';
 import { places, Sandbox } from './places.ts';
 import { Servers } from './servers.ts';
+import { until } from './wait.ts';
 import { Window } from './window.ts';
+
+/** What the server has for the settings that a test changes where VS Code has none. */
+const DEFAULTS: Settings = { multiLine: 'auto', trigger: 'automatic', languagesOff: [] };
 
 export class World {
   readonly sandbox: Sandbox;
@@ -55,9 +60,11 @@ export class World {
     return window;
   }
 
-  /** The window that tests share. */
+  /** The window that tests share, with a server that is ready. */
   async window(): Promise<Window> {
-    return this.windows[0] ?? (await this.open());
+    const window = this.windows[0] ?? (await this.open());
+    await window.ready();
+    return window;
   }
 
   async close(window: Window): Promise<void> {
@@ -76,17 +83,30 @@ export class World {
     return readFileSync(join(this.#folder, name), 'utf8');
   }
 
-  /** Changes VS Code's settings until the end of the test. */
-  configure(settings: Settings): void {
+  /** Changes VS Code's settings until the end of the test, and waits until the server has them. */
+  async configure(settings: Settings): Promise<void> {
     this.#configured = true;
-    this.#vscode.configure({ ...this.#settings, ...settings });
+    await this.#apply({ ...this.#settings, ...settings });
+  }
+
+  async #apply(settings: Settings): Promise<void> {
+    const window = await this.window();
+    await window.configure(userSettings(settings));
+    const server = await this.servers.current();
+    await until('the server to have the settings', async () => {
+      const status = await server.ask<{ settings: Settings }>('gemma/status', {});
+      return Object.entries(status.settings).every(([key, value]) => {
+        const wanted = settings[`gemma.${key}`] ?? DEFAULTS[key];
+        return wanted === undefined || isDeepStrictEqual(value, wanted);
+      });
+    });
   }
 
   /** Leaves the shared window as the next test wants to find it. */
   async tidy(): Promise<void> {
     if (this.#configured) {
-      this.#vscode.configure(this.#settings);
       this.#configured = false;
+      await this.#apply(this.#settings);
     }
     for (const window of this.windows.slice(1)) {
       await this.close(window);

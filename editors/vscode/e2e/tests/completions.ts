@@ -1,6 +1,6 @@
 // Grey text: it is what the server said, and taking all, a word or a line of it leaves the right file on disk.
 
-import { deepEqual, equal, ok } from 'node:assert/strict';
+import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { KEY } from '../src/keys.ts';
 import { tests } from '../src/runner.ts';
 import { answer, answers, drawn, suggestion, taken } from '../src/suggestion.ts';
@@ -60,7 +60,7 @@ export const completions = tests({
   },
 
   'a key takes a line of several, and the rest stays grey': async (world) => {
-    world.configure({ 'gemma.multiLine': 'always' });
+    await world.configure({ 'gemma.multiLine': 'always' });
     const window = await typed(world, 'line.py', BLOCK);
     await until('grey text of several lines', async () => ((await window.ghost())?.length ?? 0) > 1);
     const whole = taken(BLOCK, await suggestion(world, 'line.py', BLOCK));
@@ -131,7 +131,7 @@ export const completions = tests({
   },
 
   'lines of a file with CRLF still end so': async (world) => {
-    world.configure({ 'gemma.multiLine': 'always' });
+    await world.configure({ 'gemma.multiLine': 'always' });
     const window = await typed(world, 'crlf.py', BLOCK.replaceAll('\n', '\r\n'));
     await until('grey text of several lines', async () => ((await window.ghost())?.length ?? 0) > 1);
     const whole = taken(BLOCK, await suggestion(world, 'crlf.py', BLOCK));
@@ -146,6 +146,11 @@ export const completions = tests({
     const window = await typed(world, name, text);
     deepEqual(await answer(world, name, text), []);
     equal(await window.ghost(), undefined);
+    await until('the status bar to tell of it', async () => /secret/i.test(await window.statusText()));
+    // Tab is a tab where there is nothing to take.
+    await window.press('Tab');
+    await window.save();
+    match(world.read(name).slice(text.length), /^[ \t]+$/);
   },
 });
 

@@ -6,70 +6,110 @@ import {
   type Disposable,
   type InlineCompletionItem,
   type InlineCompletionList,
-  type TextDocument,
   type Position,
+  type TextDocument,
+  type TextDocumentChangeEvent,
+  window,
   workspace,
 } from 'vscode';
 import type { Middleware } from 'vscode-languageclient';
 
-import type { Gemma } from '../gemma';
+import type { Gemma, Status } from '../gemma';
 import type { AcceptedCompletion } from '../protocol';
 import { type Shown, Tracker } from './tracker';
-
-type Tell = Gemma['notify'];
 
 /** The command that the server's items carry. */
 const ACCEPTED = 'gemma.didAcceptCompletion';
 
-export class Completions implements Disposable {
-  /** For the language client. */
-  readonly middleware: Pick<Middleware, 'provideInlineCompletionItems'>;
+const NO_MODEL_YET: ReadonlySet<Status['state']> = new Set(['starting', 'restarting', 'loading']);
 
+/** Where something was written. */
+interface Place {
+  readonly document: TextDocument;
+  readonly version: number;
+  readonly offset: number;
+}
+
+export class Completions implements Disposable {
   private readonly tracker = new Tracker();
   private readonly listening: Disposable[];
-  private tell: Tell = () => {};
+  /** Where something was written last, while there was no model to go on with it. */
+  private early: Place | undefined;
 
-  constructor() {
-    this.middleware = {
-      provideInlineCompletionItems: async (document, position, context, token, next) => {
-        const result = await next(document, position, context, token);
-        if (!token.isCancellationRequested) {
-          this.show(shownBy(document, position, itemsOf(result)[0]));
-        }
-        return result;
-      },
-    };
+  constructor(private readonly gemma: Gemma) {
     this.listening = [
       commands.registerCommand(ACCEPTED, (accepted: AcceptedCompletion) => this.accepted(accepted)),
-      workspace.onDidChangeTextDocument(({ document, contentChanges }) => {
-        const taken = this.tracker.change(document.uri.toString(), contentChanges);
-        if (taken !== undefined) {
-          this.accepted(taken);
-        }
-      }),
+      gemma.onDidChangeStatus((status) => void this.askAgain(status).catch(() => {})),
+      workspace.onDidChangeTextDocument((event) => this.changed(event)),
     ];
   }
 
-  /** From now on the server is told. */
-  connect(tell: Tell): void {
-    this.tell = tell;
-  }
+  /** For the language client. */
+  readonly provide: NonNullable<Middleware['provideInlineCompletionItems']> = async (
+    document,
+    position,
+    context,
+    token,
+    next,
+  ) => {
+    const result = await next(document, position, context, token);
+    if (!token.isCancellationRequested) {
+      this.show(shownBy(document, position, itemsOf(result)[0]));
+    }
+    return result;
+  };
 
   dispose(): void {
     this.listening.forEach((listener) => listener.dispose());
   }
 
+  private changed({ document, contentChanges }: TextDocumentChangeEvent): void {
+    const taken = this.tracker.change(document.uri.toString(), contentChanges);
+    if (taken !== undefined) {
+      this.accepted(taken);
+    }
+    const [change] = contentChanges;
+    const written = change !== undefined && change.text !== '' && document === window.activeTextEditor?.document;
+    if (written && NO_MODEL_YET.has(this.gemma.status.state)) {
+      this.early = { document, version: document.version, offset: change.rangeOffset + change.text.length };
+    }
+  }
+
   private show(shown: Shown | undefined): void {
     if (this.tracker.show(shown) && shown !== undefined) {
-      this.tell('gemma/didShowCompletion', { id: shown.id });
+      this.gemma.notify('gemma/didShowCompletion', { id: shown.id });
     }
   }
 
   private accepted(accepted: AcceptedCompletion): void {
-    this.tell('gemma/didAcceptCompletion', accepted);
+    this.gemma.notify('gemma/didAcceptCompletion', accepted);
     // The walkthrough's step is done.
     void commands.executeCommand('setContext', 'gemma.accepted', true);
   }
+
+  /** VS Code would ask at the next key only, which somebody who waits for the model does not press. */
+  private async askAgain({ state }: Status): Promise<void> {
+    const { early } = this;
+    if (early === undefined || state !== 'ready') {
+      return;
+    }
+    this.early = undefined;
+    const uri = early.document.uri.toString();
+    const { document } = await this.gemma.request('gemma/status', { textDocument: { uri } });
+    if (isHere(early) && typeof document?.off !== 'string') {
+      await commands.executeCommand('editor.action.inlineSuggest.trigger');
+    }
+  }
+}
+
+/** Whether the cursor is still there, and nothing was written since. */
+function isHere({ document, version, offset }: Place): boolean {
+  const editor = window.activeTextEditor;
+  return (
+    editor?.document === document &&
+    document.version === version &&
+    document.offsetAt(editor.selection.active) === offset
+  );
 }
 
 function itemsOf(result: InlineCompletionItem[] | InlineCompletionList | null | undefined): InlineCompletionItem[] {

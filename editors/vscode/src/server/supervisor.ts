@@ -178,7 +178,11 @@ export class Supervisor implements Gemma, Disposable {
 
   /** A server that is gone without having been asked to go, or that never came. */
   private async broken(run: Run, reason?: string): Promise<void> {
-    if (run !== this.run || run.over) {
+    if (run !== this.run) {
+      await run.process?.end();
+      return;
+    }
+    if (run.over) {
       return;
     }
     run.over = true;

@@ -27,7 +27,8 @@ export async function checkVersion(program: string): Promise<VersionCheck> {
 export function judge(program: string, printed: string): VersionCheck {
   const version = /^gemma-ls (\d+\.\d+\.\d+\S*)/.exec(printed)?.[1];
   if (version === undefined) {
-    return { problem: `${program} is not gemma-ls: asked for its version, it says "${printed.trim().slice(0, 80)}".` };
+    const [line = ''] = printed.trim().split('\n');
+    return { problem: `${program} is not gemma-ls: asked for its version, it says "${line.slice(0, 80)}".` };
   }
   if (isOlder(version, OLDEST)) {
     return { problem: `${program} is gemma-ls ${version}. The extension needs ${OLDEST} or newer.` };
