@@ -16,4 +16,5 @@ pub mod permission;
 pub mod prompt;
 pub mod secrets;
 pub mod settings;
+pub mod statistics;
 pub mod text;

@@ -47,12 +47,12 @@ class Terminal:
         """Types keys: text, or the bytes that a key sends."""
         os.write(self.fd, keys.encode() if isinstance(keys, str) else keys)
 
-    def until(self, done, what):
+    def until(self, done, what, patience: float = PATIENCE):
         """Waits until `done()` gives something, and returns it; `what`, a text or what makes one, is for the message."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not (found := done()):
             assert not self._ended, f"the editor ended:\n{self.text()}"
-            assert time.monotonic() < deadline, f"no {what() if callable(what) else what} after {PATIENCE} s:\n{self.text()}"
+            assert time.monotonic() < deadline, f"no {what() if callable(what) else what} after {patience} s:\n{self.text()}"
             self._read()
         return found
 

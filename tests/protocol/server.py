@@ -5,6 +5,7 @@ which order, how many answers there are, and bytes that no client library would 
 """
 
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -71,6 +72,7 @@ class Server:
         self._changed = threading.Condition()
         self._writing = threading.Lock()
         self._ended = False
+        self._gathering = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -80,7 +82,16 @@ class Server:
         """Writes bytes as they are."""
         with self._writing:
             self.process.stdin.write(data)
-            self.process.stdin.flush()
+            if not self._gathering:
+                self.process.stdin.flush()
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """Gathers what is sent inside, and writes it in one piece."""
+        self._gathering = True
+        yield
+        self._gathering = False
+        self.raw(b"")
 
     def body(self, body: bytes):
         """Writes a body with a right header."""

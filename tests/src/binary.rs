@@ -78,6 +78,14 @@ pub fn run_in<A: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item 
     finish(command)
 }
 
+/// Runs the binary to its end, for a user whose own files are all in this folder.
+pub fn run_at_home<A: AsRef<OsStr>>(home: &Path, arguments: impl IntoIterator<Item = A>) -> Ran {
+    let mut command = Command::new(path());
+    command.args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
+    command.env("HOME", home).env("XDG_DATA_HOME", home.join("data")).env("XDG_CONFIG_HOME", home);
+    finish(command)
+}
+
 /// Runs the binary to its end in a folder, with this input.
 pub fn run_with_input<A: AsRef<OsStr>>(
     folder: &Path,

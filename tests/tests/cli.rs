@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gemma_tests::binary::{self, run, run_in};
+use gemma_tests::binary::{self, run, run_at_home, run_in};
 use gemma_tests::golden::{self, Case};
 use gemma_tests::numbers::{Matrix, worst};
 use gemma_tests::places;
@@ -177,6 +177,47 @@ fn inspect_settings_prints_the_schema_of_the_settings() {
 }
 
 #[test]
+fn stats_show_what_was_counted_and_forget_it() {
+    let home = tempfile::tempdir().expect("a temporary folder can be made");
+    let stats = |more: &[&str]| run_at_home(home.path(), ["stats"].iter().chain(more));
+    let nothing = stats(&[]).expect_code(0).out;
+    assert!(nothing.starts_with("Nothing was counted yet"), "{nothing}");
+    let place = nothing.trim().lines().last().and_then(|line| line.strip_prefix("Kept in "));
+    let file = Path::new(place.expect("it says where"));
+    assert!(file.starts_with(home.path()) && !file.exists(), "looking changes nothing");
+
+    let counted = json!({
+        "since": "2026-01-02", "shown": 10, "accepted": 4, "words": 1, "lines": 2, "wholes": 3, "characters": 200,
+        "languages": {"rust": {"shown": 10, "accepted": 4, "characters": 200}},
+    });
+    std::fs::create_dir_all(file.parent().expect("a folder")).expect("the folder can be made");
+    std::fs::write(file, counted.to_string()).expect("the folder can be written");
+    let mut expected = counted.clone();
+    expected["timeSavedMs"] = json!(60_000);
+    assert_eq!(stats(&["--json"]).expect_code(0).json(), expected);
+    let text = stats(&[]).expect_code(0).out;
+    for part in ["Since 2026-01-02", "(40 %)", "60 seconds of typing", "4 of 10"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    std::fs::write(file, "{").expect("the folder can be written");
+    let damaged = stats(&["--json"]).expect_code(0);
+    assert_eq!(damaged.json()["shown"], 0);
+    assert!(damaged.err.contains("statistics.json"), "{damaged:?}");
+    stats(&["--reset"]).expect_code(0);
+    let after = stats(&["--json"]).expect_code(0);
+    assert_eq!((after.err.as_str(), &after.json()["shown"]), ("", &json!(0)));
+    assert_eq!(std::fs::read_to_string(format!("{}.damaged", file.display())).expect("kept aside"), "{");
+
+    std::fs::remove_dir_all(home.path().join("data")).expect("it is there");
+    std::fs::write(home.path().join("data"), "").expect("the folder can be written");
+    if file.starts_with(home.path().join("data")) {
+        assert_eq!(stats(&["--json"]).expect_code(0).json()["shown"], 0);
+        stats(&["--reset"]).expect_refusal(1);
+    }
+}
+
+#[test]
 fn inspect_logits_refuses_senseless_input() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let input = folder.path().join("in.json");
@@ -215,6 +256,7 @@ fn every_subcommand_has_help_that_teaches() {
         "model pull",
         "model info",
         "doctor",
+        "stats",
         "inspect",
         "inspect logits",
         "inspect settings",

@@ -1,16 +1,15 @@
 """A language server whose answers are made up: for what no small model can be relied on to say.
 
-It reads its answers from the file in MADE_UP_ANSWERS, `{method: [answer, ...]}`, each used once and the last one for good, and
-writes what it was told to the file in MADE_UP_HEARD, a message a line. An answer is a result, `{"error": text}`, or `{"dies": true}`.
-`"progress"` in a result holds values for the request's progress token, sent before it.
+It reads its answers from the file in MADE_UP_ANSWERS whenever that is another one, `{method: [answer, ...]}`, each used once
+and the last one for good, and writes what it was told to the file in MADE_UP_HEARD, a message a line. An answer is a result,
+`{"error": text}`, or `{"dies": true}`. `"progress"` in a result holds values for the request's progress token, sent before it.
 """
 
 import json
 import os
 import sys
 
-answers = json.load(open(os.environ["MADE_UP_ANSWERS"]))
-heard = open(os.environ["MADE_UP_HEARD"], "a", buffering=1)
+answers, read_from = {}, None
 CAPABILITIES = {
     "positionEncoding": "utf-16",
     "textDocumentSync": {"openClose": True, "change": 2},
@@ -34,7 +33,16 @@ def read() -> dict:
     return json.loads(sys.stdin.buffer.read(length)) if length else sys.exit()
 
 
+def bring_up_to_date():
+    global answers, read_from
+    with open(os.environ["MADE_UP_ANSWERS"]) as file:
+        text = file.read()
+    if text != read_from:
+        answers, read_from = json.loads(text), text
+
+
 def answer(number, method: str, params: dict):
+    bring_up_to_date()
     known = answers.get(method, [None])
     result = known.pop(0) if len(known) > 1 else known[0]
     if isinstance(result, dict) and result.get("dies"):
@@ -52,7 +60,8 @@ def answer(number, method: str, params: dict):
 while True:
     message = read()
     method = message.get("method")
-    heard.write(json.dumps(message) + "\n")
+    with open(os.environ["MADE_UP_HEARD"], "a") as heard:
+        heard.write(json.dumps(message) + "\n")
     if method == "initialize":
         send({"id": message["id"], "result": {"capabilities": CAPABILITIES}})
     elif method == "exit":

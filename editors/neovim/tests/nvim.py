@@ -180,7 +180,7 @@ class Nvim:
             self.process.stdin.write(msgpack.packb([2, "nvim_command", ["qall!"]]))
             try:
                 self.process.stdin.flush()
-                self.process.wait(10)
+                self.process.wait(2)
             except (OSError, subprocess.TimeoutExpired):
-                self.process.kill()
-                self.process.wait()
+                self.process.terminate()
+                self.process.wait(PATIENCE)

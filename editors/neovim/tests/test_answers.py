@@ -1,7 +1,6 @@
 """What is done with answers, with a server whose answers are made up."""
 
 import json
-import os
 import pathlib
 import sys
 
@@ -36,13 +35,27 @@ class MadeUp:
         self.home = home
         self.file = home / "work" / "numbers.py"
         self.heard_file = home / "heard"
-        self.version = version
+        self.count = 0
+        self.answer({})
+        env = {"MADE_UP_ANSWERS": str(home / "answers"), "MADE_UP_HEARD": str(self.heard_file)}
+        self.nvim = Editor(version, home / "work", None, env=env)
+        keymaps = {"accept": "<Tab>", "accept_word": "<C-l>"}
+        self.nvim.setup({"cmd": [sys.executable, str(SERVER)], "keymaps": keymaps, "restarts": 1})
+        self.nvim.command("set laststatus=2 statusline=[%{%v:lua.require'gemma'.statusline()%}]")
+        self.nvim.open("numbers.py", FILE)
 
-    def start(self, answers: dict, **more) -> Editor:
-        (self.home / "answers").write_text(json.dumps(answers))
-        env = {"MADE_UP_ANSWERS": str(self.home / "answers"), "MADE_UP_HEARD": str(self.home / "heard"), **more.pop("env", {})}
-        self.nvim = Editor(self.version, self.home / "work", None, env=env)
-        self.nvim.setup({"cmd": [sys.executable, str(SERVER)], **more})
+    def answer(self, answers: dict):
+        """From now on, these are the answers."""
+        self.count += 1
+        (self.home / "answers").write_text(json.dumps({"count": self.count, **answers}))
+
+    def start(self, answers: dict) -> Editor:
+        """The editor with a new file and a new conversation."""
+        self.answer(answers)
+        self.nvim.keys("<C-\\><C-n>")
+        self.nvim.lua("require('gemma.chat').forget() _G.told = {} vim.diagnostic.reset()")
+        self.nvim.command("silent! tabonly | silent! only")
+        self.heard_file.write_text("")
         self.nvim.open("numbers.py", FILE)
         return self.nvim
 
@@ -76,9 +89,9 @@ class MadeUp:
         return [message.get("params") for message in messages if message.get("method") == method]
 
 
-@pytest.fixture(params=VERSIONS)
-def made_up(request, tmp_path):
-    made_up = MadeUp(request.param, tmp_path)
+@pytest.fixture(scope="module", params=VERSIONS)
+def made_up(request, tmp_path_factory):
+    made_up = MadeUp(request.param, tmp_path_factory.mktemp("made-up"))
     yield made_up
     made_up.nvim.close()
 
@@ -236,7 +249,7 @@ def test_a_new_conversation_forgets_the_old_one(made_up):
     ask(nvim)
     ask(nvim, "Gemma! chat Again?")
     first, second = made_up.heard("gemma/chat")
-    assert made_up.heard("gemma/forgetChat") == [{"chatId": first["chatId"]}]
+    assert made_up.heard("gemma/forgetChat")[-1] == {"chatId": first["chatId"]}
     assert second["chatId"] != first["chatId"]
     assert second["history"] == []
 
@@ -268,9 +281,7 @@ def test_fix_sends_the_errors_of_the_lines(made_up):
 
 def test_what_is_shown_and_taken_is_counted(made_up):
     item = {"insertText": "one two", "command": {"title": "", "command": "gemma.didAcceptCompletion", "arguments": [{"id": 5, "kind": "whole"}]}}
-    nvim = made_up.start(
-        {"textDocument/inlineCompletion": [{"items": [item]}]}, keymaps={"accept": "<Tab>", "accept_word": "<C-l>"}
-    )
+    nvim = made_up.start({"textDocument/inlineCompletion": [{"items": [item]}]})
     nvim.keys("Go")
     nvim.until(lambda: "one two" in nvim.screen.grey(), "grey text")
     nvim.until(lambda: made_up.heard("gemma/didShowCompletion"), "the notification")
@@ -284,7 +295,9 @@ def test_what_is_shown_and_taken_is_counted(made_up):
 
 
 def test_the_server_hears_what_the_client_can(made_up):
-    made_up.start({}, settings={"languagesOff": ["markdown"]})
+    nvim = made_up.start({})
+    nvim.command("Gemma restart")
+    nvim.until(lambda: made_up.heard("initialize"), "the hello")
     (hello,) = made_up.heard("initialize")
     assert hello["capabilities"]["experimental"]["gemma"] == {"status": True, "commands": True}
     assert "inlineCompletion" in hello["capabilities"]["textDocument"]
@@ -323,8 +336,7 @@ def test_a_model_is_chosen_from_a_list(made_up):
     nvim = made_up.start({"gemma/models": [MODELS]})
     choose(nvim, 1)
     nvim.command("Gemma model")
-    nvim.until(lambda: (made_up.heard("workspace/didChangeConfiguration") or [{}])[-1].get("settings"), "the settings")
-    assert settings(made_up)["model"] == "small"
+    nvim.until(lambda: made_up.heard("workspace/didChangeConfiguration") and settings(made_up).get("model") == "small", "the setting")
     assert nvim.lua("return vim.g.lines")[1] == "  large, 5.0 GB, made for code, to be pulled"
 
 
@@ -334,8 +346,7 @@ def test_a_model_that_is_missing_is_pulled(made_up):
     choose(nvim, 2)
     nvim.command("Gemma model chat")
     nvim.until(lambda: made_up.heard("gemma/pullModel"), "the request")
-    nvim.until(lambda: any("chatModel" in (p["settings"]["gemma"] or {}) for p in made_up.heard("workspace/didChangeConfiguration")), "the settings")
-    assert settings(made_up)["chatModel"] == "large"
+    nvim.until(lambda: made_up.heard("workspace/didChangeConfiguration") and settings(made_up).get("chatModel") == "large", "the setting")
     assert "5.0 GB" in nvim.lua("return vim.g.confirm")
 
 
@@ -355,10 +366,8 @@ def test_a_picture_from_the_clipboard(made_up):
     programs.mkdir()
     (programs / "wl-paste").write_text("#!/bin/sh\nprintf 'a picture'\n")
     (programs / "wl-paste").chmod(0o755)
-    nvim = made_up.start(
-        {"gemma/explainImage": [made_up.chat_answer()]},
-        env={"PATH": f"{programs}:{os.environ['PATH']}", "WAYLAND_DISPLAY": "wayland-0"},
-    )
+    nvim = made_up.start({"gemma/explainImage": [made_up.chat_answer()]})
+    nvim.lua("vim.env.PATH, vim.env.WAYLAND_DISPLAY = ... .. ':' .. vim.env.PATH, 'wayland-0'", str(programs))
     ask(nvim, "Gemma image")
     (asked,) = made_up.heard("gemma/explainImage")
     assert asked["data"] == "YSBwaWN0dXJl"
@@ -366,7 +375,6 @@ def test_a_picture_from_the_clipboard(made_up):
 
 def test_the_statusline_says_what_the_server_says(made_up):
     nvim = made_up.start({})
-    nvim.command("set laststatus=2 statusline=[%{%v:lua.require'gemma'.statusline()%}]")
     tell = "require('gemma.client').get().handlers['gemma/didChangeStatus'](nil, vim.json.decode(...))"
     for status, shown in [
         ({"state": "loading", "percent": 40, "message": ""}, "[gemma 40%]"),
@@ -378,14 +386,53 @@ def test_the_statusline_says_what_the_server_says(made_up):
         nvim.until(lambda: shown in nvim.screen.text(), shown)
     nvim.command("Gemma toggle")
     nvim.until(lambda: "[gemma off]" in nvim.screen.text(), "off")
+    nvim.command("Gemma toggle")
+
+
+def running(nvim, but: int = 0) -> int:
+    """Waits for a server, another one than `but`."""
+    code = "local c = require('gemma.client').get() return c and c.initialized and c.id"
+    return nvim.until(lambda: (number := nvim.lua(code)) != but and number, "a server")
+
+
+def started_again(nvim) -> int:
+    """A server that has not died yet."""
+    number = running(nvim)
+    nvim.command("Gemma restart")
+    return running(nvim, but=number)
 
 
 def test_a_server_that_keeps_dying_is_left_alone(made_up):
-    nvim = made_up.start({"gemma/status": [{"dies": True}]}, restarts=1)
-    for _ in range(2):
-        nvim.until_lua("local c = vim.lsp.get_clients({ name = 'gemma' })[1] return c and c.initialized", "the server")
+    nvim = made_up.start({"gemma/status": [{"dies": True}]})
+    started_again(nvim)
+    dead = 0
+    for told in ("is started again", "2 times in a row"):
+        number = running(nvim, but=dead)
         nvim.lua("require('gemma.client').get():request('gemma/status', vim.empty_dict(), function() end)")
-        nvim.until_lua("return #vim.lsp.get_clients({ name = 'gemma' }) == 0", "its end")
-    nvim.until(lambda: "2 times in a row" in nvim.told(), "the message")
+        nvim.until(lambda: told in nvim.told(), "its end to be told")
+        dead = number
     nvim.command("Gemma restart")
-    nvim.until_lua("local c = vim.lsp.get_clients({ name = 'gemma' })[1] return c and c.initialized", "the server")
+    running(nvim, but=number)
+
+
+def test_questions_of_menus_are_answered_when_the_server_dies(made_up):
+    nvim = made_up.start({"textDocument/completion": [{"dies": True}]})
+    number = started_again(nvim)
+    nvim.lua(
+        """
+        _G.answers = {}
+        require('gemma.source').ask(0, { row = 0, col = 0 }, true, function(answer) table.insert(_G.answers, answer) end)
+        """
+    )
+    nvim.until_lua("return vim.deep_equal(_G.answers, { { items = {}, incomplete = false } })", "an empty answer")
+    running(nvim, but=number)
+
+
+def test_a_conversation_says_that_the_server_died(made_up):
+    nvim = made_up.start({"gemma/chat": [{"dies": True}]})
+    number = started_again(nvim)
+    nvim.command("Gemma chat Are you there?")
+    nvim.until(lambda: "> Error: gemma-ls ended" in nvim.screen.text(), "the error")
+    made_up.answer({"gemma/chat": [made_up.chat_answer()]})
+    running(nvim, but=number)
+    ask(nvim)

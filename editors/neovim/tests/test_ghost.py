@@ -80,6 +80,30 @@ def test_typing_something_else_replaces_it(nvim):
     nvim.until(lambda: "onacci(n - 1)" not in nvim.screen.line(LINE).replace("fibonacci(n - 1)", ""), "the old text to be gone")
 
 
+def test_taken_right_after_a_key_nothing_is_doubled(nvim):
+    grey = nvim.suggest()
+    nvim.keys(grey[:2] + "<Tab>")
+    wait_for_line(nvim, "    return fib" + grey)
+
+
+def test_a_backspace_takes_grey_text_away_or_back_to_what_it_was(nvim):
+    grey = nvim.suggest()
+    nvim.keys("q")
+    nvim.until(lambda: nvim.lines()[LINE] == "    return fibq", "the key")
+    nvim.keys("<BS>")
+    nvim.until(lambda: nvim.lines()[LINE] == "    return fib" and nvim.screen.grey() in ("", grey), "no other grey text")
+
+
+def test_wide_characters_before_it(nvim):
+    line = "名前 = ['日本', '👍🏽', 'e\u0301']; gru\u0308n = 名前["
+    nvim.open("wide.py", f"# 一\n\t# tab\n{line}\n")
+    nvim.keys("3GA0")
+    grey = nvim.grey()
+    assert nvim.screen.line(2).startswith(line + "0" + grey.split("\n")[0])
+    nvim.keys("<Tab>")
+    nvim.until(lambda: "\n".join(nvim.lines()[2:]) == line + "0" + grey.rstrip("\n"), "the text")
+
+
 def test_dismissed_until_the_next_key(nvim):
     grey = nvim.suggest()
     nvim.keys("<C-x>")

@@ -13,9 +13,13 @@ import { Supervisor } from './server/supervisor';
 import { Settings } from './settings';
 import { StatusItem } from './status/item';
 
+/** What evaluating the imports took. VS Code does other things between that and the activation. */
+const imported = performance.now() - began;
+
 let running: Supervisor | undefined;
 
 export function activate(context: ExtensionContext): void {
+  const called = performance.now();
   const log = window.createOutputChannel('Gemma', { log: true });
   const settings = new Settings(context.extension);
   const supervisor: Supervisor = new Supervisor(context, log, {
@@ -42,7 +46,7 @@ export function activate(context: ExtensionContext): void {
   );
   activateChat(context, supervisor);
   void supervisor.start();
-  log.info(`Activated in ${Math.round(performance.now() - began)} ms.`);
+  log.info(`Activated in ${Math.ceil(imported + performance.now() - called)} ms.`);
 }
 
 export async function deactivate(): Promise<void> {

@@ -15,6 +15,7 @@ export class Attachment {
   constructor(
     private readonly note: (text: string) => void,
     private readonly onChange: () => void,
+    private readonly onRemoved: () => void,
   ) {
     this.set(kept().picture);
   }
@@ -56,12 +57,15 @@ export class Attachment {
     this.element.replaceChildren();
     if (picture) {
       const { name, thumbnail } = picture;
-      if (thumbnail) this.element.append(make('img', { src: thumbnail, alt: `Picture ${name}` }));
+      if (thumbnail) {
+        this.element.append(make('img', { src: thumbnail, alt: `Picture ${name}` }));
+      }
       this.element.append(
         make('span', { class: 'name' }, name),
         iconButton('close', `Remove ${name}`, () => {
           this.set(undefined);
           this.note(`${name} was removed.`);
+          this.onRemoved();
         }),
       );
     }
@@ -72,7 +76,9 @@ export class Attachment {
 /** A small copy as a `data:` address; nothing where the picture cannot be read. */
 export async function small(bytes: Uint8Array): Promise<string | undefined> {
   const type = pictureType(bytes);
-  if (!type) return undefined;
+  if (!type) {
+    return undefined;
+  }
   try {
     const whole = await createImageBitmap(new Blob([new Uint8Array(bytes)], { type }));
     const scale = Math.min(1, THUMBNAIL / Math.max(whole.width, whole.height));

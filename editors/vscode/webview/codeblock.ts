@@ -21,7 +21,9 @@ export class CodeBlock {
     });
     const insert = iconButton('insert', 'Insert at Cursor', () => send({ type: 'insert', text: this.code.text }));
     this.showChange = iconButton('diff', 'Show as a Change to the File', () => {
-      if (this.code.change !== undefined) send({ type: 'diff', turn: this.turn, code: this.code.change });
+      if (this.code.change !== undefined) {
+        send({ type: 'diff', turn: this.turn, code: this.code.change });
+      }
     });
     this.tools = make('span', { class: 'tools' }, this.showChange, insert, copy);
     this.element = make(
@@ -41,14 +43,20 @@ export class CodeBlock {
     this.showChange.hidden = code.change === undefined;
     relabel(this.showChange, 'Show as a Change to the File');
     const lines = highlighted(code.language, code.text);
-    for (const [index, words] of lines.entries()) this.setLine(index, words);
-    for (const { element } of this.lines.splice(lines.length)) element.remove();
+    for (const [index, words] of lines.entries()) {
+      this.setLine(index, words);
+    }
+    for (const { element } of this.lines.splice(lines.length)) {
+      element.remove();
+    }
   }
 
   private setLine(index: number, words: readonly Word[]): void {
     const key = JSON.stringify(words);
     const line = this.lines[index];
-    if (line?.key === key) return;
+    if (line?.key === key) {
+      return;
+    }
     const content = words.map(({ text, style }) => (style ? make('span', { class: style }, text) : text));
     if (line) {
       line.key = key;

@@ -29,6 +29,7 @@ export class Composer {
     this.attachment = new Attachment(
       (text) => this.note(text),
       () => this.showState(),
+      () => this.focus(),
     );
     const pick = iconButton('picture', 'Add a Screenshot', () => send({ type: 'pickPicture' }));
     this.element = make(
@@ -72,15 +73,19 @@ export class Composer {
   private ask(): void {
     const question = this.field.value.trim();
     const picture = this.attachment.current;
-    if (!question && !picture) return;
-    send({ type: 'ask', question, kind: 'ask', ...(picture && { picture: picture.id }) });
+    if (!question && !picture) {
+      return;
+    }
+    send({ type: 'ask', question, kind: 'ask', ...(picture && { picture }) });
     this.attachment.take();
     this.write('');
     this.note('');
   }
 
   private key(event: KeyboardEvent): void {
-    if (event.isComposing) return;
+    if (event.isComposing) {
+      return;
+    }
     if (event.key === 'Enter' && !event.shiftKey) {
       event.preventDefault();
       this.ask();
@@ -92,14 +97,18 @@ export class Composer {
   }
 
   private bring(event: KeyboardEvent, question: string | undefined): void {
-    if (question === undefined) return;
+    if (question === undefined) {
+      return;
+    }
     event.preventDefault();
     this.write(question);
   }
 
   private caretOn(line: 'first' | 'last'): boolean {
     const { selectionStart, selectionEnd, value } = this.field;
-    if (selectionStart !== selectionEnd) return false;
+    if (selectionStart !== selectionEnd) {
+      return false;
+    }
     const beyond = line === 'first' ? value.slice(0, selectionStart) : value.slice(selectionEnd);
     return !beyond.includes('\n');
   }
@@ -119,7 +128,9 @@ export class Composer {
 
   private pasted(event: ClipboardEvent): void {
     const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith('image/'));
-    if (!file) return;
+    if (!file) {
+      return;
+    }
     event.preventDefault();
     void this.attachment.add(file);
   }

@@ -10,8 +10,11 @@ export function make<K extends keyof HTMLElementTagNameMap>(
 ): HTMLElementTagNameMap[K] {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) element.setAttribute(name, '');
-    else if (typeof value === 'string') element.setAttribute(name, value);
+    if (value === true) {
+      element.setAttribute(name, '');
+    } else if (typeof value === 'string') {
+      element.setAttribute(name, value);
+    }
   }
   element.append(...children.filter((child) => child !== undefined && child !== false));
   return element;
@@ -48,7 +51,11 @@ export function icon(name: Icon): SVGSVGElement {
 
 /** A button with a picture; `label` is its tooltip and what a screen reader says. */
 export function iconButton(name: Icon, label: string, onClick: () => void): HTMLButtonElement {
-  const button = make('button', { type: 'button', class: 'icon-button', title: label, 'aria-label': label }, icon(name));
+  const button = make(
+    'button',
+    { type: 'button', class: 'icon-button', title: label, 'aria-label': label },
+    icon(name),
+  );
   button.addEventListener('click', onClick);
   return button;
 }

@@ -28,7 +28,24 @@ export interface Word {
 }
 
 const lowlight = createLowlight({
-  bash, cpp, csharp, css, diff, go, ini, java, json, kotlin, lua, python, ruby, rust, sql, typescript, xml, yaml,
+  bash,
+  cpp,
+  csharp,
+  css,
+  diff,
+  go,
+  ini,
+  java,
+  json,
+  kotlin,
+  lua,
+  python,
+  ruby,
+  rust,
+  sql,
+  typescript,
+  xml,
+  yaml,
 });
 // Each of these is coloured well enough by a larger sister, and need not be carried along.
 lowlight.registerAlias({
@@ -57,7 +74,9 @@ export function highlighted(language: string, text: string): Word[][] {
 
 function collect(nodes: readonly ElementContent[], style: string, lines: Word[][]): void {
   for (const node of nodes) {
-    if (node.type === 'text') addText(node.value, style, lines);
+    if (node.type === 'text') {
+      addText(node.value, style, lines);
+    }
     if (node.type === 'element') {
       const names = node.properties['className'];
       collect(node.children, Array.isArray(names) ? names.join(' ') : style, lines);
@@ -67,7 +86,11 @@ function collect(nodes: readonly ElementContent[], style: string, lines: Word[][
 
 function addText(text: string, style: string, lines: Word[][]): void {
   for (const [index, part] of text.split('\n').entries()) {
-    if (index > 0) lines.push([]);
-    if (part) lines.at(-1)?.push({ text: part, style });
+    if (index > 0) {
+      lines.push([]);
+    }
+    if (part) {
+      lines.at(-1)?.push({ text: part, style });
+    }
   }
 }

@@ -33,7 +33,9 @@ export class Log {
   show(conversation: Conversation): void {
     this.turns.clear();
     this.element.replaceChildren(this.welcome);
-    for (const turn of conversation.turns) this.showTurn(turn);
+    for (const turn of conversation.turns) {
+      this.showTurn(turn);
+    }
     this.element.scrollTop = this.element.scrollHeight;
     this.update();
   }
@@ -47,7 +49,9 @@ export class Log {
       this.turns.set(turn.id, view);
       this.element.append(view.element);
     }
-    if (turn.answer.state === 'running') this.element.scrollTop = this.element.scrollHeight;
+    if (turn.answer.state === 'running') {
+      this.element.scrollTop = this.element.scrollHeight;
+    }
     this.update();
   }
 
@@ -60,9 +64,13 @@ export class Log {
   /** Text is put on the page once a frame, however fast it comes. */
   advance(id: string, event: AnswerEvent): void {
     const view = this.turns.get(id);
-    if (!view) return;
+    if (!view) {
+      return;
+    }
     view.advance(event);
-    if (event.kind === 'step') this.announce(event.message);
+    if (event.kind === 'step') {
+      this.announce(event.message);
+    }
     if (view.current.answer.state !== 'running') {
       this.waiting.delete(view);
       this.following(() => view.showAnswer());
@@ -70,19 +78,25 @@ export class Log {
       this.update();
       return;
     }
-    if (this.waiting.size === 0) requestAnimationFrame(() => this.showWaiting());
+    if (this.waiting.size === 0) {
+      requestAnimationFrame(() => this.showWaiting());
+    }
     this.waiting.add(view);
   }
 
   setThumbnail(picture: string, thumbnail: string): void {
     this.following(() => {
-      for (const view of this.turns.values()) view.setThumbnail(picture, thumbnail);
+      for (const view of this.turns.values()) {
+        view.setThumbnail(picture, thumbnail);
+      }
     });
   }
 
   private showWaiting(): void {
     this.following(() => {
-      for (const view of this.waiting) view.showAnswer();
+      for (const view of this.waiting) {
+        view.showAnswer();
+      }
     });
     this.waiting.clear();
   }
@@ -92,7 +106,9 @@ export class Log {
     const { scrollHeight, scrollTop, clientHeight } = this.element;
     const atEnd = scrollHeight - scrollTop - clientHeight < NEAR;
     change();
-    if (atEnd) this.element.scrollTop = this.element.scrollHeight;
+    if (atEnd) {
+      this.element.scrollTop = this.element.scrollHeight;
+    }
   }
 
   private update(): void {
@@ -109,7 +125,11 @@ function welcome(): HTMLElement {
     'div',
     { class: 'welcome' },
     make('h2', {}, 'Ask about your code'),
-    make('p', {}, 'The model runs on this machine. It is shown the file or the selection that is named below, and nothing leaves the machine.'),
+    make(
+      'p',
+      {},
+      'The model runs on this machine. It is shown the file or the selection that is named below, and nothing leaves the machine.',
+    ),
     make('div', { class: 'starters', role: 'group', 'aria-label': 'Begin with' }, ...starters),
     make('p', { class: 'hint' }, 'Paste or drop a screenshot to have it explained.'),
   );

@@ -22,21 +22,33 @@ const log = new Log(
 
 document.body.append(make('main', {}, log.element, composer.element), live);
 
-window.addEventListener('message', ({ data }: MessageEvent<ToView>) => receive(data));
+window.addEventListener('message', ({ data }: MessageEvent<ToView>) => {
+  receive(data);
+  // A button that had the focus may be gone with what it belonged to.
+  if (document.hasFocus() && document.activeElement === document.body) {
+    composer.focus();
+  }
+});
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && busy) send({ type: 'stop' });
+  if (event.key === 'Escape' && busy) {
+    send({ type: 'stop' });
+  }
 });
 document.addEventListener('dragover', (event) => {
   event.preventDefault();
   document.body.classList.add('dropping');
 });
 document.addEventListener('dragleave', ({ relatedTarget }) => {
-  if (!relatedTarget) document.body.classList.remove('dropping');
+  if (!relatedTarget) {
+    document.body.classList.remove('dropping');
+  }
 });
 document.addEventListener('drop', (event) => {
   event.preventDefault();
   document.body.classList.remove('dropping');
-  if (event.dataTransfer) dropped(event.dataTransfer);
+  if (event.dataTransfer) {
+    dropped(event.dataTransfer);
+  }
 });
 send({ type: 'ready' });
 
@@ -67,10 +79,17 @@ function receive(message: ToView): void {
 
 async function picture({ id, name, bytes, attach }: Extract<ToView, { type: 'picture' }>): Promise<void> {
   const thumbnail = await small(bytes);
-  if (thumbnail) send({ type: 'thumbnail', picture: id, thumbnail });
-  if (attach) composer.attachment.set({ id, name, ...(thumbnail && { thumbnail }) });
-  else if (thumbnail) log.setThumbnail(id, thumbnail);
-  if (attach) composer.focus();
+  if (thumbnail) {
+    send({ type: 'thumbnail', picture: id, thumbnail });
+  }
+  if (attach) {
+    composer.attachment.set({ id, name, ...(thumbnail && { thumbnail }) });
+  } else if (thumbnail) {
+    log.setThumbnail(id, thumbnail);
+  }
+  if (attach) {
+    composer.focus();
+  }
 }
 
 function dropped(data: DataTransfer): void {
@@ -81,5 +100,7 @@ function dropped(data: DataTransfer): void {
   }
   const uris = data.getData('application/vnd.code.uri-list') || data.getData('text/uri-list');
   const uri = uris.split(/\r?\n/).find((line) => line !== '' && !line.startsWith('#'));
-  if (uri) send({ type: 'attachUri', uri });
+  if (uri) {
+    send({ type: 'attachUri', uri });
+  }
 }

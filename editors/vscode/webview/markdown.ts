@@ -15,8 +15,28 @@ export interface Element {
 }
 
 export type Tag =
-  | 'a' | 'blockquote' | 'br' | 'code' | 'del' | 'em' | 'h3' | 'h4' | 'h5' | 'h6' | 'hr' | 'li' | 'ol'
-  | 'p' | 'strong' | 'table' | 'tbody' | 'td' | 'th' | 'thead' | 'tr' | 'ul';
+  | 'a'
+  | 'blockquote'
+  | 'br'
+  | 'code'
+  | 'del'
+  | 'em'
+  | 'h3'
+  | 'h4'
+  | 'h5'
+  | 'h6'
+  | 'hr'
+  | 'li'
+  | 'ol'
+  | 'p'
+  | 'strong'
+  | 'table'
+  | 'tbody'
+  | 'td'
+  | 'th'
+  | 'thead'
+  | 'tr'
+  | 'ul';
 
 export interface Code {
   readonly type: 'code';
@@ -133,7 +153,9 @@ function phrase(token: Token, marks: Marks): Node[] {
 function link(token: Tokens.Link | Tokens.Image, marks: Marks): Node {
   const children = inline(token.tokens, marks);
   const shown = children.length > 0 ? children : [token.href];
-  if (!/^https?:\/\//i.test(token.href)) return element('em', shown);
+  if (!/^https?:\/\//i.test(token.href)) {
+    return element('em', shown);
+  }
   return element('a', shown, { href: token.href, title: token.href });
 }
 
@@ -150,16 +172,26 @@ function code({ raw, lang = '', text, codeBlockStyle }: Tokens.Code, marks: Mark
 function list({ ordered, start, items, loose }: Tokens.List, marks: Marks): Node {
   const children = items.map((item) => element('li', blocks(item.tokens, marks)));
   const attributes: Record<string, string> = {};
-  if (ordered && start !== '' && start !== 1) attributes['start'] = String(start);
-  if (loose) attributes['class'] = 'loose';
+  if (ordered && start !== '' && start !== 1) {
+    attributes['start'] = String(start);
+  }
+  if (loose) {
+    attributes['class'] = 'loose';
+  }
   return element(ordered ? 'ol' : 'ul', children, attributes);
 }
 
 function table({ header, rows }: Tokens.Table, marks: Marks): Node {
   const row = (cells: readonly Tokens.TableCell[], tag: 'th' | 'td'): Node =>
-    element('tr', cells.map((cell) => element(tag, inline(cell.tokens, marks))));
+    element(
+      'tr',
+      cells.map((cell) => element(tag, inline(cell.tokens, marks))),
+    );
   const head = element('thead', [row(header, 'th')]);
-  const body = element('tbody', rows.map((cells) => row(cells, 'td')));
+  const body = element(
+    'tbody',
+    rows.map((cells) => row(cells, 'td')),
+  );
   return element('table', [head, body]);
 }
 
@@ -173,12 +205,19 @@ function element(tag: Tag, children: readonly Node[], attributes?: Readonly<Reco
 }
 
 const ENTITIES: Readonly<Record<string, string>> = {
-  amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0',
+  amp: '&',
+  lt: '<',
+  gt: '>',
+  quot: '"',
+  apos: "'",
+  nbsp: '\u00a0',
 };
 
 function decoded(text: string): string {
   return text.replace(/&(?:#(\d{1,7})|#x([\da-f]{1,6})|(\w+));/gi, (whole, decimal, hexadecimal, name) => {
-    if (name) return ENTITIES[name] ?? whole;
+    if (name) {
+      return ENTITIES[name] ?? whole;
+    }
     const point = decimal ? Number.parseInt(decimal, 10) : Number.parseInt(hexadecimal, 16);
     return point <= 0x10ffff ? String.fromCodePoint(point) : whole;
   });
@@ -186,7 +225,11 @@ function decoded(text: string): string {
 
 /** The words of a tree, for screen readers and for comparing. */
 export function wordsOf(node: Node): string {
-  if (typeof node === 'string') return node;
-  if (node.type === 'element') return node.children.map(wordsOf).join(node.tag === 'tr' ? ' ' : '');
+  if (typeof node === 'string') {
+    return node;
+  }
+  if (node.type === 'element') {
+    return node.children.map(wordsOf).join(node.tag === 'tr' ? ' ' : '');
+  }
   return node.type === 'code' ? `Code in ${node.language || 'plain text'}.` : node.text;
 }

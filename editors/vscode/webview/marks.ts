@@ -22,13 +22,19 @@ export class Marks {
     let rest = words;
     for (;;) {
       const found = this.firstIn(rest);
-      if (!found) break;
-      if (found.at > 0) nodes.push(rest.slice(0, found.at));
+      if (!found) {
+        break;
+      }
+      if (found.at > 0) {
+        nodes.push(rest.slice(0, found.at));
+      }
       nodes.push({ type: 'reference', index: found.index, text: found.words });
       rest = rest.slice(found.at + found.words.length);
       this.nextReference = found.index + 1;
     }
-    if (rest) nodes.push(rest);
+    if (rest) {
+      nodes.push(rest);
+    }
     return nodes;
   }
 
@@ -36,7 +42,9 @@ export class Marks {
   changeOf(text: string): number | undefined {
     const { code } = this.answer;
     for (let index = this.nextCode; index < code.length; index += 1) {
-      if (code[index]?.text.trim() !== text.trim()) continue;
+      if (code[index]?.text.trim() !== text.trim()) {
+        continue;
+      }
       this.nextCode = index + 1;
       return code[index]?.edit ? index : undefined;
     }
@@ -49,7 +57,9 @@ export class Marks {
       const { offset = 0, length = 0 } = references[index] ?? {};
       const named = text.slice(offset, offset + length);
       const at = named ? words.indexOf(named) : -1;
-      if (at >= 0) return { at, index, words: named };
+      if (at >= 0) {
+        return { at, index, words: named };
+      }
     }
     return undefined;
   }

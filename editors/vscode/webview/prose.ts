@@ -41,30 +41,41 @@ export class Prose {
     this.pieces = pieces;
     const nodes = this.nodes(marks, pieces);
     this.shown = nodes.map((node, index) => this.place(node, this.shown[index]));
-    while (this.element.childNodes.length > nodes.length) this.element.lastChild?.remove();
+    while (this.element.childNodes.length > nodes.length) {
+      this.element.lastChild?.remove();
+    }
   }
 
   private place(node: Node, before: Shown | undefined): Shown {
     const key = JSON.stringify(node);
-    if (before?.key === key) return before;
+    if (before?.key === key) {
+      return before;
+    }
     if (before?.block && typeof node === 'object' && node.type === 'code') {
       before.block.update(node);
       return { ...before, key };
     }
     const made = this.mount(node);
-    if (before) this.element.replaceChild(made.element, before.element);
-    else this.element.append(made.element);
+    if (before) {
+      this.element.replaceChild(made.element, before.element);
+    } else {
+      this.element.append(made.element);
+    }
     return { key, ...made };
   }
 
   private mount(node: Node): { element: globalThis.Node; block?: CodeBlock } {
-    if (typeof node === 'string') return { element: document.createTextNode(node) };
+    if (typeof node === 'string') {
+      return { element: document.createTextNode(node) };
+    }
     if (node.type === 'code') {
       const block = new CodeBlock(this.turn);
       block.update(node);
       return { element: block.element, block };
     }
-    if (node.type === 'reference') return { element: this.reference(node.index, node.text) };
+    if (node.type === 'reference') {
+      return { element: this.reference(node.index, node.text) };
+    }
     const children = node.children.map((child) => this.mount(child).element);
     const element = make(node.tag, node.attributes, ...children);
     const href = node.tag === 'a' ? node.attributes?.['href'] : undefined;

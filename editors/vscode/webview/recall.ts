@@ -13,15 +13,21 @@ export class Recall {
 
   /** The question before; `shown` is what stands in the field. */
   earlier(shown: string): string | undefined {
-    if (this.at === 0) return undefined;
-    if (this.at === this.questions.length) this.draft = shown;
+    if (this.at === 0) {
+      return undefined;
+    }
+    if (this.at === this.questions.length) {
+      this.draft = shown;
+    }
     this.at -= 1;
     return this.questions[this.at];
   }
 
   /** The question behind, and at the end what was being typed. */
   later(): string | undefined {
-    if (this.at >= this.questions.length) return undefined;
+    if (this.at >= this.questions.length) {
+      return undefined;
+    }
     this.at += 1;
     return this.at === this.questions.length ? this.draft : this.questions[this.at];
   }

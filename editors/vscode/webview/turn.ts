@@ -62,7 +62,9 @@ export class TurnView {
 
   /** What a picture looks like is known a little later than that it was asked about. */
   setThumbnail(picture: string, thumbnail: string): void {
-    if (this.turn.picture?.id !== picture) return;
+    if (this.turn.picture?.id !== picture) {
+      return;
+    }
     this.turn = { ...this.turn, picture: { ...this.turn.picture, thumbnail } };
     this.showQuestion();
   }
@@ -72,13 +74,20 @@ export class TurnView {
     const { answer } = this.turn;
     const running = answer.state === 'running';
     this.element.setAttribute('aria-busy', String(running));
-    if (running) this.prose.grow(answer.text);
-    else this.prose.finish(answer);
+    if (running) {
+      this.prose.grow(answer.text);
+    } else {
+      this.prose.finish(answer);
+    }
     const { shown } = this;
     this.shown = answer;
     this.step.hidden = !running || answer.text !== '';
-    if (answer.step !== shown?.step || !shown) this.step.textContent = answer.step ?? 'Thinking';
-    if (answer.context !== shown?.context || !shown) this.showContext(answer);
+    if (answer.step !== shown?.step || !shown) {
+      this.step.textContent = answer.step ?? 'Thinking';
+    }
+    if (answer.context !== shown?.context || !shown) {
+      this.showContext(answer);
+    }
     if (answer.state !== shown?.state) {
       this.notices.replaceChildren(...answer.notices.map((notice) => make('li', {}, ...withCode(notice))));
       this.notices.hidden = answer.notices.length === 0;
@@ -100,7 +109,9 @@ export class TurnView {
 
   private showContext({ context }: Answer): void {
     this.context.hidden = !context;
-    if (!context) return;
+    if (!context) {
+      return;
+    }
     const words = contextWords(context);
     const line = context.uri
       ? make('button', { type: 'button', class: 'context-line', title: 'Show in the editor' }, icon('file'), words)
@@ -108,19 +119,25 @@ export class TurnView {
     line.addEventListener('click', () => context.uri && send({ type: 'openContext', turn: this.turn.id }));
     const dropped = droppedWords(context);
     this.context.replaceChildren(line);
-    if (dropped) this.context.append(make('div', { class: 'dropped' }, dropped));
+    if (dropped) {
+      this.context.append(make('div', { class: 'dropped' }, dropped));
+    }
   }
 
   private showFailure({ failure }: Answer): void {
     this.failure.hidden = !failure;
-    if (!failure) return;
+    if (!failure) {
+      return;
+    }
     const retry = textButton('Retry', () => send({ type: 'retry', turn: this.turn.id }), 'primary');
     this.failure.replaceChildren(make('p', {}, failure), retry);
   }
 
   private showEnd(answer: Answer): void {
     this.end.hidden = answer.state === 'running' || answer.state === 'failed';
-    if (this.end.hidden) return;
+    if (this.end.hidden) {
+      return;
+    }
     const tools = make('span', { class: 'tools' });
     if (answer.text) {
       const copy = iconButton('copy', 'Copy Answer', () => {

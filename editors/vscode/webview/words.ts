@@ -10,7 +10,10 @@ export function contextWords(context: Context): string {
   const { path, lines, selection, turns, promptTokens } = context;
   const words = [
     path ? (path.split(/[\\/]/).at(-1) ?? path) : 'No file',
-    lines && (lines.first === 1 && lines.last === lines.of ? `all ${count(lines.of, 'line')}` : `${linesOf(lines)} of ${NUMBER.format(lines.of)}`),
+    lines &&
+      (lines.first === 1 && lines.last === lines.of
+        ? `all ${count(lines.of, 'line')}`
+        : `${linesOf(lines)} of ${NUMBER.format(lines.of)}`),
     selection && `selected ${linesOf(selection)}`,
     turns > 0 && count(turns, 'earlier question'),
     count(promptTokens, 'token'),
@@ -30,9 +33,15 @@ export function droppedWords({ dropped }: Context): string {
 
 export function endWords(answer: Answer): string {
   const model = answer.model ? `Answered by ${answer.model}` : '';
-  if (answer.state === 'stopped') return join(model, 'stopped');
-  if (answer.finishReason === 'length') return join(model, 'as long as an answer may get');
-  if (answer.finishReason === 'deadline') return join(model, 'as far as the time allowed');
+  if (answer.state === 'stopped') {
+    return join(model, 'stopped');
+  }
+  if (answer.finishReason === 'length') {
+    return join(model, 'as long as an answer may get');
+  }
+  if (answer.finishReason === 'deadline') {
+    return join(model, 'as far as the time allowed');
+  }
   return model;
 }
 
@@ -42,8 +51,12 @@ function join(model: string, end: string): string {
 
 /** What a screen reader says when an answer has ended. */
 export function endAnnouncement({ answer }: Turn, words: string): string {
-  if (answer.state === 'failed') return `No answer. ${answer.failure ?? ''}`;
-  if (answer.state === 'stopped') return 'The answer was stopped.';
+  if (answer.state === 'failed') {
+    return `No answer. ${answer.failure ?? ''}`;
+  }
+  if (answer.state === 'stopped') {
+    return 'The answer was stopped.';
+  }
   return words ? `Answer: ${words}` : 'The answer is empty.';
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::{Context, output};
-use crate::lsp;
+use crate::{lsp, statistics};
 
 const EXAMPLES: &str = "\
 Editors start this and speak the Language Server Protocol with it on standard input and output; the log
@@ -42,7 +42,8 @@ pub fn run(context: Context) -> Outcome<Exit> {
         output::say(AT_A_TERMINAL);
     }
     let Context { settings, problems, set_level, .. } = context;
-    let ended = lsp::serve(lsp::Start { settings, problems, on_log_level: set_level });
+    let statistics = statistics::file();
+    let ended = lsp::serve(lsp::Start { settings, problems, statistics, on_log_level: set_level });
     match ended {
         Ok(code) if code == ExitCode::SUCCESS => Ok(Exit::Ok),
         Ok(_) => Ok(Exit::Failed),

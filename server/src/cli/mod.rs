@@ -21,6 +21,7 @@ mod model;
 mod model_info;
 mod output;
 mod session;
+mod stats;
 mod try_client;
 mod try_editor;
 mod try_it;
@@ -103,6 +104,7 @@ enum Command {
     #[command(subcommand)]
     Model(model::ModelCommand),
     Doctor(doctor::DoctorArgs),
+    Stats(stats::StatsArgs),
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
     Try(try_it::TryArgs),
@@ -118,6 +120,7 @@ impl Command {
             Self::Explain(args) => args.json,
             Self::Model(command) => command.json(),
             Self::Doctor(args) => args.json,
+            Self::Stats(args) => args.json,
             Self::Generate(args) => args.json,
             Self::Try(args) => args.json,
         }
@@ -132,6 +135,7 @@ impl Command {
             Self::Generate(args) => generate::run(&context, args),
             Self::Model(command) => model::run(&context, command),
             Self::Doctor(args) => doctor::run(&context, args),
+            Self::Stats(args) => stats::run(&context, args),
             Self::Inspect(command) => inspect::run(&context, command),
             Self::Try(args) => try_it::run(&context, args),
         }

@@ -41,6 +41,8 @@ fn every_documented_command_line_parses() {
         "model info some/path --json",
         "doctor",
         "doctor --json",
+        "stats",
+        "stats --json --reset",
         "inspect logits --model d --input i.json --output o.safetensors",
         "inspect logits --model d --input i --output o --device reference --precision fast",
         "inspect logits --model d --input i --output o --device cuda",

@@ -9,6 +9,7 @@ mod ask;
 mod backend;
 mod chats;
 mod convert;
+mod counting;
 mod dispatch;
 mod frames;
 mod host;
@@ -23,6 +24,7 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -48,6 +50,8 @@ pub struct Start {
     pub settings: Settings,
     /// What is wrong in them; the client's user is told.
     pub problems: Vec<Problem>,
+    /// The file of the statistics; without one they last as long as the server.
+    pub statistics: Option<PathBuf>,
     /// Called with the setting `logLevel` whenever it may have changed.
     pub on_log_level: OnLogLevel,
 }
@@ -79,6 +83,7 @@ where
     let (service, socket) = service(backend, start, closing.clone(), Outbox::new(&queue.0));
     let session = service.inner().0.clone();
     dispatch::run(input, output, service, socket, closing, queue).await;
+    counting::finish(&session).await;
     session.is_shut_down()
 }
 
@@ -109,6 +114,9 @@ fn service(
         .custom_method("gemma/explainImage", methods::explain_image::handle)
         .custom_method("gemma/models", methods::models::handle)
         .custom_method("gemma/pullModel", methods::pull_model::handle)
+        .custom_method("gemma/statistics", methods::statistics::handle)
+        .custom_method("gemma/didShowCompletion", methods::did_show_completion::handle)
+        .custom_method("gemma/didAcceptCompletion", methods::did_accept_completion::handle)
         .custom_method("gemma/status", methods::status::handle)
         .finish()
 }

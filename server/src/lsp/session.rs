@@ -23,6 +23,7 @@ use crate::text::Encoding;
 
 use super::backend::{Talker, Viewer};
 use super::chats::Chats;
+use super::counting::Counting;
 use super::host::Host;
 use super::on_demand::OnDemand;
 use super::progress::{Outbox, Stoppable};
@@ -50,6 +51,8 @@ pub(super) struct Session {
     pub(super) recent: Recent,
     pub(super) host: Host,
     pub(super) record: Record,
+    /// What becomes of suggestions.
+    pub(super) counting: Counting,
     /// Computations going on, also those that nobody waits for any more.
     pub(super) running: Running,
     /// Counts edits, to wake what was computed for an older text.
@@ -146,6 +149,7 @@ impl Session {
             recent: Recent::new(),
             host,
             record: Record::default(),
+            counting: Counting::new(start.statistics),
             running: Running::default(),
             edits: watch::Sender::new(0),
             closing,

@@ -18,7 +18,7 @@ pub use problem::Problem;
 pub use schema::{json_schema, markdown_table};
 
 /// All settings, each with a default that needs no thought.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// A model's name or path; `None`: the best one found, see `models`.
@@ -41,11 +41,33 @@ pub struct Settings {
     pub files_off: Vec<String>,
     /// Globs of files that are neither completed nor read as context, added to the built-in list.
     pub secret_files: Vec<String>,
+    /// Whether suggestions and what is taken of them are counted.
+    pub statistics: bool,
     /// How much is written to the log.
     pub log_level: LogLevel,
     /// What a completion may cost and how it is asked for.
     #[serde(flatten)]
     pub completion: CompletionSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: None,
+            chat_model: None,
+            device: Device::default(),
+            threads: None,
+            memory_budget_mb: None,
+            precision: Precision::default(),
+            trigger: Trigger::default(),
+            languages_off: Vec::new(),
+            files_off: Vec::new(),
+            secret_files: Vec::new(),
+            statistics: true,
+            log_level: LogLevel::default(),
+            completion: CompletionSettings::default(),
+        }
+    }
 }
 
 /// What a completion may cost and how it is asked for.

@@ -20,6 +20,7 @@ struct Key {
 /// What may stand behind a key.
 enum Kind {
     Text,
+    Bool,
     Integer {
         min: u64,
         max: u64,
@@ -149,6 +150,13 @@ const KEYS: &[Key] = &[
               `null`: as the vocabulary says.",
     },
     Key {
+        name: "statistics",
+        kind: Kind::Bool,
+        optional: false,
+        doc: "Whether shown and accepted suggestions are counted, for `gemma-ls stats`. The numbers stay on this \
+              machine, and no text is kept.",
+    },
+    Key {
         name: "logLevel",
         kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         optional: false,
@@ -250,6 +258,10 @@ impl Kind {
                     None
                 })
             }
+            Self::Bool => value.as_bool().map(Value::from).or_else(|| {
+                report(format!("{} is neither true nor false", shown(value)));
+                None
+            }),
             Self::Integer { min, max } => {
                 integer(value, *min, *max).map_err(&mut *report).ok().map(Value::from)
             }
@@ -294,6 +306,7 @@ impl Kind {
     fn allowed(&self) -> String {
         match self {
             Self::Text => "a name or path".into(),
+            Self::Bool => "true or false".into(),
             Self::Integer { min, max } => format!("{min} to {max}"),
             Self::Choice(choices) => {
                 choices.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(", ")
@@ -307,6 +320,7 @@ impl Kind {
     fn json_schema(&self) -> Map<String, Value> {
         let schema = match self {
             Self::Text => json!({"type": "string", "minLength": 1}),
+            Self::Bool => json!({"type": "boolean"}),
             Self::Integer { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
             Self::Choice(choices) => json!({"type": "string", "enum": choices}),
             Self::Words | Self::Globs => {
@@ -415,7 +429,7 @@ mod tests {
             "memoryBudgetMb": 512, "precision": "exact", "trigger": "manual", "multiLine": "never",
             "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
             "otherFilesTokens": 7, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
-            "secretFiles": ["*.secret"], "fimOrder": "spm",
+            "secretFiles": ["*.secret"], "fimOrder": "spm", "statistics": false,
             "fim": {"prefix": 67, "middle": 68, "suffix": 69, "separator": 70}, "logLevel": "debug",
         })
     }
@@ -476,6 +490,7 @@ mod tests {
                 "\"many\" is not a whole number; allowed: 1 to 4096; using 96",
             ),
             (json!({"maxTokens": 0}), "maxTokens", "0 is too small"),
+            (json!({"statistics": "no"}), "statistics", "\"no\" is neither true nor false"),
             (json!({"maxTokens": -1}), "maxTokens", "-1 is not a whole number"),
             (json!({"maxTokens": 1.5}), "maxTokens", "1.5 is not a whole number"),
             (json!({"maxTokens": 1e300}), "maxTokens", "is not a whole number"),

@@ -44,6 +44,19 @@ function M.unlisten(token)
   listeners[token] = nil
 end
 
+---@type table<fun(), true>
+local mourners = {}
+
+--- Calls back when the server ends: Neovim never answers the questions that it still had.
+---@param callback fun()
+---@return fun() forget call it when the question was answered
+function M.at_end(callback)
+  mourners[callback] = true
+  return function()
+    mourners[callback] = nil
+  end
+end
+
 ---@return table
 local function section()
   local settings = config.options.settings or {}
@@ -122,7 +135,11 @@ local function on_exit(code, signal)
   for _, bufnr in ipairs(require('gemma.ghost.own').buffers()) do
     require('gemma.ghost').detach(bufnr)
   end
-  require('gemma.chat').server_ended()
+  local open = mourners
+  mourners = {}
+  for callback in pairs(open) do
+    callback()
+  end
   if life.stopping or vim.v.exiting ~= vim.NIL then
     status.set({ state = 'stopped', message = 'gemma-ls is not running' })
     return

@@ -27,16 +27,12 @@ function Source:get_position_encoding_kind()
   return client and client.offset_encoding or 'utf-16'
 end
 
--- The server asks for nothing to be triggered: what is typed does that.
+-- nvim-cmp asks behind a word by itself; these are the other places at which code goes on.
+local TRIGGERS = vim.split(' .,:;([{=<>+-*/&|!"\'@#$', '')
+
 ---@return string[]
 function Source:get_trigger_characters()
-  return {}
-end
-
--- A pattern that matches nothing: items are for this place and no other, and not to be filtered by a word.
----@return string
-function Source:get_keyword_pattern()
-  return '^$'
+  return TRIGGERS
 end
 
 ---@param params table

@@ -50,8 +50,9 @@ local M = {}
 ---@field keymaps? gemma.Keymaps
 ---@field restarts? integer how often in a row a server that died is started again
 
+--- What holds where the user says nothing.
 ---@type gemma.Options
-local defaults = {
+M.defaults = {
   cmd = { 'gemma-ls', 'lsp' },
   root_markers = { '.git' },
   settings = {},
@@ -63,7 +64,7 @@ local defaults = {
 
 --- The options in use.
 ---@type gemma.Options
-M.options = vim.deepcopy(defaults)
+M.options = vim.deepcopy(M.defaults)
 
 ---@class gemma.config.Rule
 ---@field is string what is expected, in words
@@ -197,7 +198,7 @@ function M.set(given)
     given = nil
     problems[1] = 'setup wants a table of options.'
   end
-  M.options = vim.tbl_deep_extend('force', defaults, check(given or {}, rules, '', problems))
+  M.options = vim.tbl_deep_extend('force', M.defaults, check(given or {}, rules, '', problems))
   return problems
 end
 

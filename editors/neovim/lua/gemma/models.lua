@@ -84,9 +84,14 @@ local function pull(name, done)
     end
   end)
   client_of.with(function(client)
-    local _, request = client:request('gemma/pullModel', { name = name, workDoneToken = token }, function(err)
+    local function ended()
       pulling = nil
       client_of.unlisten(token)
+    end
+    local forget = client_of.at_end(ended)
+    local _, request = client:request('gemma/pullModel', { name = name, workDoneToken = token }, function(err)
+      ended()
+      forget()
       if err then
         message.error(message.of(err))
       else

@@ -27,13 +27,17 @@ function M.ask(bufnr, position, invoked, callback)
     callback(NOTHING)
     return function() end
   end
-  local open, request = true, nil
+  local open, request, forget = true, nil, nil
   local function once(answer)
     if open then
       open = false
+      forget()
       callback(answer)
     end
   end
+  forget = require('gemma.client').at_end(function()
+    once(NOTHING)
+  end)
   local params = {
     textDocument = { uri = vim.uri_from_bufnr(bufnr) },
     position = {

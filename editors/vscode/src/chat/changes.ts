@@ -17,7 +17,8 @@ import type { CodeEdit } from '../protocol';
 import { replaced } from './edits';
 import { fromProtocol, nameOf, reveal } from './places';
 
-export const CHANGE_SCHEME = 'gemma-edit';
+const CHANGE_SCHEME = 'gemma-edit';
+const MOST = 20;
 
 interface Change {
   readonly document: Uri;
@@ -33,7 +34,7 @@ export class Changes implements TextDocumentContentProvider, Disposable {
   readonly onDidChange = this.changed.event;
   private readonly open = new Map<string, Change>();
   private readonly registration = workspace.registerTextDocumentContentProvider(CHANGE_SCHEME, this);
-  private count = 0;
+  private shown = 0;
 
   provideTextDocumentContent(uri: Uri): string {
     return this.open.get(uri.toString())?.text ?? '';
@@ -44,12 +45,14 @@ export class Changes implements TextDocumentContentProvider, Disposable {
     const uri = Uri.parse(textDocument.uri);
     const document = await workspace.openTextDocument(uri);
     const { version } = textDocument;
-    if (typeof version === 'number' && version !== document.version) return outdated(uri);
+    if (typeof version === 'number' && version !== document.version) {
+      return outdated(uri);
+    }
     const place = fromProtocol(range);
     const text = replaced(document.getText(), document.offsetAt(place.start), document.offsetAt(place.end), newText);
-    this.count += 1;
-    const right = uri.with({ scheme: CHANGE_SCHEME, query: String(this.count), fragment: '' });
-    this.open.set(right.toString(), { document: uri, version: document.version, range: place, newText, text });
+    this.shown += 1;
+    const right = uri.with({ scheme: CHANGE_SCHEME, query: String(this.shown), fragment: '' });
+    this.keep(right, { document: uri, version: document.version, range: place, newText, text });
     await commands.executeCommand('vscode.diff', uri, right, `${nameOf(uri)} with Gemma's change`, { preview: true });
     return undefined;
   }
@@ -57,7 +60,9 @@ export class Changes implements TextDocumentContentProvider, Disposable {
   async apply(uri: Uri | undefined): Promise<void> {
     const right = uri ?? window.activeTextEditor?.document.uri;
     const change = right && this.open.get(right.toString());
-    if (!change) return;
+    if (!change) {
+      return;
+    }
     const document = await workspace.openTextDocument(change.document);
     if (document.version !== change.version) {
       await this.close(right);
@@ -66,19 +71,33 @@ export class Changes implements TextDocumentContentProvider, Disposable {
     }
     const edit = new WorkspaceEdit();
     edit.replace(change.document, change.range, change.newText);
-    await workspace.applyEdit(edit);
+    if (!(await workspace.applyEdit(edit))) {
+      void window.showWarningMessage(`${nameOf(change.document)} did not take the change. Is it read-only?`);
+      return;
+    }
     await this.close(right);
     await reveal(change.document, new Range(change.range.start, change.range.start));
   }
 
   async discard(uri: Uri | undefined): Promise<void> {
     const right = uri ?? window.activeTextEditor?.document.uri;
-    if (right) await this.close(right);
+    if (right) {
+      await this.close(right);
+    }
   }
 
   dispose(): void {
     this.registration.dispose();
     this.changed.dispose();
+  }
+
+  /** A tab that was closed can be opened again, so a few changes are kept behind it. */
+  private keep(right: Uri, change: Change): void {
+    this.open.set(right.toString(), change);
+    const [oldest] = this.open.keys();
+    if (this.open.size > MOST && oldest !== undefined) {
+      this.open.delete(oldest);
+    }
   }
 
   private async close(right: Uri): Promise<void> {

@@ -56,9 +56,7 @@ export class Chat implements Disposable {
 
   async ask({ request, about, picture }: Asking): Promise<void> {
     this.abandon();
-    const asked = picture
-      ? request.question || `Explain the picture ${picture.name}`
-      : wording(request, about);
+    const asked = picture ? request.question || `Explain the picture ${picture.name}` : wording(request, about);
     const turn: Turn = {
       id: crypto.randomUUID(),
       asked,
@@ -74,7 +72,9 @@ export class Chat implements Disposable {
   async retry(id: string): Promise<void> {
     this.abandon();
     const turn = this.find(id);
-    if (!turn) return;
+    if (!turn) {
+      return;
+    }
     if (turn.id !== this.conversation.turns.at(-1)?.id) {
       await this.ask(turn);
       return;
@@ -86,8 +86,11 @@ export class Chat implements Disposable {
 
   /** Ends the answer with what there is of it; the second time, without waiting for the server. */
   stop(): void {
-    if (this.running?.stop.token.isCancellationRequested) this.abandon();
-    else this.running?.stop.cancel();
+    if (this.running?.stop.token.isCancellationRequested) {
+      this.abandon();
+    } else {
+      this.running?.stop.cancel();
+    }
   }
 
   begin(): void {
@@ -98,11 +101,15 @@ export class Chat implements Disposable {
   open(id: string): void {
     this.abandon();
     const conversation = this.shelf.find(id);
-    if (conversation) this.show(conversation);
+    if (conversation) {
+      this.show(conversation);
+    }
   }
 
   async remove(id: string): Promise<void> {
-    if (this.conversation.id === id) this.begin();
+    if (this.conversation.id === id) {
+      this.begin();
+    }
     await this.shelf.remove(id);
     this.tellQuestions();
     await this.forget(id);
@@ -123,7 +130,9 @@ export class Chat implements Disposable {
   setThumbnail(picture: string, thumbnail: string): void {
     this.pictures.setThumbnail(picture, thumbnail);
     const turn = this.conversation.turns.find((one) => one.picture?.id === picture);
-    if (turn?.picture) this.put({ ...turn, picture: { ...turn.picture, thumbnail } });
+    if (turn?.picture) {
+      this.put({ ...turn, picture: { ...turn.picture, thumbnail } });
+    }
   }
 
   dispose(): void {
@@ -150,7 +159,9 @@ export class Chat implements Disposable {
     this.keep();
     this.tellQuestions();
     const end = await this.answerTo(turn, before, running);
-    if (this.running === running) this.end(end);
+    if (this.running === running) {
+      this.end(end);
+    }
   }
 
   private abandon(): void {
@@ -159,7 +170,9 @@ export class Chat implements Disposable {
   }
 
   private end(event: AnswerEvent): void {
-    if (!this.running) return;
+    if (!this.running) {
+      return;
+    }
     this.advance(this.running.turn, event);
     this.running.stop.dispose();
     this.running.abandon.dispose();
@@ -171,7 +184,9 @@ export class Chat implements Disposable {
   private async answerTo(turn: Turn, before: Conversation, running: Running): Promise<AnswerEvent> {
     const { stop, abandon } = running;
     const onPartial = (event: AnswerEvent): void => {
-      if (this.running === running) this.advance(turn.id, event);
+      if (this.running === running) {
+        this.advance(turn.id, event);
+      }
     };
     try {
       const options = { stop: stop.token, token: abandon.token, onPartial };
@@ -184,7 +199,9 @@ export class Chat implements Disposable {
           ));
       return { kind: 'done', answer };
     } catch (error) {
-      if (error instanceof CancellationError) return { kind: 'stopped' };
+      if (error instanceof CancellationError) {
+        return { kind: 'stopped' };
+      }
       return { kind: 'failed', message: error instanceof Error ? error.message : String(error) };
     }
   }
@@ -205,7 +222,9 @@ export class Chat implements Disposable {
 
   private advance(id: string, event: AnswerEvent): void {
     const turn = this.find(id);
-    if (turn?.answer.state !== 'running') return;
+    if (turn?.answer.state !== 'running') {
+      return;
+    }
     this.put({ ...turn, answer: advance(turn.answer, event) });
     this.said.fire({ type: 'answer', turn: id, event });
   }

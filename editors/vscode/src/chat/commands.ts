@@ -42,25 +42,33 @@ export function registerCommands({ chat, desk, view, subject, changes }: Parts):
   };
   const screenshot = async (uri: unknown): Promise<void> => {
     const picture = uri instanceof Uri ? uri : await desk.pickPicture('Explain Screenshot');
-    if (!picture) return;
+    if (!picture) {
+      return;
+    }
     await view.focus();
     await desk.askAboutPicture(picture);
   };
   const ask = async (question?: Question): Promise<void> => {
     await view.focus();
-    if (question) await desk.ask(question);
+    if (question) {
+      await desk.ask(question);
+    }
   };
   const begin = async (): Promise<void> => {
     chat.begin();
     await view.focus();
   };
   const history = async (): Promise<void> => {
-    if (await pickChat(chat)) await view.focus();
+    if (await pickChat(chat)) {
+      await view.focus();
+    }
   };
   // The button of an answer in VS Code's own chat.
   const showChange = async (edit: CodeEdit): Promise<void> => {
     const problem = await changes.show(edit);
-    if (problem) void window.showWarningMessage(problem);
+    if (problem) {
+      void window.showWarningMessage(problem);
+    }
   };
   const uriOnly = (value: unknown): Uri | undefined => (value instanceof Uri ? value : undefined);
   return Disposable.from(

@@ -102,15 +102,16 @@ export class Desk {
     }
   }
 
-  private async asked({ question, kind, picture: id }: Ask): Promise<void> {
-    if (id) {
-      const picture = this.pictures.find(id);
-      if (!picture) throw new Error('The picture is no longer at hand. Add it again, and ask again.');
-      return this.chat.ask({ request: { question }, picture });
+  private async asked({ question, kind, picture }: Ask): Promise<void> {
+    // One that the window has forgotten is asked about all the same: the answer says what to do.
+    if (picture) {
+      return this.chat.ask({ request: { question }, picture: this.pictures.find(picture.id) ?? picture });
     }
     const place = this.subject.place();
     if (kind !== 'ask' && !place) {
-      throw new Error('There is no file to talk about. Open one, or press the button with its name where it is switched off.');
+      throw new Error(
+        'There is no file to talk about. Open one, or press the button with its name where it is switched off.',
+      );
     }
     return this.ask({ kind, ...(question && { question }), ...place });
   }
@@ -122,37 +123,51 @@ export class Desk {
 
   private async insert(text: string): Promise<void> {
     const editor = editorInUse();
-    if (!editor) throw new Error('There is no editor to insert into. Open a file, and put the cursor where the code should go.');
+    if (!editor) {
+      throw new Error('There is no editor to insert into. Open a file, and put the cursor where the code should go.');
+    }
     const { active } = editor.selection;
     const before = editor.document.lineAt(active.line).text.slice(0, active.character);
-    const done = await editor.edit((edit) => edit.insert(new Position(active.line, active.character), atCursor(text, before)));
-    if (!done) throw new Error('The editor did not take the code. Is its file read-only?');
+    const done = await editor.edit((edit) =>
+      edit.insert(new Position(active.line, active.character), atCursor(text, before)),
+    );
+    if (!done) {
+      throw new Error('The editor did not take the code. Is its file read-only?');
+    }
     await window.showTextDocument(editor.document, editor.viewColumn);
   }
 
   private async showChange(turn: string, code: number): Promise<void> {
     const edit = this.chat.find(turn)?.answer.code[code]?.edit;
     const problem = edit && (await this.changes.show(edit));
-    if (problem) this.note(problem);
+    if (problem) {
+      this.note(problem);
+    }
   }
 
   private async reveal(id: string, index: number): Promise<void> {
     const turn = this.chat.find(id);
     const reference = turn?.answer.references[index];
     const uri = turn?.answer.context?.uri ?? turn?.about?.uri;
-    if (uri && reference) await reveal(Uri.parse(uri), fromProtocol(reference.range));
+    if (uri && reference) {
+      await reveal(Uri.parse(uri), fromProtocol(reference.range));
+    }
   }
 
   private async openContext(id: string): Promise<void> {
     const turn = this.chat.find(id);
     const uri = turn?.answer.context?.uri;
-    if (!uri) return;
+    if (!uri) {
+      return;
+    }
     const { selection } = turn.request;
     await reveal(Uri.parse(uri), selection && fromProtocol(selection));
   }
 
   private async openLink(href: string): Promise<void> {
     const uri = Uri.parse(href, true);
-    if (uri.scheme === 'https' || uri.scheme === 'http') await env.openExternal(uri);
+    if (uri.scheme === 'https' || uri.scheme === 'http') {
+      await env.openExternal(uri);
+    }
   }
 }

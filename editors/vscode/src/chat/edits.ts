@@ -28,6 +28,8 @@ function indentOf(line: string): string {
 
 function sharedStart(a: string, b: string): string {
   let length = 0;
-  while (length < a.length && a[length] === b[length]) length += 1;
+  while (length < a.length && a[length] === b[length]) {
+    length += 1;
+  }
   return a.slice(0, length);
 }

@@ -1,7 +1,7 @@
 // What the extension and the chat view say to each other. One union for each direction.
 
 import type { ChatKind } from '../protocol';
-import type { About, AnswerEvent, Conversation, Turn } from './model';
+import type { About, AnswerEvent, Conversation, Picture, Turn } from './model';
 
 /** From the extension to the view. */
 export type ToView =
@@ -29,7 +29,7 @@ export interface Subject {
 /** From the view to the extension. */
 export type ToHost =
   | { type: 'ready' }
-  | { type: 'ask'; question: string; kind: ChatKind; picture?: string }
+  | { type: 'ask'; question: string; kind: ChatKind; picture?: Picture }
   | { type: 'stop' }
   | { type: 'retry'; turn: string }
   | { type: 'talkAbout'; on: boolean }
@@ -44,12 +44,12 @@ export type ToHost =
   | { type: 'openContext'; turn: string }
   | { type: 'openLink'; href: string };
 
-type Shape = 'string' | 'boolean' | 'number' | 'bytes' | 'string?' | 'kind';
+type Shape = 'string' | 'boolean' | 'number' | 'bytes' | 'string?' | 'kind' | 'picture?';
 type Fields<M> = M extends { type: string } ? Record<Exclude<keyof M, 'type'>, Shape> : never;
 
 const SHAPES: { [T in ToHost['type']]: Fields<Extract<ToHost, { type: T }>> } = {
   ready: {},
-  ask: { question: 'string', kind: 'kind', picture: 'string?' },
+  ask: { question: 'string', kind: 'kind', picture: 'picture?' },
   stop: {},
   retry: { turn: 'string' },
   talkAbout: { on: 'boolean' },
@@ -75,17 +75,31 @@ function fits(value: unknown, shape: Shape): boolean {
       return KINDS.includes(value);
     case 'string?':
       return value === undefined || typeof value === 'string';
+    case 'picture?':
+      return value === undefined || isPicture(value);
     default:
       return typeof value === shape;
   }
 }
 
+function isPicture(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) {
+    return false;
+  }
+  const { id, name, thumbnail } = value as Readonly<Record<string, unknown>>;
+  return fits(id, 'string') && fits(name, 'string') && fits(thumbnail, 'string?');
+}
+
 /** A message from the view, where it is one: a webview is not trusted to send what it should. */
 export function parseToHost(message: unknown): ToHost | undefined {
-  if (typeof message !== 'object' || message === null) return undefined;
+  if (typeof message !== 'object' || message === null) {
+    return undefined;
+  }
   const fields = message as Readonly<Record<string, unknown>>;
   const { type } = fields;
-  if (typeof type !== 'string' || !Object.hasOwn(SHAPES, type)) return undefined;
+  if (typeof type !== 'string' || !Object.hasOwn(SHAPES, type)) {
+    return undefined;
+  }
   const shapes: Readonly<Record<string, Shape>> = SHAPES[type as ToHost['type']];
   const right = Object.entries(shapes).every(([name, shape]) => fits(fields[name], shape));
   return right ? (message as ToHost) : undefined;

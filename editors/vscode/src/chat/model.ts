@@ -141,11 +141,16 @@ const TITLE_LENGTH = 60;
 
 export function titleOf(conversation: Conversation): string {
   const first = conversation.turns[0]?.asked.replace(/\s+/g, ' ').trim();
-  if (!first) return 'Empty chat';
+  if (!first) {
+    return 'Empty chat';
+  }
   const characters = [...first];
   return characters.length <= TITLE_LENGTH
     ? first
-    : `${characters.slice(0, TITLE_LENGTH - 1).join('').trimEnd()}…`;
+    : `${characters
+        .slice(0, TITLE_LENGTH - 1)
+        .join('')
+        .trimEnd()}…`;
 }
 
 const VERBS = {
@@ -159,7 +164,9 @@ const VERBS = {
 export function wording(request: Question, about: About | undefined): string {
   const said = request.question?.trim() ?? '';
   const kind = request.kind ?? 'ask';
-  if (kind === 'ask') return said;
+  if (kind === 'ask') {
+    return said;
+  }
   const what = request.diagnostics?.length
     ? request.diagnostics.map(({ message }) => `“${message}”`).join(', ')
     : placeOf(about);
@@ -168,7 +175,9 @@ export function wording(request: Question, about: About | undefined): string {
 }
 
 export function placeOf(about: About | undefined): string {
-  if (!about) return 'this';
+  if (!about) {
+    return 'this';
+  }
   return about.lines ? `${linesOf(about.lines)} of ${about.name}` : about.name;
 }
 

@@ -6,7 +6,6 @@ import {
   ChatResponseMarkdownPart,
   Disposable,
   Location,
-  MarkdownString,
   ThemeIcon,
   Uri,
   chat,
@@ -21,17 +20,24 @@ import {
 import type { Gemma } from '../gemma';
 import type { ChatAnswer, ChatKind, ChatProgress, Context, Question } from '../protocol';
 import { questionOf, type Said } from './dialogue';
-import { linesOf } from './model';
+import { linesOf, wording } from './model';
 import { isPictureName } from './pictures';
 import { editorInUse, fromProtocol, isTalkedAbout, linesIn, nameOf, placeIn } from './places';
 import { forget } from './provider';
 import { placeOfEditor } from './subject';
 
 const ID = 'gemma.participant';
-const KINDS: Readonly<Record<string, ChatKind>> = { explain: 'explain', document: 'document', tests: 'tests', fix: 'fix' };
+const KINDS: Readonly<Record<string, ChatKind>> = {
+  explain: 'explain',
+  document: 'document',
+  tests: 'tests',
+  fix: 'fix',
+};
 
 export function registerParticipant(gemma: Gemma): Disposable {
-  if (typeof chat?.createChatParticipant !== 'function') return Disposable.from();
+  if (typeof chat?.createChatParticipant !== 'function') {
+    return Disposable.from();
+  }
   const participant = chat.createChatParticipant(ID, (request, context, stream, token) =>
     answer(gemma, request, context, stream, token),
   );
@@ -62,10 +68,14 @@ async function answer(
     showEnd(answered, attached.others, stream);
     return { metadata: { model: answered.model } };
   } catch (error) {
-    if (error instanceof CancellationError) return {};
+    if (error instanceof CancellationError) {
+      return {};
+    }
     return { errorDetails: { message: error instanceof Error ? error.message : String(error) } };
   } finally {
-    if (!attached.picture) forget(gemma, chatId);
+    if (!attached.picture) {
+      forget(gemma, chatId);
+    }
   }
 }
 
@@ -81,14 +91,18 @@ function attachedTo(references: readonly ChatPromptReference[]): Attached {
   const values = references.map(({ value }) => value);
   const uris = values.filter((value) => value instanceof Uri);
   const picture = uris.find(({ path }) => isPictureName(path));
-  if (picture) return { picture, others: 0 };
+  if (picture) {
+    return { picture, others: 0 };
+  }
   const selection = values.find((value) => value instanceof Location);
   const file = uris.find(isTalkedAbout);
   if (selection) {
     const others = values.filter((value) => !isSameFile(value, selection.uri)).length;
     return { place: placeIn(selection.uri, selection.range), others };
   }
-  if (file) return { place: placeIn(file, undefined), others: values.filter((value) => !isSameFile(value, file)).length };
+  if (file) {
+    return { place: placeIn(file, undefined), others: values.filter((value) => !isSameFile(value, file)).length };
+  }
   const editor = editorInUse();
   return { others: values.length, ...(editor && { place: placeOfEditor(editor) }) };
 }
@@ -101,7 +115,8 @@ function isSameFile(value: unknown, uri: Uri): boolean {
 function saidIn({ history }: ChatContext): Said[] {
   return history.map((turn) => {
     if (turn instanceof ChatRequestTurn) {
-      return { role: 'user', text: turn.prompt || (turn.command ?? '') };
+      const kind = KINDS[turn.command ?? ''] ?? 'ask';
+      return { role: 'user', text: wording({ kind, question: turn.prompt }, undefined) };
     }
     const text = turn.response
       .map((part) => (part instanceof ChatResponseMarkdownPart ? part.value.value : ''))
@@ -122,9 +137,13 @@ function show(value: ChatProgress, stream: ChatResponseStream): void {
 }
 
 function showContext({ uri, lines }: Context, stream: ChatResponseStream): void {
-  if (!uri) return;
+  if (!uri) {
+    return;
+  }
   const file = Uri.parse(uri);
-  if (!lines) return stream.reference(file);
+  if (!lines) {
+    return stream.reference(file);
+  }
   const range = fromProtocol({
     start: { line: lines.first - 1, character: 0 },
     end: { line: lines.last - 1, character: 0 },
@@ -139,14 +158,23 @@ function showEnd({ context, references, code, notices }: ChatAnswer, others: num
   for (const { range } of references) {
     const place = fromProtocol(range);
     const title = linesOf(linesIn(place));
-    if (!uri || shown.has(title)) continue;
+    if (!uri || shown.has(title)) {
+      continue;
+    }
     stream.markdown(shown.size === 0 ? '\n\nNamed above: ' : ', ');
     stream.anchor(new Location(Uri.parse(uri), place), title);
     shown.add(title);
   }
   for (const { edit } of code) {
-    if (edit) stream.button({ command: 'gemma.chat.showChange', title: 'Show as a Change to the File', arguments: [edit] });
+    if (edit) {
+      stream.button({ command: 'gemma.chat.showChange', title: 'Show as a Change to the File', arguments: [edit] });
+    }
   }
-  const all = [...notices, ...(others > 0 ? ['The model is shown one file at a time: what else was attached was left out.'] : [])];
-  for (const notice of all) stream.markdown(new MarkdownString('\n\n').appendMarkdown('> ').appendText(notice));
+  const all = [
+    ...notices,
+    ...(others > 0 ? ['The model is shown one file at a time: what else was attached was left out.'] : []),
+  ];
+  for (const notice of all) {
+    stream.markdown(`\n\n> ${notice}`);
+  }
 }

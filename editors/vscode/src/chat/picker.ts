@@ -18,7 +18,8 @@ export function pickChat(chat: Chat): Promise<boolean> {
   list.matchOnDescription = true;
   const show = (): void => {
     list.items = chat.entries().map(itemOf);
-    list.placeholder = list.items.length > 0 ? 'Choose a chat to go on with it' : 'There is no earlier chat in this workspace';
+    list.placeholder =
+      list.items.length > 0 ? 'Choose a chat to go on with it' : 'There is no earlier chat in this workspace';
   };
   show();
   return new Promise((resolve) => {

@@ -15,7 +15,9 @@ export class PictureBox {
   put(picture: Picture, bytes: Uint8Array): void {
     this.kept.set(picture.id, { picture, bytes });
     const [oldest] = this.kept.keys();
-    if (this.kept.size > MOST && oldest !== undefined) this.kept.delete(oldest);
+    if (this.kept.size > MOST && oldest !== undefined) {
+      this.kept.delete(oldest);
+    }
   }
 
   find(id: string): Picture | undefined {
@@ -24,18 +26,24 @@ export class PictureBox {
 
   setThumbnail(id: string, thumbnail: string): void {
     const entry = this.kept.get(id);
-    if (entry) this.kept.set(id, { ...entry, picture: { ...entry.picture, thumbnail } });
+    if (entry) {
+      this.kept.set(id, { ...entry, picture: { ...entry.picture, thumbnail } });
+    }
   }
 
   /** Reads a file; throws sentences for the user where it cannot be asked about. */
   async read(uri: Uri): Promise<{ picture: Picture; bytes: Uint8Array }> {
     const name = nameOf(uri);
     const { size } = await workspace.fs.stat(uri);
-    if (size > LARGEST_PICTURE) throw new Error(refusal(name, new Uint8Array(LARGEST_PICTURE + 1)));
+    if (size > LARGEST_PICTURE) {
+      throw new Error(refusal(name, new Uint8Array(LARGEST_PICTURE + 1)));
+    }
     // What is read may be a Node buffer, which does not reach a webview as bytes.
     const bytes = new Uint8Array(await workspace.fs.readFile(uri));
     const refused = refusal(name, bytes);
-    if (refused) throw new Error(refused);
+    if (refused) {
+      throw new Error(refused);
+    }
     const picture: Picture = { id: crypto.randomUUID(), name, uri: uri.toString() };
     this.put(picture, bytes);
     return { picture, bytes };
@@ -44,7 +52,9 @@ export class PictureBox {
   /** How the server is told of a picture; nothing where its bytes are gone. */
   source(picture: Picture): Pick<ExplainImageParams, 'uri' | 'data' | 'name'> | undefined {
     const { name, uri } = picture;
-    if (uri && Uri.parse(uri).scheme === 'file') return { uri, name };
+    if (uri && Uri.parse(uri).scheme === 'file') {
+      return { uri, name };
+    }
     const bytes = this.kept.get(picture.id)?.bytes;
     return bytes && { data: Buffer.from(bytes).toString('base64'), name };
   }

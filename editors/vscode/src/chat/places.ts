@@ -45,14 +45,18 @@ export function placeIn(uri: Uri, range: Range | undefined): Pick<Question, 'tex
 }
 
 export function aboutQuestion({ textDocument, selection }: Question): About | undefined {
-  if (!textDocument) return undefined;
+  if (!textDocument) {
+    return undefined;
+  }
   return aboutFile(Uri.parse(textDocument.uri), selection && fromProtocol(selection));
 }
 
 /** Where people write: the editor that was last in use, also while a view has the focus. */
 export function editorInUse(): TextEditor | undefined {
   const active = window.activeTextEditor;
-  if (active && isTalkedAbout(active.document.uri)) return active;
+  if (active && isTalkedAbout(active.document.uri)) {
+    return active;
+  }
   return window.visibleTextEditors.find(({ document }) => isTalkedAbout(document.uri));
 }
 

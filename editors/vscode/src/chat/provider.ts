@@ -31,7 +31,9 @@ const OUTPUT_TOKENS = 1024;
 const CHARACTERS_PER_TOKEN = 3;
 
 export function registerProvider(gemma: Gemma, version: string): Disposable {
-  if (typeof lm?.registerLanguageModelChatProvider !== 'function') return Disposable.from();
+  if (typeof lm?.registerLanguageModelChatProvider !== 'function') {
+    return Disposable.from();
+  }
   const registration = lm.registerLanguageModelChatProvider(VENDOR, new GemmaProvider(gemma, version));
   // VS Code asks for the models of a vendor only when somebody has wanted one.
   lm.selectChatModels({ vendor: VENDOR }).then(undefined, (error: unknown) => {
@@ -74,7 +76,9 @@ class GemmaProvider implements LanguageModelChatProvider {
     const { question, history, picture } = questionOf(messages.map(saidIn));
     const chatId = `lm:${crypto.randomUUID()}`;
     const onPartial = (value: ChatProgress): void => {
-      if (value.kind === 'text') progress.report(new LanguageModelTextPart(value.text));
+      if (value.kind === 'text') {
+        progress.report(new LanguageModelTextPart(value.text));
+      }
     };
     try {
       if (picture) {
@@ -85,14 +89,21 @@ class GemmaProvider implements LanguageModelChatProvider {
         await this.gemma.request('gemma/chat', params, { token, onPartial });
       }
     } catch (error) {
-      if (!(error instanceof CancellationError)) throw error;
+      if (!(error instanceof CancellationError)) {
+        throw error;
+      }
     } finally {
-      if (!picture) forget(this.gemma, chatId);
+      if (!picture) {
+        forget(this.gemma, chatId);
+      }
     }
   }
 
   /** Close enough to decide what fits: the server says exactly what did not. */
-  async provideTokenCount(_model: LanguageModelChatInformation, text: string | LanguageModelChatRequestMessage): Promise<number> {
+  async provideTokenCount(
+    _model: LanguageModelChatInformation,
+    text: string | LanguageModelChatRequestMessage,
+  ): Promise<number> {
     const whole = typeof text === 'string' ? text : saidIn(text).text;
     return Math.ceil(whole.length / CHARACTERS_PER_TOKEN);
   }
@@ -119,7 +130,9 @@ function saidIn({ role, content }: LanguageModelChatRequestMessage): Said {
 function textOf(content: readonly unknown[]): string {
   return content
     .map((part) => {
-      if (part instanceof LanguageModelTextPart) return part.value;
+      if (part instanceof LanguageModelTextPart) {
+        return part.value;
+      }
       return part instanceof LanguageModelToolResultPart ? textOf(part.content) : '';
     })
     .join('');

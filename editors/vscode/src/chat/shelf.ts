@@ -40,7 +40,9 @@ export class Shelf {
   }
 
   async save(conversation: Conversation): Promise<void> {
-    if (conversation.turns.length === 0) return;
+    if (conversation.turns.length === 0) {
+      return;
+    }
     const others = this.all().filter(({ id }) => id !== conversation.id);
     await this.write([conversation, ...others]);
   }
@@ -73,11 +75,11 @@ export class Shelf {
 
 /** A window that was closed while an answer streamed has left it unfinished. */
 function settle(conversation: Conversation): Conversation {
-  if (conversation.turns.every(({ answer }) => answer.state !== 'running')) return conversation;
+  if (conversation.turns.every(({ answer }) => answer.state !== 'running')) {
+    return conversation;
+  }
   const turns = conversation.turns.map((turn) =>
-    turn.answer.state === 'running'
-      ? { ...turn, answer: advance(turn.answer, { kind: 'stopped' }) }
-      : turn,
+    turn.answer.state === 'running' ? { ...turn, answer: advance(turn.answer, { kind: 'stopped' }) } : turn,
   );
   return { ...conversation, turns };
 }

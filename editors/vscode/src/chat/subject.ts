@@ -46,7 +46,9 @@ export class SubjectInUse implements Disposable {
   private tell(): void {
     const subject = this.current;
     const words = JSON.stringify(subject);
-    if (words === this.last) return;
+    if (words === this.last) {
+      return;
+    }
     this.last = words;
     this.changed.fire(subject);
   }

@@ -57,7 +57,9 @@ export class ChatView implements WebviewViewProvider {
 
   /** A page that has not loaded is told everything when it has. */
   say(message: ToView): void {
-    if (this.ready) void this.webview?.postMessage(message);
+    if (this.ready) {
+      void this.webview?.postMessage(message);
+    }
   }
 
   /** Opens the view and puts the cursor into its field. Resolves when its page listens. */
@@ -70,10 +72,16 @@ export class ChatView implements WebviewViewProvider {
 
   private receive(message: unknown): void {
     const known = parseToHost(message);
-    if (!known) return;
-    if (known.type === 'ready') this.ready = true;
+    if (!known) {
+      return;
+    }
+    if (known.type === 'ready') {
+      this.ready = true;
+    }
     this.onMessage(known);
-    if (known.type === 'ready') this.loaded.fire();
+    if (known.type === 'ready') {
+      this.loaded.fire();
+    }
   }
 }
 

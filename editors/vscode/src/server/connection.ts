@@ -26,6 +26,13 @@ import type { ChatProgress, DidChangeStatus, Notifications, Requests, WorkDone }
 import { DOCUMENTS } from './documents';
 import type { ServerProcess } from './process';
 
+/** What a request is answered with when there is nobody left to answer it. */
+const GONE: ReadonlySet<number> = new Set([
+  ErrorCodes.PendingResponseRejected,
+  ErrorCodes.ConnectionInactive,
+  ErrorCodes.MessageWriteError,
+]);
+
 /** What the conversation needs of the rest of the extension. */
 export interface Surroundings {
   readonly log: LogOutputChannel;
@@ -54,7 +61,7 @@ export class Connection {
     try {
       await client.start();
     } catch (error) {
-      if (error instanceof ResponseError && error.code === ErrorCodes.PendingResponseRejected) {
+      if (error instanceof ResponseError && GONE.has(error.code)) {
         return undefined;
       }
       throw error;
@@ -122,13 +129,13 @@ export class Connection {
     if (!(error instanceof ResponseError)) {
       return error instanceof Error ? error : new ServerError(String(error));
     }
+    if (GONE.has(error.code)) {
+      return new ServerError('gemma-ls stopped before it had answered. It is started again; please try once more.');
+    }
     switch (error.code) {
       case LSPErrorCodes.RequestCancelled:
       case LSPErrorCodes.ServerCancelled:
         return new CancellationError();
-      case ErrorCodes.PendingResponseRejected:
-      case ErrorCodes.ConnectionInactive:
-        return new ServerError('gemma-ls stopped before it had answered. It is started again; please try once more.');
       case ErrorCodes.MethodNotFound:
         return new ServerError(`gemma-ls ${this.version} cannot do this yet. A newer one can.`, error.code);
       default:
@@ -140,7 +147,7 @@ export class Connection {
 /** What the client logs stays in the log: the status bar and our own messages tell of trouble. */
 class QuietClient extends LanguageClient {
   override error(message: string, data?: unknown): void {
-    super.error(message, data, false);
+    super.error(message, data instanceof Error ? data.message : data, false);
   }
 }
 

@@ -18,7 +18,9 @@ test('colouring loses nothing, also where a word spans lines', () => {
 
 test('languages are known by their usual names, and others stay plain', () => {
   for (const name of ['rust', 'rs', 'Python', 'py', 'js', 'tsx', 'c', 'c++', 'shell', 'sh', 'html', 'toml', 'jsonc']) {
-    const styled = highlighted(name, '<a b="c"> return "a" # true // 1\nif x == 1 { }').flat().some(({ style }) => style !== '');
+    const styled = highlighted(name, '<a b="c"> return "a" # true // 1\nif x == 1 { }')
+      .flat()
+      .some(({ style }) => style !== '');
     assert.ok(styled, `${name} is coloured`);
   }
   assert.deepEqual(highlighted('klingon', 'if'), [[{ text: 'if', style: '' }]]);

@@ -14,8 +14,12 @@ function nodes(text: string, marked: Partial<Marked> = {}): Node[] {
 }
 
 function outline(node: Node): unknown {
-  if (typeof node === 'string') return node;
-  if (node.type === 'element') return [node.tag, ...node.children.map(outline)];
+  if (typeof node === 'string') {
+    return node;
+  }
+  if (node.type === 'element') {
+    return [node.tag, ...node.children.map(outline)];
+  }
   return node.type === 'code' ? ['code block', node.language, node.text] : ['lines', node.text];
 }
 
@@ -64,14 +68,22 @@ test('the blocks of an answer', () => {
 
 test('markup in an answer is shown as the text that it is', () => {
   const hostile = 'a <img src=x onerror=alert(1)> b\n\n<script>alert(1)</script>\n';
-  assert.deepEqual(outlines(hostile), [['p', 'a ', '<img src=x onerror=alert(1)>', ' b'], ['p', '<script>alert(1)</script>']]);
+  assert.deepEqual(outlines(hostile), [
+    ['p', 'a ', '<img src=x onerror=alert(1)>', ' b'],
+    ['p', '<script>alert(1)</script>'],
+  ]);
 });
 
 test('only addresses of the web become links, and pictures are not loaded', () => {
-  const links = nodes('[a](https://a.example/x) [b](javascript:alert(1)) [c](command:x) [d](file:///etc) ![e](https://e.example/p.png)')
+  const links = nodes(
+    '[a](https://a.example/x) [b](javascript:alert(1)) [c](command:x) [d](file:///etc) ![e](https://e.example/p.png)',
+  )
     .flatMap(all)
     .filter((node): node is Element => typeof node === 'object' && node.type === 'element' && node.tag === 'a');
-  assert.deepEqual(links.map(({ attributes }) => attributes?.['href']), ['https://a.example/x', 'https://e.example/p.png']);
+  assert.deepEqual(
+    links.map(({ attributes }) => attributes?.['href']),
+    ['https://a.example/x', 'https://e.example/p.png'],
+  );
 });
 
 test('entities are the characters that they stand for, but not in code', () => {
@@ -79,7 +91,8 @@ test('entities are the characters that they stand for, but not in code', () => {
 });
 
 test('a code block is complete when its fence is closed', () => {
-  const complete = (text: string): boolean | undefined => nodes(text).find((node): node is Code => typeof node === 'object' && node.type === 'code')?.complete;
+  const complete = (text: string): boolean | undefined =>
+    nodes(text).find((node): node is Code => typeof node === 'object' && node.type === 'code')?.complete;
   assert.equal(complete('```js\nlet a = 1;\n'), false);
   assert.equal(complete('```js\nlet a = `b`;\n``'), false);
   assert.equal(complete('```js\nlet a = 1;\n```'), true);
@@ -96,33 +109,61 @@ test('the language of a code block is the first word of what stands behind its f
 test('named lines become links, in their order and wherever they stand', () => {
   const text = 'See line 2.\n\n- **line 2** again\n- lines 3 to 4\n';
   const range = { start: { line: 1, character: 0 }, end: { line: 1, character: 5 } };
-  const references = ['line 2', 'line 2', 'lines 3 to 4'].reduce<{ offset: number; length: number; range: typeof range }[]>((found, words) => {
+  const references = ['line 2', 'line 2', 'lines 3 to 4'].reduce<
+    { offset: number; length: number; range: typeof range }[]
+  >((found, words) => {
     const last = found.at(-1);
-    return [...found, { offset: text.indexOf(words, last ? last.offset + last.length : 0), length: words.length, range }];
+    return [
+      ...found,
+      { offset: text.indexOf(words, last ? last.offset + last.length : 0), length: words.length, range },
+    ];
   }, []);
   assert.deepEqual(outlines(text, { references }), [
     ['p', 'See ', ['lines', 'line 2'], '.'],
     ['ul', ['li', ['strong', ['lines', 'line 2']], ' again'], ['li', ['lines', 'lines 3 to 4']]],
   ]);
-  const indexes = nodes(text, { references }).flatMap(all).flatMap((node) => (typeof node === 'object' && node.type === 'reference' ? [node.index] : []));
+  const indexes = nodes(text, { references })
+    .flatMap(all)
+    .flatMap((node) => (typeof node === 'object' && node.type === 'reference' ? [node.index] : []));
   assert.deepEqual(indexes, [0, 1, 2]);
 });
 
 test('a code block knows which change it is, also when another has the same text', () => {
   const text = '```\na\n```\n\n```\nb\n```\n\n```\na\n```\n';
-  const edit = { textDocument: { uri: 'file:///a' }, range: { start: { line: 0, character: 0 }, end: { line: 0, character: 0 } }, newText: '' };
-  const sent = (block: string, changes: boolean) => ({ language: '', text: `${block}\n`, offset: 0, length: 0, ...(changes && { edit }) });
+  const edit = {
+    textDocument: { uri: 'file:///a' },
+    range: { start: { line: 0, character: 0 }, end: { line: 0, character: 0 } },
+    newText: '',
+  };
+  const sent = (block: string, changes: boolean) => ({
+    language: '',
+    text: `${block}\n`,
+    offset: 0,
+    length: 0,
+    ...(changes && { edit }),
+  });
   const found = nodes(text, { code: [sent('a', false), sent('b', true), sent('a', true)] }) as Code[];
-  assert.deepEqual(found.map(({ change }) => change), [undefined, 1, 2]);
+  assert.deepEqual(
+    found.map(({ change }) => change),
+    [undefined, 1, 2],
+  );
 });
 
 test('however an answer is cut into pieces, it ends as it would have come in one', () => {
-  const tricky = [ANSWER, '1. a\n\n2. b\n\n   c\n\nx\n===\n\n- [ ] todo\n- [x] done\n', '```\nnever closed\n\n# no title', 'a\n\n***bold*** and\nmore\n\n---\n'];
+  const tricky = [
+    ANSWER,
+    '1. a\n\n2. b\n\n   c\n\nx\n===\n\n- [ ] todo\n- [x] done\n',
+    '```\nnever closed\n\n# no title',
+    'a\n\n***bold*** and\nmore\n\n---\n',
+  ];
   for (const text of tricky) {
     for (const step of [1, 3, 7]) {
       let pieces: Piece[] = [];
-      for (let end = 1; end < text.length + step; end += step) pieces = piecesOf(text.slice(0, end), pieces);
-      const shown = (from: readonly Piece[]): unknown[] => from.map(({ token }) => nodeOf(token)).filter((node) => node !== undefined);
+      for (let end = 1; end < text.length + step; end += step) {
+        pieces = piecesOf(text.slice(0, end), pieces);
+      }
+      const shown = (from: readonly Piece[]): unknown[] =>
+        from.map(({ token }) => nodeOf(token)).filter((node) => node !== undefined);
       assert.deepEqual(shown(pieces), shown(piecesOf(text)));
     }
   }

@@ -83,9 +83,15 @@ test('the answer about a picture has no context of its own', () => {
 test('a turn with a known id is replaced where it is', () => {
   const before = conversation(turn('a'), turn('b'));
   const changed = withTurn(before, turn('a', { asked: 'Other' }), 7);
-  assert.deepEqual(changed.turns.map(({ asked }) => asked), ['Other', 'Question b']);
+  assert.deepEqual(
+    changed.turns.map(({ asked }) => asked),
+    ['Other', 'Question b'],
+  );
   assert.equal(changed.updated, 7);
-  assert.deepEqual(withoutTurn(changed, 'a').turns.map(({ id }) => id), ['b']);
+  assert.deepEqual(
+    withoutTurn(changed, 'a').turns.map(({ id }) => id),
+    ['b'],
+  );
 });
 
 test('only questions that were answered become history', () => {
@@ -106,8 +112,14 @@ test('a title is one short line, and never cuts a character in two', () => {
 test('a button is worded as a question', () => {
   const about = { uri: 'file:///a/lib.rs', name: 'lib.rs', lines: { first: 3, last: 5 } };
   assert.equal(wording({ kind: 'explain' }, about), 'Explain lines 3 to 5 of lib.rs');
-  assert.equal(wording({ kind: 'tests', question: 'with proptest' }, { ...about, lines: { first: 3, last: 3 } }), 'Write tests for line 3 of lib.rs: with proptest');
+  assert.equal(
+    wording({ kind: 'tests', question: 'with proptest' }, { ...about, lines: { first: 3, last: 3 } }),
+    'Write tests for line 3 of lib.rs: with proptest',
+  );
   assert.equal(wording({ kind: 'ask', question: ' Why? ' }, about), 'Why?');
   const range = { start: { line: 0, character: 0 }, end: { line: 0, character: 1 } };
-  assert.equal(wording({ kind: 'fix', diagnostics: [{ message: 'no such name', range }] }, about), 'Find the bug in “no such name”');
+  assert.equal(
+    wording({ kind: 'fix', diagnostics: [{ message: 'no such name', range }] }, about),
+    'Find the bug in “no such name”',
+  );
 });

@@ -22,12 +22,14 @@ function shelf(): Shelf {
 }
 
 function conversation(id: string, updated: number, ...questions: string[]): Conversation {
-  const turns = questions.map((question, index): Turn => ({
-    id: `${id}${index}`,
-    asked: question,
-    request: { question },
-    answer: { ...EMPTY_ANSWER, state: 'done', text: 'Yes.' },
-  }));
+  const turns = questions.map(
+    (question, index): Turn => ({
+      id: `${id}${index}`,
+      asked: question,
+      request: { question },
+      answer: { ...EMPTY_ANSWER, state: 'done', text: 'Yes.' },
+    }),
+  );
   return { id, created: 0, updated, turns };
 }
 
@@ -37,7 +39,13 @@ test('conversations are listed newest first, reopened and deleted', async () => 
   await kept.save(conversation('b', 2, 'Second?', 'Third?'));
   await kept.save(conversation('a', 3, 'First?', 'Again?'));
   await kept.save(conversation('empty', 4));
-  assert.deepEqual(kept.entries().map(({ id, title, questions }) => [id, title, questions]), [['a', 'First?', 2], ['b', 'Second?', 2]]);
+  assert.deepEqual(
+    kept.entries().map(({ id, title, questions }) => [id, title, questions]),
+    [
+      ['a', 'First?', 2],
+      ['b', 'Second?', 2],
+    ],
+  );
   assert.equal(kept.newest()?.id, 'a');
   await kept.remove('a');
   assert.equal(kept.find('a'), undefined);
@@ -46,7 +54,9 @@ test('conversations are listed newest first, reopened and deleted', async () => 
 
 test('the shelf holds fifty conversations; the oldest go', async () => {
   const kept = shelf();
-  for (let index = 0; index < 55; index += 1) await kept.save(conversation(`c${index}`, index, 'q'));
+  for (let index = 0; index < 55; index += 1) {
+    await kept.save(conversation(`c${index}`, index, 'q'));
+  }
   assert.equal(kept.entries().length, 50);
   assert.equal(kept.find('c4'), undefined);
   assert.ok(kept.find('c5'));
@@ -104,13 +114,25 @@ test('pictures are told by their bytes, not by their names', () => {
 test('a message from the view has all its fields, or is none', () => {
   assert.deepEqual(parseToHost({ type: 'stop' }), { type: 'stop' });
   assert.ok(parseToHost({ type: 'ask', question: 'q', kind: 'ask' }));
+  assert.ok(parseToHost({ type: 'ask', question: '', kind: 'ask', picture: { id: 'i', name: 'n' } }));
   assert.ok(parseToHost({ type: 'attach', id: 'i', name: 'n', bytes: new Uint8Array(1) }));
   const wrong = [
-    undefined, null, 'stop', {}, { type: 'nothing' }, { type: 'toString' }, { type: '__proto__' },
-    { type: 'ask', question: 'q', kind: 'destroy' }, { type: 'ask', kind: 'ask' },
-    { type: 'ask', question: 'q', kind: 'ask', picture: 1 }, { type: 'attach', id: 'i', name: 'n', bytes: 'AAAA' },
+    undefined,
+    null,
+    'stop',
+    {},
+    { type: 'nothing' },
+    { type: 'toString' },
+    { type: '__proto__' },
+    { type: 'ask', question: 'q', kind: 'destroy' },
+    { type: 'ask', kind: 'ask' },
+    { type: 'ask', question: 'q', kind: 'ask', picture: 'p' },
+    { type: 'ask', question: 'q', kind: 'ask', picture: { id: 'i' } },
+    { type: 'attach', id: 'i', name: 'n', bytes: 'AAAA' },
   ];
-  for (const message of wrong) assert.equal(parseToHost(message), undefined);
+  for (const message of wrong) {
+    assert.equal(parseToHost(message), undefined);
+  }
 });
 
 test('the page runs one script and loads nothing from elsewhere', () => {
@@ -131,7 +153,10 @@ test('a dialogue of VS Code becomes a question and its history, taking turns', (
     { role: 'user', text: 'What is this?', pictures: [picture] },
     { role: 'model', text: 'Let me' },
   ]);
-  assert.deepEqual(asked.history, [{ role: 'user', text: 'Rules.\n\nHello?' }, { role: 'model', text: 'Yes.' }]);
+  assert.deepEqual(asked.history, [
+    { role: 'user', text: 'Rules.\n\nHello?' },
+    { role: 'model', text: 'Yes.' },
+  ]);
   assert.equal(asked.question, 'What is this?');
   assert.equal(asked.picture, picture);
   assert.deepEqual(questionOf([]), { question: '', history: [] });
@@ -145,7 +170,10 @@ test('what went in and what did not is said in words', () => {
   assert.equal(contextWords(part), 'lib.rs, lines 5 to 80 of 200, selected line 7, 2 earlier questions, 1,234 tokens');
   assert.equal(contextWords({ turns: 0, promptTokens: 1, dropped }), 'No file, 1 token');
   assert.equal(droppedWords(whole), '');
-  assert.equal(droppedWords({ ...whole, dropped: { turns: 1, lines_above: 4, lines_below: 120 } }), 'Left out for want of room: 4 lines above, 120 lines below, 1 earlier question');
+  assert.equal(
+    droppedWords({ ...whole, dropped: { turns: 1, lines_above: 4, lines_below: 120 } }),
+    'Left out for want of room: 4 lines above, 120 lines below, 1 earlier question',
+  );
 });
 
 test('how an answer ended is said on the page and aloud', () => {
@@ -156,5 +184,8 @@ test('how an answer ended is said on the page and aloud', () => {
   assert.equal(endWords({ ...answer, finishReason: 'length' }), 'Answered by gemma, as long as an answer may get');
   const turn = { id: 't', asked: 'q', request: {}, answer };
   assert.equal(endAnnouncement(turn, 'Yes.'), 'Answer: Yes.');
-  assert.equal(endAnnouncement({ ...turn, answer: { ...answer, state: 'failed', failure: 'No memory.' } }, ''), 'No answer. No memory.');
+  assert.equal(
+    endAnnouncement({ ...turn, answer: { ...answer, state: 'failed', failure: 'No memory.' } }, ''),
+    'No answer. No memory.',
+  );
 });

@@ -6,8 +6,8 @@ use tower_lsp::jsonrpc::Result;
 
 use crate::completion::Reason;
 use crate::lsp::ask::{Ask, Told, ask};
-use crate::lsp::{Server, convert};
-use crate::text::Encoding;
+use crate::lsp::session::Session;
+use crate::lsp::{Server, convert, counting};
 
 /// Longest label, in characters.
 const LABEL: usize = 80;
@@ -32,9 +32,8 @@ pub(in crate::lsp) async fn handle(
         },
     )
     .await?;
-    let agreed = session.agreed();
     let disabled = told.as_ref().is_none_or(|told| told.answer.reason == Reason::Disabled);
-    let item = told.and_then(|told| item(told, agreed.encoding, agreed.markdown));
+    let item = told.and_then(|told| item(session, told));
     // Incomplete: what is right here is not what is right one letter further.
     Ok(lsp::CompletionList {
         is_incomplete: !disabled,
@@ -43,7 +42,8 @@ pub(in crate::lsp) async fn handle(
     })
 }
 
-fn item(told: Told, encoding: Encoding, markdown: bool) -> Option<lsp::CompletionItem> {
+fn item(session: &Session, told: Told) -> Option<lsp::CompletionItem> {
+    let agreed = session.agreed();
     let Told { document, cursor, answer } = told;
     if answer.reason != Reason::Shown {
         return None;
@@ -51,7 +51,7 @@ fn item(told: Told, encoding: Encoding, markdown: bool) -> Option<lsp::Completio
     // Clients hold the word before the cursor against the item, so the item has it too.
     let start = word_start(&document.text, cursor).min(answer.range.start);
     let text = format!("{}{}", document.text.slice(start..answer.range.start), answer.text);
-    let range = convert::line_range(&document.text, &(start..answer.range.end), encoding)?;
+    let range = convert::line_range(&document.text, &(start..answer.range.end), agreed.encoding)?;
     let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
     let label = match line.char_indices().nth(LABEL) {
         Some((cut, _)) => format!("{}…", &line[..cut]),
@@ -61,12 +61,13 @@ fn item(told: Told, encoding: Encoding, markdown: bool) -> Option<lsp::Completio
         label,
         kind: Some(lsp::CompletionItemKind::Text),
         detail: Some("gemma-ls".into()),
-        documentation: Some(documentation(&text, &document.language_id, markdown)),
+        documentation: Some(documentation(&text, &document.language_id, agreed.markdown)),
         // Behind what other servers know for certain.
         sort_text: Some("~gemma-ls".into()),
         filter_text: Some(text.lines().next().unwrap_or_default().to_owned()),
         insert_text_format: Some(lsp::InsertTextFormat::PlainText),
         insert_text_mode: Some(lsp::InsertTextMode::AsIs),
+        command: counting::offer(session, &document, &answer),
         text_edit: Some(lsp::CompletionItemTextEdit::TextEdit(lsp::TextEdit { range, new_text: text })),
         ..Default::default()
     })

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use tower_lsp::gen_lsp_types::{ExecuteCommandParams, LspAny};
 use tower_lsp::jsonrpc::{Error, Result};
 
-use super::{ask, chat, explain_image, forget_chat, models, pull_model, status};
+use super::{
+    ask, chat, did_accept_completion, did_show_completion, explain_image, forget_chat, models, pull_model,
+    statistics, status,
+};
 use crate::lsp::Server;
 
 /// The table of commands: each a request under its name, with its parameters as the only argument.
@@ -29,10 +32,13 @@ macro_rules! commands {
 commands! {
     "gemma.ask" => ask::handle,
     "gemma.chat" => chat::handle,
+    "gemma.didAcceptCompletion" => did_accept_completion::carry_out,
+    "gemma.didShowCompletion" => did_show_completion::carry_out,
     "gemma.explainImage" => explain_image::handle,
     "gemma.forgetChat" => forget_chat::handle,
     "gemma.models" => models::handle,
     "gemma.pullModel" => pull_model::handle,
+    "gemma.statistics" => statistics::handle,
     "gemma.status" => status::handle,
 }
 

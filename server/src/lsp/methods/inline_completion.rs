@@ -5,8 +5,8 @@ use tower_lsp::jsonrpc::Result;
 
 use crate::completion::Reason;
 use crate::lsp::ask::{Ask, Told, ask};
-use crate::lsp::{Server, convert};
-use crate::text::Encoding;
+use crate::lsp::session::Session;
+use crate::lsp::{Server, convert, counting};
 
 pub(in crate::lsp) async fn handle(
     server: &Server,
@@ -26,24 +26,25 @@ pub(in crate::lsp) async fn handle(
             automatic: params.context.trigger_kind == lsp::InlineCompletionTriggerKind::Automatic,
         },
     );
-    let item = told.await?.and_then(|told| item(told, session.agreed().encoding));
+    let item = told.await?.and_then(|told| item(session, told));
     Ok(lsp::InlineCompletionList { items: item.into_iter().collect() })
 }
 
-fn item(told: Told, encoding: Encoding) -> Option<lsp::InlineCompletionItem> {
+fn item(session: &Session, told: Told) -> Option<lsp::InlineCompletionItem> {
     let Told { document, cursor, answer } = told;
     if answer.reason != Reason::Shown {
         return None;
     }
-    let range = convert::line_range(&document.text, &answer.range, encoding)?;
+    let range = convert::line_range(&document.text, &answer.range, session.agreed().encoding)?;
     // Clients drop an item that does not begin with what it replaces up to the cursor, unless told
     // to compare something else.
     let replaced = document.text.slice(answer.range.start.min(cursor)..cursor).to_string();
     let filter_text = (!answer.text.starts_with(&replaced)).then(|| format!("{replaced}{}", answer.text));
+    let command = counting::offer(session, &document, &answer);
     Some(lsp::InlineCompletionItem {
         insert_text: lsp::InsertText::String(answer.text),
         filter_text,
         range: Some(range),
-        command: None,
+        command,
     })
 }

@@ -1,6 +1,7 @@
 //! A client in memory. It answers what the server asks, and keeps every message until a test takes it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +35,17 @@ pub(super) struct Client {
 impl Client {
     /// A server that nobody has spoken to yet.
     pub(super) fn connect() -> Self {
+        Self::counting_in(None)
+    }
+
+    /// The same, with a file for its statistics.
+    pub(super) fn counting_in(statistics: Option<PathBuf>) -> Self {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);
         let (from_server, to_server) = tokio::io::split(ours);
         let fake = Arc::new(Control::default());
-        let start =
-            Start { settings: Settings::default(), problems: Vec::new(), on_log_level: Box::new(|_| {}) };
+        let (settings, problems) = (Settings::default(), Vec::new());
+        let start = Start { settings, problems, statistics, on_log_level: Box::new(|_| {}) };
         let server = tokio::spawn(run(input, output, Arc::new(Fake(fake.clone())), start));
         Self {
             fake,

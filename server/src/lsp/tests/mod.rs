@@ -6,5 +6,6 @@ mod completing;
 mod fake;
 mod robust;
 mod settings;
+mod statistics;
 mod status;
 mod talking;

@@ -21,6 +21,7 @@ local M = {}
 ---@field row integer where the answer begins in what was said
 ---@field text string what came of it
 ---@field tick? integer the source's text when it was asked
+---@field forget? fun() that the server may end
 
 ---@class gemma.chat.Chat
 ---@field id string
@@ -223,6 +224,9 @@ local function ended(run, remarks)
   for _, token in ipairs(run.tokens) do
     client_of.unlisten(token)
   end
+  if run.forget then
+    run.forget()
+  end
   if not chat or chat.run ~= run then
     return
   end
@@ -315,6 +319,10 @@ function M.ask_wish(wish)
       return
     end
     run.client = client
+    run.forget = client_of.at_end(function()
+      chat.next = nil
+      ended(run, { 'Error: gemma-ls ended before the answer did. Ask again once it is back.' })
+    end)
     chat.encoding = client.offset_encoding
     local source = wish.source
     if source and api.nvim_buf_is_loaded(source) then
@@ -341,15 +349,6 @@ function M.ask_wish(wish)
   end, function(why)
     ended(run, { 'Error: ' .. why })
   end)
-end
-
---- The server ended: what it was saying is over.
-function M.server_ended()
-  local run = chat and chat.run
-  if run then
-    chat.next = nil
-    ended(run, { 'Error: gemma-ls ended before the answer did. Ask again once it is back.' })
-  end
 end
 
 -- The file that a question is about: the one in front of the user, or the one they came from.
