@@ -60,6 +60,20 @@ class Editor(Nvim):
         """What the user was told."""
         return "\n".join(self.lua("return _G.told"))
 
+    def said(self) -> str:
+        """The text of the conversation, where its window is open."""
+        return self.lua(
+            """
+            for _, win in ipairs(vim.api.nvim_list_wins()) do
+              local buf = vim.api.nvim_win_get_buf(win)
+              if vim.bo[buf].filetype == 'gemma-chat' then
+                return table.concat(vim.api.nvim_buf_get_lines(buf, 0, -1, true), '\\n')
+              end
+            end
+            return ''
+            """
+        )
+
     def ask(self, method: str, params: dict | None = None):
         """What the server answers."""
         return self.lua(
