@@ -37,7 +37,7 @@ class Editor(Nvim):
         self.version = version
         self.home = home
         (home / ".git").mkdir(parents=True, exist_ok=True)
-        runtime = ["--cmd", f"set runtimepath^={ROOT}"]
+        arguments = more.pop("arguments", ["--clean", "--cmd", f"set runtimepath^={ROOT}"])
         env = {
             **os.environ,
             **{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
@@ -45,16 +45,19 @@ class Editor(Nvim):
             **more.pop("env", {}),
         }
         program = os.environ[f"NVIM_{version.replace('.', '_')}"]
-        super().__init__(program, runtime, env=env, cwd=home, **more)
+        super().__init__(program, arguments, env=env, cwd=home, **more)
         # What a user is told is kept, and does not wait for Enter.
         self.lua("_G.told = {} vim.notify = function(text) table.insert(_G.told, text) end")
         if options is not None:
             self.setup(options)
 
-    def setup(self, options: dict):
+    def options(self, options: dict) -> str:
+        """Options of `setup`, with the server and the model of the tests, as JSON."""
         settings = {"model": str(required("GEMMA_LS_TEST_MODEL")), **UNHURRIED, **options.pop("settings", {})}
-        options = {"cmd": [str(required("GEMMA_LS_BIN")), "lsp"], **options, "settings": settings}
-        self.lua("require('gemma').setup(vim.json.decode(...))", json.dumps(options))
+        return json.dumps({"cmd": [str(required("GEMMA_LS_BIN")), "lsp"], **options, "settings": settings})
+
+    def setup(self, options: dict):
+        self.lua("require('gemma').setup(vim.json.decode(...))", self.options(options))
 
     def told(self) -> str:
         """What the user was told."""
