@@ -6,9 +6,13 @@ import { rmSync } from 'node:fs';
 import { runAll } from './src/runner.ts';
 import { World } from './src/world.ts';
 import { completions } from './tests/completions.ts';
+import { switches } from './tests/switches.ts';
+import { chats } from './tests/chat.ts';
+import { pictures } from './tests/pictures.ts';
+import { troubles } from './tests/troubles.ts';
 
 const words = process.argv.slice(2);
-const all = [...completions];
+const all = [...completions, ...switches, ...chats, ...pictures, ...troubles];
 const chosen = all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
 
 const world = await World.create();

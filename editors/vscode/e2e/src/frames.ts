@@ -1,7 +1,7 @@
 // The framing of the language server protocol: a header with the length, then JSON.
 
 export interface Message {
-  id?: number | string | null;
+  id?: number | string | null | undefined;
   method?: string;
   params?: unknown;
   result?: unknown;

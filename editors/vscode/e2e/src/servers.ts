@@ -105,6 +105,16 @@ esac
     chmodSync(this.command, 0o755);
   }
 
+  /** Makes all answers late, by nothing unless told otherwise. */
+  delay(milliseconds = 0): void {
+    writeFileSync(join(this.#folder, 'delay'), String(milliseconds));
+  }
+
+  /** Puts made-up answers in the place of the server's, for the methods that are named. */
+  script(answers: Record<string, unknown> = {}): void {
+    writeFileSync(join(this.#folder, 'script'), JSON.stringify(answers));
+  }
+
   /** Those that have started, in the order in which they did. */
   all(): Server[] {
     return readdirSync(this.#folder)

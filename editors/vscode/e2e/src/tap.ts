@@ -1,9 +1,9 @@
-// A program that stands between VS Code and the server: it passes everything on as it is, writes it down, and lets a
-// test ask the server questions of its own.
+// A program that stands between VS Code and the server: it passes everything on, writes it down, and lets a test ask
+// the server questions of its own, delay answers, and make some up.
 // Usage: node tap.ts FOLDER SERVER [ARGUMENT...]
 
 import { spawn } from 'node:child_process';
-import { appendFileSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -22,12 +22,33 @@ function note(from: 'client' | 'server', message: Message): void {
   appendFileSync(`${name}.jsonl`, `${JSON.stringify({ at: Date.now(), from, message })}\n`);
 }
 
+/** What a test wants of this program stands in files. */
+function wish(file: string): string | undefined {
+  return existsSync(join(folder as string, file)) ? readFileSync(join(folder as string, file), 'utf8') : undefined;
+}
+
+/** By how many milliseconds answers are to be late. */
+function delay(): number {
+  return Number(wish('delay') ?? 0);
+}
+
+/** The answer that a test made up for a method. */
+function script(method: string): { result: unknown } | undefined {
+  const scripts = JSON.parse(wish('script') ?? '{}') as Record<string, unknown>;
+  return method in scripts ? { result: scripts[method] } : undefined;
+}
+
 const toServer = new Frames();
 process.stdin.on('data', (bytes: Buffer) => {
-  for (const { message } of toServer.push(bytes)) {
+  for (const { message, bytes: whole } of toServer.push(bytes)) {
     note('client', message);
+    const scripted = message.id !== undefined && message.method !== undefined && script(message.method);
+    if (scripted) {
+      process.stdout.write(frame({ id: message.id, result: scripted.result }));
+    } else {
+      server.stdin.write(whole);
+    }
   }
-  server.stdin.write(bytes);
 });
 process.stdin.on('end', () => server.stdin.end());
 // A server that was killed cannot be written to. What matters of that is told by its end.
@@ -42,7 +63,8 @@ server.stdout.on('data', (bytes: Buffer) => {
       asker.write(`${JSON.stringify(message)}\n`);
     } else {
       note('server', message);
-      process.stdout.write(whole);
+      // What a slow machine would do: the answer comes late, and what is not an answer does not wait for it.
+      setTimeout(() => process.stdout.write(whole), message.method === undefined ? delay() : 0);
     }
   }
 });

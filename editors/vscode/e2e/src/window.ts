@@ -1,7 +1,8 @@
 // One window of VS Code, worked with as a person does: keys go in, and what is on the screen comes out.
 
 import { basename } from 'node:path';
-import type { FrameLocator, Locator, Page } from 'playwright-core';
+import { isDeepStrictEqual } from 'node:util';
+import type { Locator, Page } from 'playwright-core';
 import { ghostText } from './ghost.ts';
 import { KEY } from './keys.ts';
 import { until } from './wait.ts';
@@ -31,7 +32,7 @@ export class Window {
 
   /** Waits until the status bar shows that the server is ready for work. */
   async ready(): Promise<void> {
-    await until('the status bar to say that Gemma is ready', async () => /\bReady: /.test(await this.statusText()));
+    await until('the status bar to say that Gemma is ready', async () => /\bready: /i.test(await this.statusText()));
   }
 
   /** What the status bar item says to those who cannot see it, which is more than it shows. */
@@ -50,6 +51,19 @@ export class Window {
   /** The row of the open menu that has this text in it. */
   row(text: string | RegExp): Locator {
     return this.page.locator('.quick-input-widget .quick-input-list .monaco-list-row').filter({ hasText: text });
+  }
+
+  /** Opens the menu of the status bar item. */
+  async openMenu(): Promise<void> {
+    await this.status.click();
+    await this.row('Open the log').waitFor();
+  }
+
+  /** Chooses an entry of the menu of the status bar item. */
+  async choose(entry: string): Promise<void> {
+    await this.openMenu();
+    await this.row(entry).click();
+    await this.page.locator('.quick-input-widget').waitFor({ state: 'hidden' });
   }
 
   /** Opens a file of the project, and puts the cursor at its end. */
@@ -92,14 +106,21 @@ export class Window {
     return until('grey text', () => this.ghost());
   }
 
+  /** Waits for this grey text. */
+  ghostIs(lines: string[]): Promise<true> {
+    return until(`the grey text ${JSON.stringify(lines)}`, async () => isDeepStrictEqual(await this.ghost(), lines));
+  }
+
   ghostGone(): Promise<true> {
     return until('the grey text to go', async () => (await this.ghost()) === undefined);
   }
 
-  /** Saves the file, and waits until it is. */
+  /** Saves the file, which was changed, and waits until it is. */
   async save(): Promise<void> {
+    const tab = '.editor-group-container.active .tab.active';
+    await this.page.locator(`${tab}.dirty`).waitFor();
     await this.page.keyboard.press('Control+s');
-    await this.page.locator('.editor-group-container.active .tab.active:not(.dirty)').waitFor();
+    await this.page.locator(`${tab}:not(.dirty)`).waitFor();
   }
 
   /** What VS Code tells in the corner. */
@@ -107,9 +128,9 @@ export class Window {
     return this.page.locator('.notification-toast .notification-list-item-message').allInnerTexts();
   }
 
-  /** The contents of the view that the extension draws itself. */
-  chat(): FrameLocator {
-    return this.page.frameLocator('iframe.webview.ready').frameLocator('#active-frame');
+  async paste(text: string): Promise<void> {
+    await this.page.evaluate((words) => navigator.clipboard.writeText(words), text);
+    await this.page.keyboard.press('Control+v');
   }
 
   /** Writes the user's settings, as someone does who edits the file in VS Code. */
@@ -118,7 +139,7 @@ export class Window {
     await this.tab('settings.json').waitFor();
     await this.focus();
     await this.page.keyboard.press('Control+a');
-    await this.page.keyboard.insertText(settings);
+    await this.paste(settings);
     await this.save();
     await this.page.keyboard.press(KEY.discard);
     await this.tab('settings.json').waitFor({ state: 'detached' });

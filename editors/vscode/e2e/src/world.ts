@@ -2,6 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import type { Browser, BrowserContext } from 'playwright-core';
 import { openBrowser } from './browser.ts';
@@ -45,6 +46,7 @@ export class World {
     const settings: Settings = {
       'gemma.server.path': servers.command,
       'gemma.model': places.model(),
+      'gemma.server.environment': { GEMMA_LS_MODELS: places.pictureModel(), XDG_DATA_HOME: sandbox.folder('statistics') },
       // A slow machine is to be slow, not to fail.
       'gemma.maxTimeMs': 120_000,
       'gemma.maxTokens': 32,
@@ -53,9 +55,13 @@ export class World {
     return new World(sandbox, servers, vscode, settings, await openBrowser());
   }
 
-  /** Opens a window on the project's folder. */
-  async open(): Promise<Window> {
-    const window = await Window.open(await this.#context.newPage(), this.#vscode.url(this.#folder), this.#folder);
+  /** Opens a window on the project's folder, or on a folder of its own that has these settings. */
+  async open(name?: string, settings: Settings = {}): Promise<Window> {
+    const folder = name === undefined ? this.#folder : this.sandbox.folder(name);
+    if (name !== undefined) {
+      writeFileSync(join(this.sandbox.folder(`${name}/.vscode`), 'settings.json'), JSON.stringify(settings));
+    }
+    const window = await Window.open(await this.#context.newPage(), this.#vscode.url(folder), folder);
     this.windows.push(window);
     return window;
   }
@@ -79,8 +85,17 @@ export class World {
     return path;
   }
 
+  uri(name: string): string {
+    return pathToFileURL(join(this.#folder, name)).href;
+  }
+
   read(name: string): string {
     return readFileSync(join(this.#folder, name), 'utf8');
+  }
+
+  /** Has settings that VS Code writes put back at the end of the test. */
+  restoreSettings(): void {
+    this.#configured = true;
   }
 
   /** Changes VS Code's settings until the end of the test, and waits until the server has them. */
@@ -104,6 +119,8 @@ export class World {
 
   /** Leaves the shared window as the next test wants to find it. */
   async tidy(): Promise<void> {
+    this.servers.delay();
+    this.servers.script();
     if (this.#configured) {
       this.#configured = false;
       await this.#apply(this.#settings);

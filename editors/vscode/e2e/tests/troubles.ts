@@ -1,0 +1,76 @@
+// What goes wrong: no server, no model, a server that is killed; and two windows at once.
+
+import { deepEqual, equal, match, notEqual } from 'node:assert/strict';
+import { tests } from '../src/runner.ts';
+import { drawn, suggestion, taken } from '../src/suggestion.ts';
+import { LINE } from '../src/texts.ts';
+import { until } from '../src/wait.ts';
+
+export const troubles = tests({
+  'a server that is killed comes back, with what was not saved': async (world) => {
+    const window = await world.window();
+    const text = `# not saved\n${LINE}`;
+    world.write('killed.py', '');
+    await window.show('killed.py');
+    await window.paste(text.slice(0, -1));
+    const killed = await world.servers.current();
+    killed.kill();
+    await until('the server to be gone', () => !killed.alive);
+    const server = await until('another server', async () => {
+      const current = await world.servers.current();
+      return current.pid !== killed.pid && current;
+    });
+    await window.ready();
+    await until('the document to be open again', () => {
+      return JSON.stringify(server.told('textDocument/didOpen')).includes(JSON.stringify(text.slice(0, -1)).slice(1, -1));
+    });
+    await window.focus();
+    await window.type(text.slice(-1));
+    const whole = taken(text, await suggestion(world, 'killed.py', text));
+    await window.ghostIs(drawn(text, whole));
+    await window.press('Tab');
+    await window.save();
+    equal(world.read('killed.py'), whole);
+  },
+
+  'two windows at once have a server each': async (world) => {
+    const first = await world.window();
+    world.write('first.py', LINE.slice(0, -1));
+    world.write('second.py', LINE.slice(0, -1));
+    await first.show('first.py');
+    const one = await world.servers.current();
+    const second = await world.open();
+    await second.ready();
+    const two = await world.servers.current();
+    notEqual(one.pid, two.pid);
+    await second.show('second.py');
+    await second.type(LINE.slice(-1));
+    await second.ghostShown();
+    await first.page.bringToFront();
+    await first.focus();
+    await first.type(LINE.slice(-1));
+    await first.ghostShown();
+    for (const [window, name] of [[first, 'first.py'], [second, 'second.py']] as const) {
+      deepEqual(await window.ghost(), drawn(LINE, taken(LINE, await suggestion(world, name, LINE))));
+    }
+    equal(one.alive && two.alive, true);
+  },
+
+  'a model that is not there is told about, with what to do': async (world) => {
+    const window = await world.open('without-model', { 'gemma.model': '/nowhere/gemma.gguf' });
+    await until('the status bar to tell of it', async () => (await window.statusText()).includes('/nowhere/gemma.gguf'));
+    const server = await world.servers.current();
+    const { model } = await server.ask<{ model: { state: string; error: string } }>('gemma/status', {});
+    equal(model.state, 'failed');
+    match(await window.statusText(), /Check the path/);
+  },
+
+  'a server that is not there is told about, with what to do': async (world) => {
+    const window = await world.open('without-server', { 'gemma.server.path': '/nowhere/gemma-ls' });
+    await until('the status bar to tell of it', async () => (await window.statusText()).includes('/nowhere/gemma-ls'));
+    match(await window.statusText(), /gemma\.server\.path/);
+    await window.status.click();
+    await window.row('Check the server').waitFor();
+    await window.press('Escape');
+  },
+});
