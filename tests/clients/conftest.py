@@ -24,7 +24,8 @@ class Bench:
         programs = folder / "bin"
         programs.mkdir()
         (programs / "gemma-ls").symlink_to(HERE / "tap.py")
-        self.configure("gemma-ls/config.json", json.dumps({"model": model(), "maxTimeMs": 100_000}))
+        settings = {"model": required("GEMMA_LS_TEST_MODEL"), "maxTimeMs": 100_000}
+        self.configure("gemma-ls/config.json", json.dumps(settings))
         self.environment = {
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",
@@ -33,7 +34,7 @@ class Bench:
             "XDG_DATA_HOME": str(self.home / ".local/share"),
             "XDG_STATE_HOME": str(self.home / ".local/state"),
             "XDG_CACHE_HOME": str(self.home / ".cache"),
-            "GEMMA_LS_BIN": binary(),
+            "GEMMA_LS_BIN": required("GEMMA_LS_BIN"),
             "GEMMA_LS_TAP": str(self.conversation.log),
             "LANG": "C.UTF-8",
             "LC_ALL": "C.UTF-8",
@@ -77,14 +78,10 @@ def bench(tmp_path):
 
 def editors() -> pathlib.Path:
     """Where the editors are that `tests/clients/run` brought."""
-    return pathlib.Path(os.environ["GEMMA_LS_EDITORS"]).resolve()
+    return pathlib.Path(required("GEMMA_LS_EDITORS"))
 
 
-def binary() -> str:
-    """The shipped binary."""
-    return str(pathlib.Path(os.environ["GEMMA_LS_BIN"]).resolve())
-
-
-def model() -> str:
-    """The real Gemma 3 270M."""
-    return str(pathlib.Path(os.environ["GEMMA_LS_TEST_MODEL"]).resolve())
+def required(name: str) -> str:
+    """A path that the environment names."""
+    assert os.environ.get(name), f"{name} is not set; README.md says what it is"
+    return str(pathlib.Path(os.environ[name]).resolve())

@@ -6,6 +6,7 @@ from snippets import snippet
 
 TAB = b"\t"
 COMPLETE = b"\x1b\t"
+SELECT_LINE = b"\x01\0\x05"
 SAVE = b"\x18\x13"
 # Emacs's package manager, with the packages that Debian unpacked. Compiling is not worth its time here.
 PREPARE = """(progn
@@ -14,11 +15,10 @@ PREPARE = """(progn
   (package-initialize))"""
 
 
-def start(bench, name: str):
-    """Emacs with the set-up of the README, behind the sample's first half."""
+def start(bench, name: str, text: str = BEFORE + AFTER, line: int = BEFORE.count("\n") + 1):
+    """Emacs with the set-up of the README, at the end of a line."""
     init = bench.configure("init.el", f";;; -*- lexical-binding: t -*-\n{snippet(name)}")
-    file = bench.file("sample.py", BEFORE + AFTER)
-    line = BEFORE.count("\n") + 1
+    file = bench.file("sample.py", text)
     packages = editors() / "emacs/usr/share/emacs/site-lisp/elpa-src"
     prepare = PREPARE.format(packages=packages)
     return bench.run(editors() / "bin" / "emacs", "-nw", "-Q", "--eval", prepare, "-l", init, f"+{line}:1000", file), file
@@ -53,3 +53,16 @@ def test_eglot_completes_with_it(bench):
     emacs.type(COMPLETE)
     edit = emacs.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "suggestion")
     finish(bench, emacs, file, edit.applied())
+
+
+def test_eglots_code_action_is_answered_in_a_document(bench):
+    # The base model has little to say to this; its answers to most questions end at the limit only.
+    emacs, _ = start(bench, "eglot", "x = 1\n", 1)
+    emacs.until(bench.conversation.progress_ended, "loaded model")
+    emacs.type(SELECT_LINE)
+    emacs.type(b"\x1bxeglot-code-actions\r")
+    emacs.shows("Pick an action")
+    emacs.type("Gemma: find the bug\r")
+    emacs.shows("# Gemma: fix")
+    assert bench.conversation.asked("workspace/executeCommand")[0]["params"]["command"] == "gemma.ask"
+    assert bench.conversation.failures() == []

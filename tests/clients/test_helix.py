@@ -10,11 +10,10 @@ CTRL_N = b"\x0e"
 ENTER = b"\r"
 
 
-def start(bench):
-    """Helix with the set-up of the README, in insert mode behind the sample's first half, the model loaded."""
+def start(bench, text: str = BEFORE + AFTER, line: int = BEFORE.count("\n") + 1):
+    """Helix with the set-up of the README, at the end of a line in insert mode, the model loaded."""
     bench.configure("helix/languages.toml", snippet("helix"))
-    file = bench.file("sample.py", BEFORE + AFTER)
-    line = BEFORE.count("\n") + 1
+    file = bench.file("sample.py", text)
     helix = bench.run(editors() / "helix/usr/bin/hx", f"{file}:{line}")
     helix.until(bench.conversation.progress_ended, "loaded model")
     helix.type("A")
@@ -38,3 +37,21 @@ def test_the_menu_has_it_and_enter_takes_it(bench):
     helix.until(lambda: file.read_text() == edit.applied(), "saved file")
     assert bench.conversation.failures() == []
     assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}
+
+
+def test_a_code_action_is_answered_in_a_document(bench):
+    # The base model has little to say to this; its answers to most questions end at the limit only.
+    helix, _ = start(bench, "x = 1\n", 1)
+    helix.type(ESCAPE)
+    helix.until(lambda: " NOR " in helix.text(), "normal mode")
+    helix.type("ggx")
+    helix.type(" a")
+    helix.shows("Gemma: find the bug")
+    # The first entry is chosen already, and Helix has an order of its own.
+    entries = [line for line in helix.text().split("\n") if "Gemma: " in line]
+    for _ in range([("Gemma: find the bug" in entry) for entry in entries].index(True)):
+        helix.type(CTRL_N)
+    helix.type(ENTER)
+    helix.shows("# Gemma: fix")
+    assert bench.conversation.asked("workspace/executeCommand")[0]["params"]["command"] == "gemma.ask"
+    assert bench.conversation.failures() == []

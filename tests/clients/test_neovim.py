@@ -1,6 +1,8 @@
-"""Neovim without the plugin: its own language client and the set-ups of the README."""
+"""Neovim's own language client, and the plugin, with the set-ups of the README."""
 
-from conftest import editors
+import pytest
+
+from conftest import HERE, editors
 from sample import AFTER, BEFORE, LAST_LINE
 from snippets import snippet
 
@@ -10,9 +12,10 @@ CTRL_N = b"\x0e"
 CTRL_Y = b"\x19"
 
 
-def start(bench, version: str):
-    """Neovim with the set-up of the README, in insert mode behind the sample's first half, the model loaded."""
-    init = bench.configure("nvim/init.lua", snippet(f"neovim-{version}"))
+def start(bench, version: str, set_up: str | None = None):
+    """Neovim with a set-up of the README, in insert mode behind the sample's first half, the model loaded."""
+    lines = snippet(set_up or f"neovim-{version}").replace("/path/to/gemma-ls", str(HERE.parents[1]))
+    init = bench.configure("nvim/init.lua", lines)
     file = bench.file("sample.py", BEFORE + AFTER)
     neovim = bench.run(editors() / "bin" / f"nvim-{version}", "-u", init, "-n", file)
     neovim.until(bench.conversation.progress_ended, "loaded model")
@@ -62,4 +65,14 @@ def test_0_11_has_it_in_the_completion_menu(bench):
     neovim.type(CTRL_N)
     neovim.until(lambda: bench.conversation.document() == edit.applied(), "chosen entry")
     neovim.type(CTRL_Y)
+    finish(bench, neovim, file, edit.applied())
+
+
+@pytest.mark.parametrize("version", ["0.11", "0.12"])
+def test_the_plugins_set_up_shows_grey_text_and_tab_takes_it(bench, version):
+    neovim, file = start(bench, version, "neovim-plugin")
+    neovim.type(" ")
+    edit = neovim.until(lambda: bench.conversation.suggested(BEFORE + " " + AFTER), "suggestion")
+    neovim.shows(f"{LAST_LINE} {edit.text.split(chr(10))[0]}")
+    neovim.type("\t")
     finish(bench, neovim, file, edit.applied())

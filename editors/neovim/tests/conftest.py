@@ -37,7 +37,7 @@ class Editor(Nvim):
         self.version = version
         self.home = home
         (home / ".git").mkdir(parents=True, exist_ok=True)
-        runtime = ["--cmd", f"set runtimepath^={ROOT}"]
+        arguments = more.pop("arguments", ["--clean", "--cmd", f"set runtimepath^={ROOT}"])
         env = {
             **os.environ,
             **{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
@@ -45,20 +45,37 @@ class Editor(Nvim):
             **more.pop("env", {}),
         }
         program = os.environ[f"NVIM_{version.replace('.', '_')}"]
-        super().__init__(program, runtime, env=env, cwd=home, **more)
+        super().__init__(program, arguments, env=env, cwd=home, **more)
         # What a user is told is kept, and does not wait for Enter.
         self.lua("_G.told = {} vim.notify = function(text) table.insert(_G.told, text) end")
         if options is not None:
             self.setup(options)
 
-    def setup(self, options: dict):
+    def options(self, options: dict) -> str:
+        """Options of `setup`, with the server and the model of the tests, as JSON."""
         settings = {"model": str(required("GEMMA_LS_TEST_MODEL")), **UNHURRIED, **options.pop("settings", {})}
-        options = {"cmd": [str(required("GEMMA_LS_BIN")), "lsp"], **options, "settings": settings}
-        self.lua("require('gemma').setup(vim.json.decode(...))", json.dumps(options))
+        return json.dumps({"cmd": [str(required("GEMMA_LS_BIN")), "lsp"], **options, "settings": settings})
+
+    def setup(self, options: dict):
+        self.lua("require('gemma').setup(vim.json.decode(...))", self.options(options))
 
     def told(self) -> str:
         """What the user was told."""
         return "\n".join(self.lua("return _G.told"))
+
+    def said(self) -> str:
+        """The text of the conversation, where its window is open."""
+        return self.lua(
+            """
+            for _, win in ipairs(vim.api.nvim_list_wins()) do
+              local buf = vim.api.nvim_win_get_buf(win)
+              if vim.bo[buf].filetype == 'gemma-chat' then
+                return table.concat(vim.api.nvim_buf_get_lines(buf, 0, -1, true), '\\n')
+              end
+            end
+            return ''
+            """
+        )
 
     def ask(self, method: str, params: dict | None = None):
         """What the server answers."""

@@ -93,7 +93,7 @@ class Nvim:
 
     def __init__(self, program: str, arguments=(), width=100, height=30, env=None, cwd=None):
         self.process = subprocess.Popen(
-            [program, "--embed", "--clean", "-n", *arguments],
+            [program, "--embed", "-n", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,

@@ -21,21 +21,6 @@ def longest(nvim, tokens: int):
     nvim.lua("require('gemma.config').options.chat.max_tokens = ...", tokens)
 
 
-def said(nvim) -> str:
-    """The text of the conversation."""
-    return nvim.lua(
-        """
-        for _, win in ipairs(vim.api.nvim_list_wins()) do
-          local buf = vim.api.nvim_win_get_buf(win)
-          if vim.bo[buf].filetype == 'gemma-chat' then
-            return table.concat(vim.api.nvim_buf_get_lines(buf, 0, -1, true), '\\n')
-          end
-        end
-        return ''
-        """
-    )
-
-
 def running(nvim) -> int:
     return nvim.ask("gemma/status")["engine"]["running"]
 
@@ -52,9 +37,9 @@ def test_an_answer_streams_into_the_split(chat):
     chat.command("Gemma chat What does this do?")
     chat.until(lambda: "What does this do?" in chat.screen.text(), "the question on the screen")
     # Text is there before the answer is complete.
-    chat.until(lambda: len(said(chat).partition("tokens\n\n")[2]) > 5, "streamed text")
+    chat.until(lambda: len(chat.said().partition("tokens\n\n")[2]) > 5, "streamed text")
     wait_for_answer(chat)
-    text = said(chat)
+    text = chat.said()
     assert text.startswith("## You\n\nWhat does this do?\n\n## Gemma\n\n> fibonacci.py, 7 lines, ")
     # The cursor did not leave the file.
     assert chat.lua("return vim.api.nvim_buf_get_name(0)").endswith("fibonacci.py")
@@ -63,12 +48,12 @@ def test_an_answer_streams_into_the_split(chat):
 def test_stop_stops_the_computing(chat):
     longest(chat, 100_000)
     chat.command("Gemma chat Tell a very long story.")
-    chat.until(lambda: len(said(chat).partition("tokens\n\n")[2]) > 5, "streamed text")
+    chat.until(lambda: len(chat.said().partition("tokens\n\n")[2]) > 5, "streamed text")
     assert running(chat) == 1
     chat.command("Gemma stop")
     wait_for_answer(chat)
     chat.until(lambda: running(chat) == 0, "the engine to be idle")
-    assert said(chat).rstrip().endswith("> Stopped.")
+    assert chat.said().rstrip().endswith("> Stopped.")
 
 
 def test_a_follow_up_from_the_prompt(chat):
@@ -78,14 +63,14 @@ def test_a_follow_up_from_the_prompt(chat):
     chat.until_lua("return vim.bo.filetype == 'gemma-prompt' and vim.api.nvim_get_mode().mode == 'i'", "the prompt")
     chat.keys("And then?<CR>")
     wait_for_answer(chat, 2)
-    text = said(chat)
+    text = chat.said()
     assert "## You\n\nAnd then?\n\n## Gemma\n\n> fibonacci.py, 7 lines, 1 earlier question, " in text
 
 
 def test_a_range_is_explained(chat):
     chat.command("3,4Gemma explain")
     wait_for_answer(chat)
-    text = said(chat)
+    text = chat.said()
     assert text.startswith("## You\n\nExplain lines 3 to 4 of fibonacci.py.\n")
     assert "lines 3 to 4 selected" in text
 
@@ -94,20 +79,20 @@ def test_unsaved_text_is_talked_about(chat):
     chat.call("nvim_buf_set_lines", 0, 0, 0, True, ["# one", "# two"])
     chat.command("Gemma chat How long is it?")
     wait_for_answer(chat)
-    assert "> fibonacci.py, 9 lines, " in said(chat)
+    assert "> fibonacci.py, 9 lines, " in chat.said()
 
 
 def test_secret_files_are_refused(chat):
     chat.open(".env", "TOKEN=1\n")
     chat.command("Gemma chat What is the token?")
-    chat.until(lambda: "> Error: " in said(chat), "the refusal")
-    assert ".env" in said(chat).partition("> Error: ")[2]
+    chat.until(lambda: "> Error: " in chat.said(), "the refusal")
+    assert ".env" in chat.said().partition("> Error: ")[2]
 
 
 def test_closing_the_window_stops_the_answer(chat):
     longest(chat, 100_000)
     chat.command("Gemma chat Tell a very long story.")
-    chat.until(lambda: len(said(chat).partition("tokens\n\n")[2]) > 5, "streamed text")
+    chat.until(lambda: len(chat.said().partition("tokens\n\n")[2]) > 5, "streamed text")
     chat.command("Gemma chat")
     chat.keys("<Esc>q")
     chat.until(lambda: chat.lua("return #vim.api.nvim_tabpage_list_wins(0)") == 1, "the windows to close")

@@ -11,7 +11,8 @@ const FIRST = ['model', 'chatModel', 'device', 'trigger', 'multiLine', 'language
 /** What depends on the machine and is therefore not synchronised between machines. */
 const OF_THE_MACHINE = ['model', 'chatModel', 'device', 'threads', 'memoryBudgetMb'];
 
-const [program = process.env.GEMMA_LS_BIN, flag] = process.argv.slice(2);
+const CHECK = '--check';
+const [program = process.env.GEMMA_LS_BIN] = process.argv.slice(2).filter((argument) => argument !== CHECK);
 if (program === undefined) {
   console.error('settings: name the program gemma-ls, or set GEMMA_LS_BIN.');
   process.exit(2);
@@ -23,7 +24,7 @@ const manifest = JSON.parse(before);
 const others = manifest.contributes.configuration.filter(({ id }) => id !== 'gemma');
 manifest.contributes.configuration = [section(schema), ...others];
 const after = `${JSON.stringify(manifest, null, 2)}\n`;
-if (flag !== '--check') {
+if (!process.argv.includes(CHECK)) {
   writeFileSync(file, after);
 } else if (after !== before) {
   console.error('settings: package.json does not say what the server says; run: npm run settings -- path/to/gemma-ls');

@@ -40,6 +40,7 @@ export class Attachment {
     const id = crypto.randomUUID();
     const thumbnail = await small(bytes);
     send({ type: 'attach', id, name, bytes, ...(thumbnail && { thumbnail }) });
+    this.note('');
     this.set({ id, name, ...(thumbnail && { thumbnail }) });
   }
 
@@ -64,7 +65,6 @@ export class Attachment {
         make('span', { class: 'name' }, name),
         iconButton('close', `Remove ${name}`, () => {
           this.set(undefined);
-          this.note(`${name} was removed.`);
           this.onRemoved();
         }),
       );

@@ -131,6 +131,6 @@ function welcome(): HTMLElement {
       'The model runs on this machine. It is shown the file or the selection that is named below, and nothing leaves the machine.',
     ),
     make('div', { class: 'starters', role: 'group', 'aria-label': 'Begin with' }, ...starters),
-    make('p', { class: 'hint' }, 'Paste or drop a screenshot to have it explained.'),
+    make('p', { class: 'hint' }, 'Paste a screenshot to have it explained, or drop one here with Shift held down.'),
   );
 }

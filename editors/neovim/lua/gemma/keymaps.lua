@@ -47,6 +47,12 @@ local actions = {
 
 local PREFIX = 'gemma: '
 
+-- Whether an entry of the completion menu is selected: then a key is the menu's.
+---@return boolean
+local function menu_has_selection()
+  return vim.fn.pumvisible() == 1 and vim.fn.complete_info({ 'selected' }).selected ~= -1
+end
+
 -- Maps a key in insert mode; what was mapped to it before goes on under a name of its own.
 ---@param action gemma.Action
 ---@param lhs string
@@ -60,7 +66,7 @@ local function map(action, lhs)
   end
   local mapped = vim.fn.mapcheck(without, 'i') ~= ''
   vim.keymap.set('i', lhs, function()
-    if action.run() == false then
+    if menu_has_selection() or action.run() == false then
       return mapped and without or lhs
     end
     return ''

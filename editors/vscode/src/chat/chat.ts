@@ -79,8 +79,8 @@ export class Chat implements Disposable {
       await this.ask(turn);
       return;
     }
-    // Without this the server would remember the question twice.
-    await this.forget(this.conversation.id);
+    // Without this the server would remember the question twice. It takes messages in their order.
+    void this.forget(this.conversation.id);
     await this.run({ ...turn, answer: EMPTY_ANSWER });
   }
 
