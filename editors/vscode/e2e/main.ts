@@ -1,4 +1,5 @@
-// Runs the tests: all of them, or those with one of the words of the command line in their names.
+// Runs the tests: all of them, or those with one of the words of the command line in their names. With
+// $E2E_SCREENSHOTS, takes the pictures of the README instead.
 
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
@@ -9,10 +10,11 @@ import { completions } from './tests/completions.ts';
 import { switches } from './tests/switches.ts';
 import { chats } from './tests/chat.ts';
 import { pictures } from './tests/pictures.ts';
+import { screenshots } from './tests/screenshots.ts';
 import { troubles } from './tests/troubles.ts';
 
 const words = process.argv.slice(2);
-const all = [...completions, ...switches, ...chats, ...pictures, ...troubles];
+const all = process.env['E2E_SCREENSHOTS'] ? screenshots : [...completions, ...switches, ...chats, ...pictures, ...troubles];
 const chosen = all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
 
 const world = await World.create();

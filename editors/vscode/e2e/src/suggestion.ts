@@ -1,6 +1,5 @@
 // What the server suggested, in the words of the protocol, and what becomes of a document with it.
 
-import { basename } from 'node:path';
 import { until } from './wait.ts';
 import type { World } from './world.ts';
 
@@ -24,7 +23,7 @@ export function answers(world: World, name: string, at: Position): Item[][] {
   return world.servers
     .all()
     .flatMap((server) => server.exchanges('textDocument/inlineCompletion'))
-    .filter(({ params, result }) => result !== undefined && concerns(params as Params, name, at))
+    .filter(({ params, result }) => result !== undefined && concerns(params as Params, world.uri(name), at))
     .map(({ result }) => (result as { items: Item[] }).items);
 }
 
@@ -59,7 +58,6 @@ function end(text: string): Position {
   return { line: lines.length - 1, character: lines.at(-1)?.length ?? 0 };
 }
 
-function concerns({ textDocument, position }: Params, name: string, at: Position): boolean {
-  const file = basename(decodeURIComponent(textDocument.uri));
-  return file === name && position.line === at.line && position.character === at.character;
+function concerns({ textDocument, position }: Params, uri: string, at: Position): boolean {
+  return textDocument.uri === uri && position.line === at.line && position.character === at.character;
 }

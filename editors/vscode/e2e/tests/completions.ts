@@ -18,6 +18,12 @@ async function typed(world: World, name: string, text: string): Promise<Window> 
   return window;
 }
 
+interface Counts {
+  shown: number;
+  accepted: number;
+  words: number;
+}
+
 /** What is in the file after `text`, which it has to begin with. */
 function behind(text: string, content: string): string {
   ok(content.startsWith(text), `the file no longer begins with what was typed:\n${content}`);
@@ -135,6 +141,24 @@ export const completions = tests({
     await window.press('Tab');
     await window.save();
     equal(world.read('crlf.py'), whole.replaceAll(/\r?\n/g, '\r\n'));
+  },
+
+  'what is shown and what is taken of it is counted': async (world) => {
+    const window = await world.window();
+    const server = await world.servers.current();
+    const statistics = (): Promise<Counts> => server.ask<Counts>('gemma/statistics', {});
+    const before = await statistics();
+    await typed(world, 'counted.py', `# counted\n${LINE}`);
+    await window.ghostShown();
+    await window.press('Control+ArrowRight');
+    await window.save();
+    await window.ghostShown();
+    await window.press('Tab');
+    await window.save();
+    await until('the server to have counted it', async () => {
+      const { shown, accepted, words } = await statistics();
+      return shown === before.shown + 1 && accepted === before.accepted + 1 && words === before.words + 1;
+    });
   },
 
   'a file of secrets gets nothing': async (world) => {
