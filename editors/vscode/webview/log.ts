@@ -55,12 +55,6 @@ export class Log {
     this.update();
   }
 
-  remove(id: string): void {
-    this.turns.get(id)?.element.remove();
-    this.turns.delete(id);
-    this.update();
-  }
-
   /** Text is put on the page once a frame, however fast it comes. */
   advance(id: string, event: AnswerEvent): void {
     const view = this.turns.get(id);

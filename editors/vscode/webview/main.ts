@@ -22,13 +22,8 @@ const log = new Log(
 
 document.body.append(make('main', {}, log.element, composer.element), live);
 
-window.addEventListener('message', ({ data }: MessageEvent<ToView>) => {
-  receive(data);
-  // A button that had the focus may be gone with what it belonged to.
-  if (document.hasFocus() && document.activeElement === document.body) {
-    composer.focus();
-  }
-});
+window.addEventListener('message', ({ data }: MessageEvent<ToView>) => receive(data));
+window.addEventListener('focus', takeFocus);
 document.addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && busy) {
     send({ type: 'stop' });
@@ -55,11 +50,11 @@ send({ type: 'ready' });
 function receive(message: ToView): void {
   switch (message.type) {
     case 'show':
-      return log.show(message.conversation);
+      log.show(message.conversation);
+      return takeFocus();
     case 'turn':
-      return log.showTurn(message.turn);
-    case 'removed':
-      return log.remove(message.turn);
+      log.showTurn(message.turn);
+      return takeFocus();
     case 'answer':
       return log.advance(message.turn, message.event);
     case 'subject':
@@ -68,12 +63,17 @@ function receive(message: ToView): void {
       return composer.setQuestions(message.questions);
     case 'note':
       return composer.note(message.text);
-    case 'thumbnail':
-      return log.setThumbnail(message.picture, message.thumbnail);
     case 'picture':
       return void picture(message);
     case 'focus':
-      return composer.focus();
+      return document.hasFocus() ? composer.focus() : undefined;
+  }
+}
+
+/** The field has the focus where nothing else has: not before anything, and not after a button that is gone. */
+function takeFocus(): void {
+  if (document.hasFocus() && document.activeElement === document.body) {
+    composer.focus();
   }
 }
 

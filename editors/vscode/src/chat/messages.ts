@@ -8,7 +8,6 @@ export type ToView =
   /** Everything there is to show: after loading, and when another conversation is opened. */
   | { type: 'show'; conversation: Conversation }
   | { type: 'turn'; turn: Turn }
-  | { type: 'removed'; turn: string }
   | { type: 'answer'; turn: string; event: AnswerEvent }
   | { type: 'subject'; subject: Subject }
   /** Questions that were asked in this workspace, oldest first: the arrow keys bring them back. */
@@ -17,7 +16,6 @@ export type ToView =
   | { type: 'note'; text: string }
   /** A picture that the extension read: the view makes the small copy of it. */
   | { type: 'picture'; id: string; name: string; bytes: Uint8Array; attach: boolean }
-  | { type: 'thumbnail'; picture: string; thumbnail: string }
   | { type: 'focus' };
 
 /** What would be talked about now, and whether it is. */
