@@ -100,7 +100,7 @@ local function on_init(client)
   life.config = client.config
   require('gemma.ghost').watch(client)
   if status.current.state == 'stopped' then
-    status.set({ state = 'ready', message = 'gemma-ls is running' })
+    status.set({ state = 'loading', message = 'gemma-ls has started' })
   end
   local waiting = life.waiting
   life.waiting = {}
@@ -133,7 +133,7 @@ local function on_exit(code, signal)
   end
   life.waiting = {}
   for _, bufnr in ipairs(require('gemma.ghost.own').buffers()) do
-    require('gemma.ghost').detach(bufnr)
+    require('gemma.ghost.own').detach(bufnr)
   end
   local open = mourners
   mourners = {}

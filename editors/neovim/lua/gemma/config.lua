@@ -20,6 +20,7 @@ local M = {}
 ---@field secretFiles? string[]
 ---@field fimOrder? 'psm'|'spm'
 ---@field fim? { prefix: integer, middle: integer, suffix: integer, separator: integer }
+---@field statistics? boolean
 ---@field logLevel? 'error'|'warn'|'info'|'debug'|'trace'
 
 ---@class gemma.GhostOptions

@@ -84,7 +84,7 @@ function M.explain(file, question)
     from_clipboard(question)
     return
   end
-  local path = vim.fs.normalize(vim.fn.fnamemodify(file, ':p'))
+  local path = vim.fs.abspath(vim.fs.normalize(file))
   if vim.fn.filereadable(path) == 0 then
     message.error(('the file %s cannot be read.'):format(path))
     return
