@@ -293,14 +293,18 @@ function M.restart()
   life.stopping = true
   client:stop()
   local timer = assert(vim.uv.new_timer())
-  timer:start(20, 20, vim.schedule_wrap(function()
-    if vim.lsp.get_client_by_id(client.id) or timer:is_closing() then
-      return
-    end
-    timer:close()
-    life.stopping = false
-    again()
-  end))
+  timer:start(
+    20,
+    20,
+    vim.schedule_wrap(function()
+      if vim.lsp.get_client_by_id(client.id) or timer:is_closing() then
+        return
+      end
+      timer:close()
+      life.stopping = false
+      again()
+    end)
+  )
 end
 
 return M

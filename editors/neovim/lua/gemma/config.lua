@@ -109,10 +109,9 @@ end
 local texts = {
   is = 'a list of texts',
   ok = function(value)
-    return vim.islist(value)
-      and vim.iter(value):all(function(entry)
-        return type(entry) == 'string'
-      end)
+    return vim.islist(value) and vim.iter(value):all(function(entry)
+      return type(entry) == 'string'
+    end)
   end,
 }
 

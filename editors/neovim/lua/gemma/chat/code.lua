@@ -155,7 +155,9 @@ function M.apply(block, encoding)
   end
   local edit = block.code.edit
   if type(edit) ~= 'table' then
-    message.warn('the answer does not say what this block replaces. :Gemma insert puts it behind the cursor, :Gemma yank into a register.')
+    message.warn(
+      'the answer does not say what this block replaces. :Gemma insert puts it behind the cursor, :Gemma yank into a register.'
+    )
     return
   end
   local bufnr = vim.uri_to_bufnr(edit.textDocument.uri)

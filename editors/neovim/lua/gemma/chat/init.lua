@@ -198,7 +198,8 @@ function M.chat(asking)
   local selected = source and selection(source, asking.range)
   local diagnostics
   if kind == 'fix' and selected then
-    diagnostics = vim.lsp.diagnostic.from(vim.iter(vim.diagnostic.get(source))
+    diagnostics = vim.lsp.diagnostic.from(vim
+      .iter(vim.diagnostic.get(source))
       :filter(function(diagnostic)
         return diagnostic.lnum >= selected.start.line and diagnostic.lnum <= selected['end'].line
       end)
