@@ -71,10 +71,10 @@ local function running()
   end
   local state = status.model.state
   if state == 'failed' then
-    health.error(
-      'There is no model.',
-      { ':Gemma model chooses one, and pulls it where it is missing.', 'gemma-ls doctor tells what is on this machine.' }
-    )
+    health.error('There is no model.', {
+      ':Gemma model chooses one, and pulls it where it is missing.',
+      'gemma-ls doctor tells what is on this machine.',
+    })
   elseif state == 'ready' then
     health.ok('The model is ready.')
   end
