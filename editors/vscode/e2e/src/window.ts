@@ -41,10 +41,19 @@ export class Window {
   }
 
   async command(title: string): Promise<void> {
-    await this.page.keyboard.press('F1');
-    const input = this.page.locator('.quick-input-widget input');
-    await input.fill(`>${title}`);
-    await this.row(title).first().waitFor();
+    await this.pick('F1', `>${title}`, title);
+  }
+
+  /** Opens the field on top with a key, writes into it, and takes the row that is marked then. */
+  private async pick(key: string, text: string, row: string): Promise<void> {
+    const input = this.page.locator('.quick-input-widget input.input');
+    await until('the field on top', async () => {
+      // A key is lost where the focus is about to move.
+      await this.page.keyboard.press(key);
+      return input.waitFor({ timeout: 5_000 }).then(() => true, () => false);
+    });
+    await input.fill(text);
+    await this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row }).waitFor();
     await this.page.keyboard.press('Enter');
   }
 
@@ -68,10 +77,7 @@ export class Window {
 
   /** Opens a file of the project, and puts the cursor at its end. */
   async show(name: string): Promise<void> {
-    await this.page.keyboard.press('Control+p');
-    await this.page.locator('.quick-input-widget input').fill(`${this.#folder}/${name}`);
-    await this.row(basename(name)).first().waitFor();
-    await this.page.keyboard.press('Enter');
+    await this.pick('Control+p', `${this.#folder}/${name}`, basename(name));
     await this.tab(basename(name)).waitFor();
     await this.focus();
     await this.page.keyboard.press('Control+End');
