@@ -81,6 +81,14 @@ def editors() -> pathlib.Path:
     return pathlib.Path(required("GEMMA_LS_EDITORS"))
 
 
+def saved(file: pathlib.Path) -> str:
+    """What is in a file; nothing while the editor puts a new one in its place."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def required(name: str) -> str:
     """A path that the environment names."""
     assert os.environ.get(name), f"{name} is not set; README.md says what it is"

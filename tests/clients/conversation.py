@@ -58,6 +58,11 @@ class Conversation:
                         text = change["text"]
             yield message, text
 
+    def accepted(self) -> int:
+        """How often the editor ran the command of a suggestion that was taken: this is how it is counted."""
+        commands = [message["params"]["command"] for message in self.asked("workspace/executeCommand")]
+        return commands.count("gemma.didAcceptCompletion")
+
     def progress_ended(self) -> bool:
         """Whether something has ended that the server showed progress of: the loading of the model."""
         progress = [m["params"]["value"] for m in self._messages("out") if m.get("method") == "$/progress"]

@@ -1,6 +1,6 @@
 """Emacs: lsp-mode's inline completion and eglot's completion, with the set-ups of the README."""
 
-from conftest import editors
+from conftest import editors, saved
 from sample import AFTER, BEFORE, LAST_LINE
 from snippets import snippet
 
@@ -28,7 +28,7 @@ def finish(bench, emacs, file, expected: str):
     """Waits until the server has this text too, and saves it."""
     emacs.until(lambda: bench.conversation.document() == expected, lambda: f"{expected!r}, but {bench.conversation.document()!r}")
     emacs.type(SAVE)
-    emacs.until(lambda: file.read_text() == expected, lambda: f"{expected!r}, but {file.read_text()!r}")
+    emacs.until(lambda: saved(file) == expected, lambda: f"{expected!r}, but {saved(file)!r}")
     assert bench.conversation.failures() == []
     assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}
 
@@ -44,6 +44,7 @@ def test_lsp_mode_shows_grey_text_and_tab_takes_it(bench):
     assert bench.conversation.document() == BEFORE + " " + AFTER
     emacs.type(TAB)
     finish(bench, emacs, file, edit.applied())
+    emacs.until(lambda: bench.conversation.accepted() == 1, "count of what was taken")
 
 
 def test_eglot_completes_with_it(bench):

@@ -1,6 +1,6 @@
 """Helix: its completion menu, with the set-up of the README."""
 
-from conftest import editors
+from conftest import editors, saved
 from sample import AFTER, BEFORE
 from snippets import snippet
 
@@ -34,7 +34,7 @@ def test_the_menu_has_it_and_enter_takes_it(bench):
     helix.type(ESCAPE)
     helix.until(lambda: " NOR " in helix.text(), "normal mode")
     helix.type(":w\r")
-    helix.until(lambda: file.read_text() == edit.applied(), "saved file")
+    helix.until(lambda: saved(file) == edit.applied(), "saved file")
     assert bench.conversation.failures() == []
     assert bench.conversation.asked("initialize")[0]["params"]["initializationOptions"] == {"maxTokens": 64}
 
@@ -54,4 +54,13 @@ def test_a_code_action_is_answered_in_a_document(bench):
     helix.type(ENTER)
     helix.shows("# Gemma: fix")
     assert bench.conversation.asked("workspace/executeCommand")[0]["params"]["command"] == "gemma.ask"
+    assert bench.conversation.failures() == []
+
+
+def test_a_question_is_asked_as_a_command(bench):
+    helix, _ = start(bench)
+    helix.type(ESCAPE)
+    helix.until(lambda: " NOR " in helix.text(), "normal mode")
+    helix.type(snippet("helix-question").strip().replace("}", ', "maxTokens": 8}') + "\r")
+    helix.shows("# Gemma: ask")
     assert bench.conversation.failures() == []

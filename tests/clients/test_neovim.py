@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import HERE, editors
+from conftest import HERE, editors, saved
 from sample import AFTER, BEFORE, LAST_LINE
 from snippets import snippet
 
@@ -30,7 +30,7 @@ def finish(bench, neovim, file, expected: str):
     neovim.type(ESCAPE)
     neovim.until(lambda: "-- INSERT --" not in neovim.text(), "normal mode")
     neovim.type(":w\r")
-    neovim.until(lambda: file.read_text() == expected, "saved file")
+    neovim.until(lambda: saved(file) == expected, "saved file")
     assert bench.conversation.failures() == []
 
 
@@ -42,6 +42,7 @@ def test_0_12_shows_grey_text_and_tab_takes_it(bench):
     assert bench.conversation.document() == BEFORE + " " + AFTER
     neovim.type("\t")
     finish(bench, neovim, file, edit.applied())
+    neovim.until(lambda: bench.conversation.accepted() == 1, "count of what was taken")
 
 
 def test_0_12_tab_is_a_tab_where_nothing_is_suggested(bench):
@@ -66,6 +67,7 @@ def test_0_11_has_it_in_the_completion_menu(bench):
     neovim.until(lambda: bench.conversation.document() == edit.applied(), "chosen entry")
     neovim.type(CTRL_Y)
     finish(bench, neovim, file, edit.applied())
+    neovim.until(lambda: bench.conversation.accepted() == 1, "count of what was taken")
 
 
 @pytest.mark.parametrize("version", ["0.11", "0.12"])

@@ -415,6 +415,29 @@ def test_a_server_that_keeps_dying_is_left_alone(made_up):
     running(nvim, but=number)
 
 
+def test_a_server_that_was_told_to_end_stays_ended(made_up):
+    nvim = made_up.start({})
+    number = running(nvim)
+    nvim.lua("vim.lsp.enable('gemma', false)")
+    nvim.until_lua(f"return vim.lsp.get_client_by_id({number}) == nil", "its end")
+    nvim.until(lambda: "[gemma stopped]" in nvim.screen.text(), "the state")
+    assert "started again" not in nvim.told()
+    nvim.command("Gemma restart")
+    running(nvim, but=number)
+
+
+def test_one_server_for_all_projects(made_up):
+    nvim = made_up.start({})
+    number = running(nvim)
+    other = made_up.home / "other"
+    (other / ".git").mkdir(parents=True)
+    nvim.command(f"edit {other}/file.py")
+    nvim.until(lambda: made_up.heard("workspace/didChangeWorkspaceFolders"), "the other folder")
+    assert running(nvim) == number
+    (change,) = made_up.heard("workspace/didChangeWorkspaceFolders")
+    assert [folder["uri"] for folder in change["event"]["added"]] == [other.as_uri()]
+
+
 def test_questions_of_menus_are_answered_when_the_server_dies(made_up):
     nvim = made_up.start({"textDocument/completion": [{"dies": True}]})
     number = started_again(nvim)

@@ -80,6 +80,19 @@ def test_typing_something_else_replaces_it(nvim):
     nvim.until(lambda: "onacci(n - 1)" not in nvim.screen.line(LINE).replace("fibonacci(n - 1)", ""), "the old text to be gone")
 
 
+def test_what_is_shown_and_taken_is_counted(nvim):
+    nvim.ask("gemma/statistics", {"reset": True})
+    grey = nvim.suggest()
+    nvim.keys("<C-l>")
+    wait_for_line(nvim, "    return fib" + grey[: len("onacci")])
+    nvim.keys("<Tab>")
+    wait_for_line(nvim, "    return fib" + grey)
+    counted = nvim.until(lambda: (c := nvim.ask("gemma/statistics"))["wholes"] == 1 and c, "the count")
+    assert (counted["words"], counted["lines"], counted["accepted"]) == (1, 0, 1)
+    assert counted["shown"] >= 1
+    assert counted["characters"] == len(grey)
+
+
 def test_taken_right_after_a_key_nothing_is_doubled(nvim):
     grey = nvim.suggest()
     nvim.keys(grey[:2] + "<Tab>")

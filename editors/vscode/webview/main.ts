@@ -70,9 +70,10 @@ function receive(message: ToView): void {
   }
 }
 
-/** The field has the focus where nothing else has: not before anything, and not after a button that is gone. */
+/** The field has the focus where nothing else has it: at first, and when a button is gone or hidden after its click. */
 function takeFocus(): void {
-  if (document.hasFocus() && document.activeElement === document.body) {
+  const { activeElement: active, body } = document;
+  if (document.hasFocus() && (active === null || active === body || !active.checkVisibility())) {
     composer.focus();
   }
 }

@@ -10,6 +10,7 @@ local NAME = 'gemma'
 
 -- A server that ran this long had nothing wrong with it from the start: its next end counts as the first.
 local STEADY_MS = 60 * 1000
+local SIGTERM = 15
 -- The wait before the first new start; each further one waits twice as long.
 local FIRST_WAIT_MS = 500
 
@@ -100,7 +101,7 @@ local function on_init(client)
   life.config = client.config
   require('gemma.ghost').watch(client)
   if status.current.state == 'stopped' then
-    status.set({ state = 'ready', message = 'gemma-ls is running' })
+    status.set({ state = 'loading', message = 'gemma-ls has started' })
   end
   local waiting = life.waiting
   life.waiting = {}
@@ -124,23 +125,32 @@ local function again()
   end
 end
 
+-- Nobody needs to wait for the server any more.
+---@param why string
+local function give_up(why)
+  local waiting = life.waiting
+  life.waiting = {}
+  for _, one in ipairs(waiting) do
+    one.failed(why)
+  end
+end
+
 ---@param code integer
 ---@param signal integer
 local function on_exit(code, signal)
   local how = signal ~= 0 and ('was ended by signal %d'):format(signal) or ('ended with code %d'):format(code)
-  for _, one in ipairs(life.waiting) do
-    one.failed(('gemma-ls %s before it said hello; :Gemma log tells why.'):format(how))
-  end
-  life.waiting = {}
+  give_up(('gemma-ls %s before it said hello; :Gemma log tells why.'):format(how))
   for _, bufnr in ipairs(require('gemma.ghost.own').buffers()) do
-    require('gemma.ghost').detach(bufnr)
+    require('gemma.ghost.own').detach(bufnr)
   end
   local open = mourners
   mourners = {}
   for callback in pairs(open) do
     callback()
   end
-  if life.stopping or vim.v.exiting ~= vim.NIL then
+  -- It ends in peace only when it was told to, by us or by `vim.lsp.enable('gemma', false)`.
+  local told_to = code == 0 and (signal == 0 or signal == SIGTERM)
+  if life.stopping or told_to or vim.v.exiting ~= vim.NIL then
     status.set({ state = 'stopped', message = 'gemma-ls is not running' })
     return
   end
@@ -173,9 +183,9 @@ local function reuse_client(client, wanted)
   if root and not known then
     local folder = { uri = vim.uri_from_fname(root), name = root }
     client.workspace_folders = vim.list_extend(client.workspace_folders or {}, { folder })
-    if client.initialized then
+    M.with(function()
       client:notify('workspace/didChangeWorkspaceFolders', { event = { added = { folder }, removed = {} } })
-    end
+    end)
   end
   return true
 end
@@ -246,11 +256,15 @@ function M.with(callback, failed)
     return
   end
   table.insert(life.waiting, { callback = callback, failed = failed or message.error })
-  if #life.waiting == 1 then
-    local start = vim.deepcopy(vim.lsp.config[NAME])
-    start.root_dir = vim.fs.root(0, start.root_markers or {}) or vim.fn.getcwd()
-    life.stopping = false
-    vim.lsp.start(start, { attach = false, reuse_client = start.reuse_client })
+  if #vim.lsp.get_clients({ name = NAME, _uninitialized = true }) > 0 then
+    return
+  end
+  local start = vim.deepcopy(vim.lsp.config[NAME])
+  start.root_dir = vim.fs.root(0, start.root_markers or {}) or vim.fn.getcwd()
+  start.settings = section()
+  life.stopping = false
+  if not vim.lsp.start(start, { attach = false, reuse_client = start.reuse_client }) then
+    give_up('gemma-ls could not be started; :Gemma log tells why.')
   end
 end
 
@@ -293,14 +307,18 @@ function M.restart()
   life.stopping = true
   client:stop()
   local timer = assert(vim.uv.new_timer())
-  timer:start(20, 20, vim.schedule_wrap(function()
-    if vim.lsp.get_client_by_id(client.id) or timer:is_closing() then
-      return
-    end
-    timer:close()
-    life.stopping = false
-    again()
-  end))
+  timer:start(
+    20,
+    20,
+    vim.schedule_wrap(function()
+      if vim.lsp.get_client_by_id(client.id) or timer:is_closing() then
+        return
+      end
+      timer:close()
+      life.stopping = false
+      again()
+    end)
+  )
 end
 
 return M

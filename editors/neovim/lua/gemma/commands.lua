@@ -62,7 +62,7 @@ local subcommands = {
   image = {
     run = function(rest)
       local file, question = first_word(rest)
-      require('gemma.image').explain(file and vim.fn.expand(file), question)
+      require('gemma.image').explain(file, question)
     end,
     complete = function(lead)
       return vim.fn.getcompletion(lead, 'file')

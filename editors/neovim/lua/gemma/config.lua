@@ -20,6 +20,7 @@ local M = {}
 ---@field secretFiles? string[]
 ---@field fimOrder? 'psm'|'spm'
 ---@field fim? { prefix: integer, middle: integer, suffix: integer, separator: integer }
+---@field statistics? boolean
 ---@field logLevel? 'error'|'warn'|'info'|'debug'|'trace'
 
 ---@class gemma.GhostOptions
@@ -108,10 +109,9 @@ end
 local texts = {
   is = 'a list of texts',
   ok = function(value)
-    return vim.islist(value)
-      and vim.iter(value):all(function(entry)
-        return type(entry) == 'string'
-      end)
+    return vim.islist(value) and vim.iter(value):all(function(entry)
+      return type(entry) == 'string'
+    end)
   end,
 }
 

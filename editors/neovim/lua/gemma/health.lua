@@ -56,7 +56,10 @@ local function running()
   local answer = client:request_sync('gemma/status', vim.empty_dict(), PATIENCE_MS)
   local status = answer and answer.result
   if not status then
-    health.error('The server does not answer.', { ':Gemma log tells what it wrote.', ':Gemma restart starts it again.' })
+    health.error(
+      'The server does not answer.',
+      { ':Gemma log tells what it wrote.', ':Gemma restart starts it again.' }
+    )
     return
   end
   for _, line in ipairs(require('gemma.report').status_lines(status)) do
@@ -68,7 +71,10 @@ local function running()
   end
   local state = status.model.state
   if state == 'failed' then
-    health.error('There is no model.', { ':Gemma model chooses one, and pulls it where it is missing.', 'gemma-ls doctor tells what is on this machine.' })
+    health.error('There is no model.', {
+      ':Gemma model chooses one, and pulls it where it is missing.',
+      'gemma-ls doctor tells what is on this machine.',
+    })
   elseif state == 'ready' then
     health.ok('The model is ready.')
   end

@@ -62,18 +62,24 @@ end
 local function from_clipboard(question)
   local clipboard = M.clipboard()
   if not clipboard then
-    message.error('no program reads pictures from the clipboard here. Install wl-clipboard (Wayland), xclip (X11) or pngpaste (macOS).')
+    message.error(
+      'no program reads pictures from the clipboard here. Install wl-clipboard (Wayland), xclip (X11) or pngpaste (macOS).'
+    )
     return
   end
-  vim.system(clipboard.command, {}, vim.schedule_wrap(function(done)
-    local bytes = done.stdout or ''
-    if done.code ~= 0 or bytes == '' then
-      message.warn('there is no picture in the clipboard.')
-      return
-    end
-    local data = clipboard.program == 'powershell.exe' and bytes:gsub('%s', '') or vim.base64.encode(bytes)
-    require('gemma.chat').image({ data = data, name = 'the picture in the clipboard' }, question)
-  end))
+  vim.system(
+    clipboard.command,
+    {},
+    vim.schedule_wrap(function(done)
+      local bytes = done.stdout or ''
+      if done.code ~= 0 or bytes == '' then
+        message.warn('there is no picture in the clipboard.')
+        return
+      end
+      local data = clipboard.program == 'powershell.exe' and bytes:gsub('%s', '') or vim.base64.encode(bytes)
+      require('gemma.chat').image({ data = data, name = 'the picture in the clipboard' }, question)
+    end)
+  )
 end
 
 --- Asks about a picture.
@@ -84,7 +90,7 @@ function M.explain(file, question)
     from_clipboard(question)
     return
   end
-  local path = vim.fs.normalize(vim.fn.fnamemodify(file, ':p'))
+  local path = vim.fs.abspath(vim.fs.normalize(file))
   if vim.fn.filereadable(path) == 0 then
     message.error(('the file %s cannot be read.'):format(path))
     return

@@ -92,7 +92,12 @@ local function statistics_lines(statistics)
     ('about %.1f minutes of typing saved'):format(statistics.timeSavedMs / 60000),
   }
   for language, of in vim.spairs(statistics.languages or {}) do
-    lines[#lines + 1] = ('  %s: %d shown, %d taken, %d characters'):format(language, of.shown, of.accepted, of.characters)
+    lines[#lines + 1] = ('  %s: %d shown, %d taken, %d characters'):format(
+      language,
+      of.shown,
+      of.accepted,
+      of.characters
+    )
   end
   return lines
 end

@@ -15,9 +15,12 @@ use super::chat;
 use crate::documents::uri_of;
 use crate::lsp::session::Session;
 use crate::lsp::{Server, host};
+use crate::models::follows_instructions;
 
 /// Longest text in a message, in characters: it is no place to read in.
 const LONGEST_MESSAGE: usize = 1_000;
+/// Longest answer where the question names none, in tokens: few of these clients show how to stop one.
+const MAX_TOKENS: usize = 512;
 
 /// Answers at once, and the question later: some clients stand still until a command has ended.
 pub(in crate::lsp) async fn handle(server: &Server, mut params: Value) -> Result<Value> {
@@ -25,6 +28,7 @@ pub(in crate::lsp) async fn handle(server: &Server, mut params: Value) -> Result
     if let Some(params) = params.as_object_mut() {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         params.insert("chatId".into(), format!("gemma.ask/{number}").into());
+        params.entry("maxTokens").or_insert(MAX_TOKENS.into());
     }
     let kind = params["kind"].as_str().unwrap_or("ask").to_owned();
     // What makes no sense is said as the answer to the command.
@@ -56,8 +60,10 @@ async fn ask(session: Arc<Session>, mut params: Value, kind: String) {
 }
 
 async fn show(session: &Session, answer: &Value, kind: &str) {
+    // Nobody sees the change before it is made, so it is left to models that do what they are told.
+    let instructed = answer["model"].as_str().is_some_and(follows_instructions);
+    let edited = instructed && matches!(kind, "document" | "fix") && apply(session, answer).await;
     // Documentation is the code with comments: there is nothing else to read in the answer.
-    let edited = matches!(kind, "document" | "fix") && apply(session, answer).await;
     if edited && kind == "document" {
         return;
     }

@@ -226,9 +226,12 @@ async fn pictures_are_explained_and_remembered_by_the_chat() {
 }
 
 /// A client that leaves showing answers to the server, and can do this.
-async fn plain(capabilities: Value) -> Client {
+async fn plain(capabilities: Value, chat_model: &str) -> Client {
     let mut client = Client::connect();
-    client.request("initialize", json!({"capabilities": capabilities})).await;
+    let options = json!({"chatModel": chat_model});
+    client
+        .request("initialize", json!({"capabilities": capabilities, "initializationOptions": options}))
+        .await;
     client.notify("initialized", json!({})).await;
     client.until_model("ready").await;
     client.open(URI, "rust", TEXT).await;
@@ -244,8 +247,11 @@ fn ask(kind: &str, question: &str) -> Value {
 
 #[tokio::test]
 async fn the_server_shows_answers_where_the_client_does_not() {
-    let mut client =
-        plain(json!({"window": {"showDocument": {"support": true}}, "workspace": {"applyEdit": true}})).await;
+    let mut client = plain(
+        json!({"window": {"showDocument": {"support": true}}, "workspace": {"applyEdit": true}}),
+        "m-it",
+    )
+    .await;
     let code = "\n```rust\n3\n```";
     assert_eq!(client.request("workspace/executeCommand", ask("document", code)).await, Value::Null);
     let edits = client.hears("workspace/applyEdit").await["edit"]["changes"][URI].clone();
@@ -266,8 +272,18 @@ async fn the_server_shows_answers_where_the_client_does_not() {
 }
 
 #[tokio::test]
+async fn a_model_that_follows_no_instructions_changes_no_file() {
+    let can = json!({"window": {"showDocument": {"support": true}}, "workspace": {"applyEdit": true}});
+    let mut client = plain(can, "base").await;
+    client.request("workspace/executeCommand", ask("document", "\n```rust\n3\n```")).await;
+    client.hears("window/showDocument").await;
+    assert!(client.heard("workspace/applyEdit").is_empty());
+    client.finish().await;
+}
+
+#[tokio::test]
 async fn a_client_that_can_do_nothing_gets_messages() {
-    let mut client = plain(json!({})).await;
+    let mut client = plain(json!({}), "m-it").await;
     client.request("workspace/executeCommand", ask("fix", "\n```rust\n3\n```")).await;
     let message = client.hears("window/showMessage").await["message"].as_str().expect("a text").to_owned();
     assert!(message.starts_with("# Gemma: fix main.rs, line 2\n"), "{message}");

@@ -155,7 +155,9 @@ function M.apply(block, encoding)
   end
   local edit = block.code.edit
   if type(edit) ~= 'table' then
-    message.warn('the answer does not say what this block replaces. :Gemma insert puts it behind the cursor, :Gemma yank into a register.')
+    message.warn(
+      'the answer does not say what this block replaces. :Gemma insert puts it behind the cursor, :Gemma yank into a register.'
+    )
     return
   end
   local bufnr = vim.uri_to_bufnr(edit.textDocument.uri)
@@ -169,6 +171,7 @@ function M.apply(block, encoding)
   vim.cmd('tab sbuffer ' .. bufnr)
   local scratch = proposed(bufnr, edit, encoding)
   vim.cmd.diffthis()
+  api.nvim_set_option_value('winbar', 'The file as it is', { scope = 'local' })
   api.nvim_win_set_cursor(0, { edit.range.start.line + 1, 0 })
   api.nvim_open_win(scratch, true, { split = 'right', win = 0 })
   vim.cmd.diffthis()
@@ -176,7 +179,7 @@ function M.apply(block, encoding)
   shown = { block = block, bufnr = bufnr, tab = api.nvim_get_current_tabpage(), encoding = encoding }
   vim.keymap.set('n', '<CR>', apply, { buffer = scratch, desc = 'gemma: apply the difference' })
   vim.keymap.set('n', 'q', close, { buffer = scratch, nowait = true, desc = 'gemma: leave the file as it is' })
-  vim.wo.winbar = 'With the block: Enter applies it, q leaves the file as it is'
+  api.nvim_set_option_value('winbar', 'With the block: Enter applies it, q does not', { scope = 'local' })
 end
 
 return M

@@ -1,4 +1,4 @@
--- Conversations: what is asked, what comes back while it is thought, and what is done with it.
+-- Questions about the file in front of the user, and what is done with the answers.
 local api = vim.api
 local client_of = require('gemma.client')
 local code = require('gemma.chat.code')
@@ -8,34 +8,11 @@ local M = {}
 
 ---@alias gemma.chat.Kind 'ask'|'explain'|'document'|'tests'|'fix'
 
----@class gemma.chat.Wish
----@field method 'gemma/chat'|'gemma/explainImage'
----@field params table what the server is asked, without tokens and history
----@field title string what stands under "You"
----@field source? integer the buffer that is talked about
+---@type gemma.chat.Session?
+local session
 
----@class gemma.chat.Run an answer on its way
----@field wish gemma.chat.Wish
----@field tokens string[] of progress
----@field client? vim.lsp.Client
----@field row integer where the answer begins in what was said
----@field text string what came of it
----@field tick? integer the source's text when it was asked
----@field forget? fun() that the server may end
-
----@class gemma.chat.Chat
----@field id string
----@field view gemma.chat.View
----@field turns { role: 'user'|'model', text: string }[] for a server that was started again
----@field blocks gemma.chat.Block[]
----@field references { mark: integer, range: lsp.Range, source?: integer }[]
----@field source? integer the file that was last looked at
----@field run? gemma.chat.Run
----@field next? gemma.chat.Wish what is asked once the answer that is on its way has stopped
----@field encoding string
-
----@type gemma.chat.Chat?
-local chat
+---@type integer? the file that was last looked at
+local last_file
 
 ---@param bufnr integer
 ---@return boolean
@@ -49,22 +26,57 @@ local function name_of(bufnr)
   return vim.fn.fnamemodify(api.nvim_buf_get_name(bufnr), ':t')
 end
 
--- The block under the cursor, or the last one.
----@return gemma.chat.Block?
-local function block_here()
-  local row = chat and chat.view:cursor_row()
-  local blocks = chat and chat.blocks or {}
-  if not row then
-    return blocks[#blocks]
+-- The file that a question is about: the one in front of the user, or the one they came from.
+---@return integer?
+local function source_now()
+  local bufnr = api.nvim_get_current_buf()
+  if is_file(bufnr) then
+    return bufnr
   end
-  return vim.iter(blocks):find(function(block)
-    return block.first <= row and row <= block.last
-  end)
+  return last_file and is_file(last_file) and last_file or nil
+end
+
+-- The next question is about this file.
+---@param bufnr? integer
+local function look_at(bufnr)
+  last_file = bufnr
+  if session and session.view:is_valid() then
+    session.view:about(bufnr and name_of(bufnr) or nil)
+  end
+end
+
+-- The conversation, with buffers that are there.
+---@return gemma.chat.Session
+local function current()
+  if session and session.view:is_valid() then
+    return session
+  end
+  session = require('gemma.chat.session').new({
+    send = function(question)
+      M.chat({ question = question })
+    end,
+    stop = M.stop,
+    yank = M.yank,
+    insert = M.insert,
+    apply = M.apply,
+    follow = M.follow,
+    closed = M.stop,
+  })
+  api.nvim_create_autocmd('BufEnter', {
+    group = api.nvim_create_augroup('gemma.chat', {}),
+    desc = 'gemma: the file that is talked about is the one last looked at',
+    callback = function(event)
+      if is_file(event.buf) then
+        look_at(event.buf)
+      end
+    end,
+  })
+  return session
 end
 
 ---@param act fun(block: gemma.chat.Block)
 local function with_block(act)
-  local block = block_here()
+  local block = session and session:block()
   if block then
     act(block)
   else
@@ -72,7 +84,7 @@ local function with_block(act)
   end
 end
 
---- Takes the code block under the cursor into a register; elsewhere, the last one.
+--- Takes the code block under the cursor into a register; from another window, the last one.
 function M.yank()
   with_block(code.yank)
 end
@@ -84,15 +96,12 @@ end
 
 --- Shows the code block as a difference to the file; there, applies it.
 function M.apply()
-  code.apply(block_here(), chat and chat.encoding or 'utf-8')
+  code.apply(session and session:block(), session and session.encoding or 'utf-8')
 end
 
 --- Goes to the lines that the text under the cursor names.
 function M.follow()
-  local marks = chat and chat.view:marks_at_cursor() or {}
-  local found = chat and vim.iter(chat.references):find(function(reference)
-    return vim.list_contains(marks, reference.mark)
-  end)
+  local found = session and session:reference()
   if not (found and found.source and api.nvim_buf_is_valid(found.source)) then
     message.warn('no lines of a file are named here.')
     return
@@ -107,259 +116,9 @@ end
 
 --- Stops the answer that is on its way; what there is of it stays.
 function M.stop()
-  local run = chat and chat.run
-  if not run then
-    return
+  if session then
+    session:stop()
   end
-  if run.client then
-    run.client:notify('window/workDoneProgress/cancel', { token = run.tokens[2] })
-  end
-end
-
--- The conversation, with windows that are there.
----@return gemma.chat.Chat
-local function current()
-  if chat and chat.view:is_valid() then
-    return chat
-  end
-  chat = {
-    id = ('neovim-%d-%d'):format(vim.fn.getpid(), vim.uv.hrtime()),
-    turns = {},
-    blocks = {},
-    references = {},
-    encoding = 'utf-8',
-    view = require('gemma.chat.view').new({
-      send = function(question)
-        M.chat({ question = question })
-      end,
-      stop = M.stop,
-      yank = M.yank,
-      insert = M.insert,
-      apply = M.apply,
-      follow = M.follow,
-      closed = M.stop,
-    }),
-  }
-  api.nvim_create_autocmd('BufEnter', {
-    group = api.nvim_create_augroup('gemma.chat', {}),
-    desc = 'gemma: the file that is talked about is the one last looked at',
-    callback = function(event)
-      if chat and is_file(event.buf) then
-        chat.source = event.buf
-        chat.view:about(name_of(event.buf))
-      end
-    end,
-  })
-  return chat
-end
-
----@param n integer
----@param one string
----@return string
-local function counted(n, one)
-  return ('%d %s%s'):format(n, one, n == 1 and '' or 's')
-end
-
--- What the model was shown, in a line.
----@param context table
----@return string
-local function context_line(context)
-  local parts = {}
-  local lines = context.lines
-  if type(context.path) == 'string' then
-    parts[#parts + 1] = context.path
-  end
-  if type(lines) == 'table' then
-    parts[#parts + 1] = lines.first == 1 and lines.last == lines.of and counted(lines.of, 'line')
-      or ('lines %d to %d of %d'):format(lines.first, lines.last, lines.of)
-  end
-  if type(context.selection) == 'table' then
-    parts[#parts + 1] = ('lines %d to %d selected'):format(context.selection.first, context.selection.last)
-  end
-  if (context.turns or 0) > 0 then
-    parts[#parts + 1] = counted(context.turns, 'earlier question')
-  end
-  parts[#parts + 1] = counted(context.promptTokens or 0, 'token')
-  return '> ' .. table.concat(parts, ', ')
-end
-
--- Where a place of the answer's text stands in what was said.
----@param run gemma.chat.Run
----@param text string
----@param offset integer
----@return [integer, integer] row and column, from 0
-local function place(run, text, offset)
-  local before = text:sub(1, vim.str_byteindex(text, chat.encoding, offset, false))
-  local _, newlines = before:gsub('\n', '')
-  return { run.row + newlines, #before:match('[^\n]*$') }
-end
-
--- Notes where the blocks and the references of an answer are.
----@param run gemma.chat.Run
----@param answer table
-local function note(run, answer)
-  for _, found in ipairs(answer.code or {}) do
-    table.insert(chat.blocks, {
-      first = place(run, answer.text, found.offset)[1],
-      last = place(run, answer.text, found.offset + found.length)[1],
-      code = found,
-      source = run.wish.source,
-      tick = run.tick,
-    })
-  end
-  for _, found in ipairs(answer.references or {}) do
-    local from, to = place(run, answer.text, found.offset), place(run, answer.text, found.offset + found.length)
-    table.insert(chat.references, {
-      mark = chat.view:mark_reference(from, to),
-      range = found.range,
-      source = run.wish.source,
-    })
-  end
-end
-
--- Ends the answer that is on its way with a remark or more, and asks what waits.
----@param run gemma.chat.Run
----@param remarks string[]
-local function ended(run, remarks)
-  for _, token in ipairs(run.tokens) do
-    client_of.unlisten(token)
-  end
-  if run.forget then
-    run.forget()
-  end
-  if not chat or chat.run ~= run then
-    return
-  end
-  chat.run = nil
-  if not chat.view:is_valid() then
-    return
-  end
-  chat.view:step(nil)
-  -- A fence that was never closed would make code of all that follows.
-  local _, fences = ('\n' .. run.text):gsub('\n%s*```', '')
-  if fences % 2 == 1 then
-    chat.view:append('\n```')
-  end
-  for _, remark in ipairs(remarks) do
-    chat.view:paragraph('> ' .. remark)
-  end
-  local wish = chat.next
-  chat.next = nil
-  if wish then
-    M.ask_wish(wish)
-  end
-end
-
-local SAYS = {
-  cancelled = 'Stopped.',
-  length = 'The answer was cut at its longest length.',
-  deadline = 'The answer was cut because it took too long.',
-}
-
----@param run gemma.chat.Run
----@param answer table
-local function answered(run, answer)
-  if not chat or chat.run ~= run or not chat.view:is_valid() then
-    return ended(run, {})
-  end
-  chat.view:append(answer.text:sub(#run.text + 1))
-  run.text = answer.text
-  note(run, answer)
-  table.insert(chat.turns, { role = 'user', text = run.wish.title })
-  table.insert(chat.turns, { role = 'model', text = answer.text })
-  local remarks = vim.list_extend({}, answer.notices or {})
-  table.insert(remarks, SAYS[answer.finishReason])
-  ended(run, remarks)
-end
-
--- What comes while the answer is thought.
----@param run gemma.chat.Run
----@param value table
-local function heard(run, value)
-  if not chat or chat.run ~= run or not chat.view:is_valid() then
-    return
-  end
-  if value.kind == 'context' then
-    chat.view:append(context_line(value.context) .. '\n\n')
-    run.row = chat.view:last_row()
-  elseif value.kind == 'step' then
-    chat.view:step(value.message .. ' …')
-  elseif value.kind == 'text' then
-    if run.text == '' then
-      chat.view:step(nil)
-    end
-    run.text = run.text .. value.text
-    chat.view:append(value.text)
-  end
-end
-
---- Asks, once the answer that is on its way has stopped.
----@param wish gemma.chat.Wish
-function M.ask_wish(wish)
-  local chat = current()
-  chat.view:open()
-  if chat.run then
-    chat.next = wish
-    M.stop()
-    return
-  end
-  chat.view:paragraph(('## You\n\n%s\n\n## Gemma\n\n'):format(wish.title))
-  chat.view:scroll()
-  chat.view:step('Asking …')
-  ---@type gemma.chat.Run
-  local run = { wish = wish, tokens = {}, row = chat.view:last_row(), text = '' }
-  chat.run = run
-  run.tokens[1] = client_of.listen(function(value)
-    heard(run, value)
-  end)
-  -- The other token is there to stop the answer by; what it tells is told on the first one too.
-  run.tokens[2] = client_of.listen(function() end)
-  client_of.with(function(client)
-    if chat.run ~= run then
-      return
-    end
-    run.client = client
-    run.forget = client_of.at_end(function()
-      chat.next = nil
-      ended(run, { 'Error: gemma-ls ended before the answer did. Ask again once it is back.' })
-    end)
-    chat.encoding = client.offset_encoding
-    local source = wish.source
-    if source and api.nvim_buf_is_loaded(source) then
-      -- The text as it is now, saved or not, is what is talked about.
-      vim.lsp.buf_attach_client(source, client.id)
-      run.tick = api.nvim_buf_get_changedtick(source)
-    end
-    local params = vim.tbl_extend('force', wish.params, {
-      chatId = chat.id,
-      partialResultToken = run.tokens[1],
-      workDoneToken = run.tokens[2],
-    })
-    if wish.method == 'gemma/chat' then
-      params.history = chat.turns
-      params.maxTokens = require('gemma.config').options.chat.max_tokens
-    end
-    client:request(wish.method, params, function(err, answer)
-      if err then
-        ended(run, { 'Error: ' .. message.of(err) })
-      else
-        answered(run, answer)
-      end
-    end)
-  end, function(why)
-    ended(run, { 'Error: ' .. why })
-  end)
-end
-
--- The file that a question is about: the one in front of the user, or the one they came from.
----@return integer?
-local function source_now()
-  local bufnr = api.nvim_get_current_buf()
-  if is_file(bufnr) then
-    return bufnr
-  end
-  local source = chat and chat.source
-  return source and is_file(source) and source or nil
 end
 
 ---@param bufnr integer
@@ -427,26 +186,26 @@ function M.chat(asking)
   end
   local source, kind = source_now(), asking.kind or 'ask'
   local chat = current()
-  chat.source = source
-  chat.view:about(source and name_of(source) or nil)
+  look_at(source)
   if kind == 'ask' and not asking.question then
     chat.view:focus_prompt()
     return
   end
   if kind ~= 'ask' and not source then
-    message.warn('there is no file to do this with: open one first.')
+    message.warn('there is no file to do this with: open one, or save the text under a name.')
     return
   end
   local selected = source and selection(source, asking.range)
   local diagnostics
   if kind == 'fix' and selected then
-    diagnostics = vim.lsp.diagnostic.from(vim.iter(vim.diagnostic.get(source))
+    diagnostics = vim.lsp.diagnostic.from(vim
+      .iter(vim.diagnostic.get(source))
       :filter(function(diagnostic)
         return diagnostic.lnum >= selected.start.line and diagnostic.lnum <= selected['end'].line
       end)
       :totable())
   end
-  M.ask_wish({
+  chat:ask({
     method = 'gemma/chat',
     title = asking.question or in_words(kind, source, selected),
     source = source,
@@ -465,8 +224,9 @@ end
 function M.ask(params)
   local uri = params.textDocument and params.textDocument.uri
   local source = uri and vim.uri_to_bufnr(uri) or nil
-  current().source = source
-  M.ask_wish({
+  local chat = current()
+  look_at(source)
+  chat:ask({
     method = 'gemma/chat',
     title = params.question or in_words(params.kind or 'ask', source, params.selection),
     source = source,
@@ -478,7 +238,7 @@ end
 ---@param picture { uri?: string, data?: string, name: string }
 ---@param question? string
 function M.image(picture, question)
-  M.ask_wish({
+  current():ask({
     method = 'gemma/explainImage',
     title = ('%s (%s)'):format(question or 'Explain the picture.', picture.name),
     source = source_now(),
@@ -489,25 +249,15 @@ end
 --- How many answers the conversation has.
 ---@return integer
 function M.answers()
-  return chat and #chat.turns / 2 or 0
+  return session and #session.turns / 2 or 0
 end
 
 --- Begins anew: the conversation is forgotten, here and by the server.
 function M.forget()
-  local old = chat
-  if not old then
-    return
-  end
-  M.stop()
-  local client = client_of.get()
-  if client then
-    client:request('gemma/forgetChat', { chatId = old.id }, function() end)
-  end
-  chat = nil
-  for _, bufnr in ipairs({ old.view.prompt, old.view.said }) do
-    if api.nvim_buf_is_valid(bufnr) then
-      api.nvim_buf_delete(bufnr, { force = true })
-    end
+  local old = session
+  session = nil
+  if old then
+    old:forget()
   end
 end
 

@@ -23,7 +23,7 @@ local namespace = api.nvim_create_namespace('gemma.chat')
 local PROMPT_HEIGHT = 4 -- one of them says what the question is about
 local KEYS = {
   'Enter in the lower window sends the question; Ctrl-C stops the answer.',
-  'gy yanks the code block under the cursor, gp puts it behind the line of the file’s cursor,',
+  'gy yanks the code block under the cursor, gp puts it behind the line of the cursor in the file,',
   'ga shows it as a difference and applies it. Enter on a marked line reference goes there.',
   'i goes to the question, ]] and [[ to the next and the last one, q closes the windows.',
 }
@@ -189,7 +189,7 @@ function View:about(subject)
   local win = window_of(self.prompt)
   if win then
     local about = subject and ('Question about ' .. subject:gsub('%%', '%%%%')) or 'Question'
-    api.nvim_set_option_value('winbar', about .. ' %=%#GemmaContext#g? lists the keys', { win = win, scope = 'local' })
+    api.nvim_set_option_value('winbar', about .. ' %=%#GemmaContext#g?: keys', { win = win, scope = 'local' })
   end
 end
 
@@ -204,18 +204,20 @@ function View:close()
   self.actions.closed()
 end
 
+--- Takes the windows and the buffers away.
+function View:delete()
+  for _, bufnr in ipairs({ self.prompt, self.said }) do
+    if api.nvim_buf_is_valid(bufnr) then
+      api.nvim_buf_delete(bufnr, { force = true })
+    end
+  end
+end
+
 --- Moves to the window for the question.
 function View:focus_prompt()
   self:open()
   api.nvim_set_current_win(assert(window_of(self.prompt)))
   vim.cmd.startinsert({ bang = true })
-end
-
---- Whether one of its windows is the current one.
----@return boolean
-function View:has_focus()
-  local bufnr = api.nvim_get_current_buf()
-  return bufnr == self.said or bufnr == self.prompt
 end
 
 function View:send()
@@ -226,7 +228,7 @@ function View:send()
   end
 end
 
--- Follows the text in the windows whose cursor stands at the end of it.
+--- Moves to the end of what was said, in all windows.
 function View:scroll()
   local last = api.nvim_buf_line_count(self.said)
   for _, win in ipairs(vim.fn.win_findbuf(self.said)) do
@@ -234,30 +236,32 @@ function View:scroll()
   end
 end
 
---- Adds text behind what was said.
+--- Adds text behind what was said; windows whose cursor stands at the end follow it.
 ---@param text string
 function View:append(text)
   local bufnr = self.said
   local last = api.nvim_buf_line_count(bufnr)
-  local following = vim.iter(vim.fn.win_findbuf(bufnr)):filter(function(win)
+  local following = vim.tbl_filter(function(win)
     return api.nvim_win_get_cursor(win)[1] == last
-  end)
-  local windows = following:totable()
+  end, vim.fn.win_findbuf(bufnr))
   vim.bo[bufnr].modifiable = true
   local column = #api.nvim_buf_get_lines(bufnr, last - 1, last, true)[1]
   api.nvim_buf_set_text(bufnr, last - 1, column, last - 1, column, vim.split(text, '\n', { plain = true }))
   vim.bo[bufnr].modifiable = false
-  for _, win in ipairs(windows) do
+  for _, win in ipairs(following) do
     api.nvim_win_set_cursor(win, { api.nvim_buf_line_count(bufnr), 0 })
   end
 end
 
---- Adds a paragraph of its own.
+--- Adds a paragraph of its own: with an empty line before it, where there is text.
 ---@param text string
 function View:paragraph(text)
-  local last = api.nvim_buf_line_count(self.said)
-  local before = table.concat(api.nvim_buf_get_lines(self.said, math.max(0, last - 2), last, true), '\n')
-  local gap = (before == '' or before:match('\n$')) and '' or before:match('[^\n]$') and '\n\n' or '\n'
+  local count = api.nvim_buf_line_count(self.said)
+  local before, last = unpack(api.nvim_buf_get_lines(self.said, math.max(0, count - 2), count, true))
+  if count == 1 then
+    before, last = '', before
+  end
+  local gap = last ~= '' and '\n\n' or before ~= '' and '\n' or ''
   self:append(gap .. text)
 end
 

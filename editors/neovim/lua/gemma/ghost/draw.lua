@@ -90,6 +90,8 @@ function M.draw(bufnr, place)
   local column = vim.fn.strdisplaywidth(line:sub(1, place.col))
   local lines = vim.split(place.rest, '\n', { plain = true })
   local tail = line:sub(place.col + 1, place.end_col)
+  -- In front of a character, combined text would take that one's colours: a matched bracket's, say.
+  local mode = place.col < #line and 'replace' or 'combine'
   local pieces = #lines == 1 and around(place.rest, tail)
   if pieces then
     for _, piece in ipairs(pieces) do
@@ -98,7 +100,7 @@ function M.draw(bufnr, place)
         api.nvim_buf_set_extmark(bufnr, namespace, place.row, place.col + piece.offset, {
           virt_text = { { expand(bufnr, piece.text, column + kept), 'GemmaGhost' } },
           virt_text_pos = 'inline',
-          hl_mode = 'combine',
+          hl_mode = mode,
         })
       end
     end
@@ -125,7 +127,7 @@ function M.draw(bufnr, place)
     virt_text = here,
     virt_text_pos = behind == '' and 'inline' or 'overlay',
     virt_lines = below,
-    hl_mode = 'combine',
+    hl_mode = mode,
   })
 end
 

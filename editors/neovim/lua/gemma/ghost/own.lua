@@ -66,11 +66,7 @@ local function place(bufnr)
   end
   local typed = line:sub(suggestion.col + 1, col)
   local rest = suggestion.text:sub(#typed + 1)
-  if
-    rest == ''
-    or suggestion.text:sub(1, #typed) ~= typed
-    or pieces.begins_inside_character(rest)
-  then
+  if rest == '' or suggestion.text:sub(1, #typed) ~= typed or pieces.begins_inside_character(rest) then
     return nil
   end
   return { row = row, col = col, end_col = col + suggestion.tail, rest = rest }
