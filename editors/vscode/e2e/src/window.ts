@@ -47,13 +47,14 @@ export class Window {
   /** Opens the field on top with a key, writes into it, and takes the row that is marked then. */
   private async pick(key: string, text: string, row: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input');
-    await until('the field on top', async () => {
-      // A key is lost where the focus is about to move.
+    const marked = this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row });
+    await until(`${row} in the field on top`, async () => {
+      // Where the focus is about to move, a key is lost, or the field closes again.
       await this.page.keyboard.press(key);
-      return input.waitFor({ timeout: 5_000 }).then(() => true, () => false);
+      const limit = { timeout: 5_000 };
+      const found = input.fill(text, limit).then(() => marked.waitFor(limit));
+      return found.then(() => true, () => false);
     });
-    await input.fill(text);
-    await this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row }).waitFor();
     await this.page.keyboard.press('Enter');
   }
 

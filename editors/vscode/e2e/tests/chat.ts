@@ -218,7 +218,7 @@ export const chats = tests({
     equal(world.read('change.py'), SOURCE);
     await window.page.getByRole('button', { name: 'Apply Change' }).click();
     await window.page.locator('.monaco-diff-editor').waitFor({ state: 'detached' });
-    await window.show('change.py');
+    await window.focus();
     await window.save();
     equal(world.read('change.py'), SOURCE.replace('return width * height\n', 'return abs(width * height)\n'));
   },
