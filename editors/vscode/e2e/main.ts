@@ -11,10 +11,11 @@ import { switches } from './tests/switches.ts';
 import { chats } from './tests/chat.ts';
 import { pictures } from './tests/pictures.ts';
 import { screenshots } from './tests/screenshots.ts';
-import { troubles } from './tests/troubles.ts';
+import { end, troubles } from './tests/troubles.ts';
 
 const words = process.argv.slice(2);
-const all = process.env['E2E_SCREENSHOTS'] ? screenshots : [...completions, ...switches, ...chats, ...pictures, ...troubles];
+const everything = [...completions, ...switches, ...chats, ...pictures, ...troubles, ...end];
+const all = process.env['E2E_SCREENSHOTS'] ? screenshots : everything;
 const chosen = all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
 
 const world = await World.create();
@@ -25,7 +26,5 @@ try {
   process.exitCode = failed > 0 ? 1 : 0;
 } finally {
   await world.end();
-  if (process.exitCode === 0) {
-    rmSync(world.sandbox.root, { recursive: true, force: true });
-  }
+  rmSync(world.sandbox.root, { recursive: true, force: true, maxRetries: 3 });
 }

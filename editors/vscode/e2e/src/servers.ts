@@ -35,6 +35,15 @@ export class Server {
     return existsSync(`${this.#file}.sock`);
   }
 
+  /** Whether the process is there, whatever it does. */
+  get exists(): boolean {
+    try {
+      return process.kill(this.pid, 0);
+    } catch {
+      return false;
+    }
+  }
+
   said(): Said[] {
     const lines = readFileSync(`${this.#file}.jsonl`, 'utf8').split('\n');
     // The last line is empty, or is still being written.

@@ -25,6 +25,7 @@ export class World {
   readonly #folder: string;
   readonly #settings: Settings;
   #configured = false;
+  #ended = false;
 
   private constructor(sandbox: Sandbox, servers: Servers, vscode: CodeServer, settings: Settings, context: BrowserContext) {
     const browser = context.browser();
@@ -119,6 +120,9 @@ export class World {
 
   /** Leaves the shared window as the next test wants to find it. */
   async tidy(): Promise<void> {
+    if (this.#ended) {
+      return;
+    }
     this.servers.delay();
     this.servers.script();
     if (this.#configured) {
@@ -132,6 +136,7 @@ export class World {
   }
 
   async end(): Promise<void> {
+    this.#ended = true;
     await this.#browser.close();
     await this.#vscode.stop();
   }

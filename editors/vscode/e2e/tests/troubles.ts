@@ -75,3 +75,13 @@ export const troubles = tests({
     await window.press('Escape');
   },
 });
+
+/** Runs after all others: there is no VS Code after it. */
+export const end = tests({
+  'when VS Code ends, no server is left': async (world) => {
+    const window = await world.window();
+    await window.ready();
+    await world.end();
+    await until('the servers to end', () => world.servers.all().every((server) => !server.exists));
+  },
+});
