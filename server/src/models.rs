@@ -54,8 +54,9 @@ pub fn choose(named: Option<&str>, settings: &Settings) -> Result<Choice> {
 }
 
 /// What to do where no model sees pictures.
-const SEEING: &str = "Run `gemma-ls model pull paligemma2-3b-mix-448` (6 GB; its licence has to be \
-                          accepted on HuggingFace once), or name a PaliGemma or a Gemma 3 from 4B on with --model.";
+const SEEING: &str = "Run `gemma-ls model pull paligemma2-3b-mix-448` (6 GB; its licence has to be accepted on \
+                      HuggingFace once); it is then found by itself. A Gemma 3 from 4B on, as a HuggingFace \
+                      folder, sees too; on the command line --model names one.";
 
 /// The model that looks at pictures: the one named, else the first of those configured that sees, else the
 /// first one on this machine that does.

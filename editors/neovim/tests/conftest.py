@@ -120,7 +120,13 @@ class Editor(Nvim):
 @pytest.fixture(scope="session", params=VERSIONS)
 def shared(request, tmp_path_factory):
     """One editor for all tests that leave it as they find it."""
-    keymaps = {"accept": "<Tab>", "accept_word": "<C-l>", "accept_line": "<C-j>", "next": "<C-n>", "dismiss": "<C-x>"}
+    keymaps = {
+        "accept": "<Tab>",
+        "accept_word": "<C-l>",
+        "accept_line": "<C-j>",
+        "next": "<C-n>",
+        "dismiss": "<C-x>",
+    }
     editor = Editor(request.param, tmp_path_factory.mktemp("nvim"), {"keymaps": keymaps})
     editor.open("first.py", PYTHON)
     editor.ready()
@@ -133,6 +139,15 @@ def nvim(shared):
     yield shared
     shared.keys("<C-\\><C-n>")
     shared.command("silent! %bwipeout!")
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def made_up(request, tmp_path_factory):
+    from made_up import MadeUp
+
+    made_up = MadeUp(request.param, tmp_path_factory.mktemp("made-up"))
+    yield made_up
+    made_up.nvim.close()
 
 
 @pytest.fixture(params=VERSIONS)

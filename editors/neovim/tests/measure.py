@@ -43,7 +43,12 @@ def run(version: str) -> dict:
             nvim.grey()
             grey = time.perf_counter() - begun
             ready = editor * 1e3 + nvim.lua("return vim.g.gemma_ready")
-            return {"editor": editor * 1e3, "setup alone": setup, "model ready": ready, "grey text": grey * 1e3}
+            return {
+                "editor": editor * 1e3,
+                "setup alone": setup,
+                "model ready": ready,
+                "grey text": grey * 1e3,
+            }
         finally:
             nvim.close()
 

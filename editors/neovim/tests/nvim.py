@@ -134,7 +134,9 @@ class Nvim:
         self.process.stdin.flush()
         with self._changed:
             answered = self._changed.wait_for(lambda: number in self._answers or self._ended, PATIENCE)
-            assert answered and number in self._answers, f"no answer to {method}{arguments}\n{self.screen.text()}"
+            assert answered and number in self._answers, (
+                f"no answer to {method}{arguments}\n{self.screen.text()}"
+            )
             error, result = self._answers.pop(number)
         assert error is None, f"{method}{arguments}: {error}"
         return result
@@ -160,7 +162,9 @@ class Nvim:
         while True:
             if value := condition():
                 return value
-            assert time.monotonic() < deadline, f"waited in vain for {what}; the screen:\n{self.screen.text()}"
+            assert time.monotonic() < deadline, (
+                f"waited in vain for {what}; the screen:\n{self.screen.text()}"
+            )
             assert not self._ended, f"the editor ended while waiting for {what}"
             with self._changed:
                 self._changed.wait(0.05)

@@ -60,7 +60,9 @@ def test_a_follow_up_from_the_prompt(chat):
     chat.command("Gemma chat First?")
     wait_for_answer(chat)
     chat.command("Gemma chat")
-    chat.until_lua("return vim.bo.filetype == 'gemma-prompt' and vim.api.nvim_get_mode().mode == 'i'", "the prompt")
+    chat.until_lua(
+        "return vim.bo.filetype == 'gemma-prompt' and vim.api.nvim_get_mode().mode == 'i'", "the prompt"
+    )
     chat.keys("And then?<CR>")
     wait_for_answer(chat, 2)
     text = chat.said()

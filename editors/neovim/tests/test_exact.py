@@ -99,7 +99,14 @@ def test_the_screen_stays_when_it_is_taken(bare, case):
     assert body(bare) == promised
 
 
-@pytest.mark.parametrize("case, grey", [("up to the bracket", "a, b"), ("brackets in brackets", "f(a), (b)"), ("quote and bracket", "Hello, world")])
+@pytest.mark.parametrize(
+    "case, grey",
+    [
+        ("up to the bracket", "a, b"),
+        ("brackets in brackets", "f(a), (b)"),
+        ("quote and bracket", "Hello, world"),
+    ],
+)
 def test_text_that_stays_is_not_grey(bare, case, grey):
     suggest(bare, *CASES[case])
     assert bare.screen.grey() == grey

@@ -1,7 +1,5 @@
 """Grey text: on the screen exactly as it will be in the file, and in the file when it is taken."""
 
-import pytest
-
 from conftest import PYTHON
 
 LINE = 4  # of PYTHON, where suggestions are made; from 0
@@ -13,7 +11,9 @@ def rest_of_line(nvim) -> str:
 
 
 def wait_for_line(nvim, expected: str):
-    nvim.until(lambda: nvim.lines()[LINE] == expected, f"the line to be {expected!r}, it is {nvim.lines()[LINE]!r}")
+    nvim.until(
+        lambda: nvim.lines()[LINE] == expected, f"the line to be {expected!r}, it is {nvim.lines()[LINE]!r}"
+    )
 
 
 def test_grey_text_is_on_the_screen_and_not_in_the_file(nvim):
@@ -28,7 +28,10 @@ def test_tab_takes_all_of_it(nvim):
     wait_for_line(nvim, "    return fib" + grey)
     nvim.keys("<Esc>:write<CR>")
     saved = nvim.home / "fibonacci.py"
-    nvim.until(lambda: saved.read_text() == PYTHON.replace("    \n", f"    return fib{grey}\n", 1), "the file to be saved")
+    nvim.until(
+        lambda: saved.read_text() == PYTHON.replace("    \n", f"    return fib{grey}\n", 1),
+        "the file to be saved",
+    )
 
 
 def test_a_word_at_a_time(nvim):
@@ -77,7 +80,10 @@ def test_typing_something_else_replaces_it(nvim):
     nvim.until(lambda: "zzz(" in nvim.lines()[LINE], "the keys")
     nvim.keys("<Tab>")
     # Whatever is suggested by now, nothing of the old text is left on the screen.
-    nvim.until(lambda: "onacci(n - 1)" not in nvim.screen.line(LINE).replace("fibonacci(n - 1)", ""), "the old text to be gone")
+    nvim.until(
+        lambda: "onacci(n - 1)" not in nvim.screen.line(LINE).replace("fibonacci(n - 1)", ""),
+        "the old text to be gone",
+    )
 
 
 def test_what_is_shown_and_taken_is_counted(nvim):
@@ -104,7 +110,10 @@ def test_a_backspace_takes_grey_text_away_or_back_to_what_it_was(nvim):
     nvim.keys("q")
     nvim.until(lambda: nvim.lines()[LINE] == "    return fibq", "the key")
     nvim.keys("<BS>")
-    nvim.until(lambda: nvim.lines()[LINE] == "    return fib" and nvim.screen.grey() in ("", grey), "no other grey text")
+    nvim.until(
+        lambda: nvim.lines()[LINE] == "    return fib" and nvim.screen.grey() in ("", grey),
+        "no other grey text",
+    )
 
 
 def test_wide_characters_before_it(nvim):

@@ -197,9 +197,8 @@ local function missing()
   if vim.fn.executable(program) == 1 then
     return nil
   end
-  return ('the program %s was not found. Install gemma-ls, or name its path in setup: cmd = { "/path/to/gemma-ls", "lsp" }.'):format(
-    program
-  )
+  local what = ('the program %s was not found. '):format(program)
+  return what .. 'Install gemma-ls, or name its path in setup: cmd = { "/path/to/gemma-ls", "lsp" }.'
 end
 
 --- Hands the configuration to Neovim, which starts the server with the first file.

@@ -63,7 +63,8 @@ local function from_clipboard(question)
   local clipboard = M.clipboard()
   if not clipboard then
     message.error(
-      'no program reads pictures from the clipboard here. Install wl-clipboard (Wayland), xclip (X11) or pngpaste (macOS).'
+      'no program reads pictures from the clipboard here. '
+        .. 'Install wl-clipboard (Wayland), xclip (X11) or pngpaste (macOS).'
     )
     return
   end

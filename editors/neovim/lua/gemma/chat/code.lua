@@ -74,7 +74,8 @@ local function stale(block, bufnr)
     changed = block.tick ~= api.nvim_buf_get_changedtick(bufnr)
   end
   if changed then
-    return 'the file has changed since the answer, so the block may not belong there any more. Ask again, or take it with :Gemma yank.'
+    return 'the file has changed since the answer, so the block may not belong there any more. '
+      .. 'Ask again, or take it with :Gemma yank.'
   end
   if not vim.bo[bufnr].modifiable or vim.bo[bufnr].readonly then
     return 'the file cannot be changed (see :help modifiable and :help readonly).'
@@ -156,7 +157,8 @@ function M.apply(block, encoding)
   local edit = block.code.edit
   if type(edit) ~= 'table' then
     message.warn(
-      'the answer does not say what this block replaces. :Gemma insert puts it behind the cursor, :Gemma yank into a register.'
+      'the answer does not say what this block replaces. '
+        .. ':Gemma insert puts it behind the cursor, :Gemma yank into a register.'
     )
     return
   end
