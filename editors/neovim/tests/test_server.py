@@ -221,3 +221,15 @@ def test_a_conversation_says_that_the_server_died(made_up):
     made_up.answer({"gemma/chat": [made_up.chat_answer()]})
     running(nvim, but=number)
     ask(nvim)
+
+
+def test_a_key_goes_through_other_suggestions(made_up):
+    items = [{"insertText": text} for text in ("one", "two", "three")]
+    nvim = made_up.start({"textDocument/inlineCompletion": [{"items": items[:1]}, {"items": items}]})
+    nvim.keys("Go")
+    nvim.until(lambda: "one" in nvim.screen.grey(), "grey text")
+    for text in ("two", "three", "one", "two"):
+        nvim.lua("require('gemma').next()")
+        nvim.until(lambda: text in nvim.screen.grey(), text)
+    nvim.keys("<Tab>")
+    nvim.until(lambda: nvim.lines()[-1] == "two", "the text")

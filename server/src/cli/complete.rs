@@ -68,6 +68,7 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         others: Vec::new(),
         selected: None,
         priority: Priority::Completion,
+        variant: 0,
     };
     let settings = &context.settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Stop,
+    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
 };
 
 use crate::completion::boundary::Seam;
@@ -29,6 +29,7 @@ pub struct Prepared {
     seam: Seam,
     place: Place,
     priority: Priority,
+    sampling: Sampling,
 }
 
 /// Where an answer belongs.
@@ -49,7 +50,16 @@ pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) 
     let around = Around { before, after: &place.site.after, start: place.start };
     let material = material(model, settings, request, &around)?;
     let prompt = prompt(model, settings, &material)?;
-    Ok(Prepared { prompt, seam, place, priority: request.priority })
+    Ok(Prepared { prompt, seam, place, priority: request.priority, sampling: sampling(request.variant) })
+}
+
+/// How tokens are picked for the suggestion of this number: near to what is most likely, since code that is only
+/// possible is mostly wrong.
+fn sampling(variant: u64) -> Sampling {
+    match variant {
+        0 => Sampling::default(),
+        seed => Sampling { temperature: 0.8, top_k: 20, top_p: 0.95, seed, ..Sampling::default() },
+    }
 }
 
 fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> Result<Prompt, Error> {
@@ -140,6 +150,7 @@ impl Prepared {
                 ..Stop::default()
             },
             priority: self.priority,
+            sampling: self.sampling,
             deadline: Some(Duration::from_millis(settings.max_time_ms)),
             cancel: cancel.clone(),
             ..GenerateRequest::new(model.clone(), self.prompt.ids, settings.max_tokens)
@@ -193,6 +204,7 @@ mod tests {
             root: None,
             selected: None,
             priority: Priority::Completion,
+            variant: 0,
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Request {
     pub selected: Option<(usize, String)>,
     /// Place in the queue.
     pub priority: Priority,
+    /// 0: what is most likely. Any other number draws another suggestion, the same one for the same number.
+    pub variant: u64,
 }
 
 /// Why a completion shows what it shows.

@@ -39,6 +39,8 @@ pub(super) struct Ask<'a> {
     pub(super) selected: Option<(Range, String)>,
     /// Whether the editor asks by itself.
     pub(super) automatic: bool,
+    /// Whether the user, asking where there is a suggestion already, is to get others besides it.
+    pub(super) others: bool,
 }
 
 /// An answer, with the text it belongs to.
@@ -46,6 +48,8 @@ pub(super) struct Told {
     pub(super) document: Snapshot,
     pub(super) cursor: usize,
     pub(super) answer: Answer,
+    /// Other suggestions for the same place.
+    pub(super) others: Vec<Answer>,
 }
 
 /// Answers a request; `None` where the document is not known.
@@ -130,21 +134,21 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
     // Twice at most: a request may come before the edit it depends on. A client that goes on editing
     // without asking anew does not want the answer.
     for _ in 0..2 {
-        if let Some(answer) = job.remembered(session) {
-            return Ok(Some(job.told(answer)));
+        let remembered = job.remembered(session);
+        if let Some(answer) = remembered.clone().filter(|_| !ask.others) {
+            return Ok(Some(job.told(answer, Vec::new())));
         }
         let end = tokio::select! {
             biased;
-            answer = job.compute(session, &config, &completer) => End::Answer(answer?),
+            answers = job.answers(session, &config, &completer, remembered) => End::Answers(answers?),
             () = given_up(&ticket, &mut closing) => End::GivenUp,
             () = edited(session, &job.document, &mut edits) => End::Edited,
         };
         match end {
             End::GivenUp => return Ok(Some(job.nothing(Reason::Superseded, None))),
-            End::Answer(answer) => {
-                job.remember(session, &answer);
+            End::Answers((answer, others)) => {
                 if is_newest(session, &job.document) {
-                    return Ok(Some(job.told(answer)));
+                    return Ok(Some(job.told(answer, others)));
                 }
             }
             End::Edited => tokio::select! {
@@ -161,7 +165,8 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
 }
 
 enum End {
-    Answer(Answer),
+    /// A suggestion, and others.
+    Answers((Answer, Vec<Answer>)),
     /// A newer request has come, or the conversation ends.
     GivenUp,
     /// The text is not the newest any more.
@@ -211,11 +216,11 @@ impl Job {
 
     fn nothing(self, reason: Reason, rule: Option<&'static str>) -> Told {
         let answer = Answer::nothing(self.cursor, reason, rule);
-        self.told(answer)
+        self.told(answer, Vec::new())
     }
 
-    fn told(self, answer: Answer) -> Told {
-        Told { document: self.document, cursor: self.cursor, answer }
+    fn told(self, answer: Answer, others: Vec<Answer>) -> Told {
+        Told { document: self.document, cursor: self.cursor, answer, others }
     }
 
     /// The rest of an earlier answer, where what was typed since agrees with it.
@@ -234,12 +239,39 @@ impl Job {
         }
     }
 
+    /// The suggestion, and others where there is one already.
+    async fn answers(
+        &self,
+        session: &Arc<Session>,
+        config: &Config,
+        completer: &Arc<dyn Completer>,
+        remembered: Option<Answer>,
+    ) -> Result<(Answer, Vec<Answer>), Error> {
+        /// So many are drawn: the user waits for all of them.
+        const OTHERS: u64 = 2;
+        let Some(first) = remembered else {
+            let answer = self.compute(session, config, completer, 0).await?;
+            self.remember(session, &answer);
+            return Ok((answer, Vec::new()));
+        };
+        let mut others: Vec<Answer> = Vec::new();
+        for variant in 1..=OTHERS {
+            let answer = self.compute(session, config, completer, variant).await?;
+            let known = others.iter().chain([&first]).any(|one| one.text == answer.text);
+            if answer.reason == Reason::Shown && !known {
+                others.push(answer);
+            }
+        }
+        Ok((first, others))
+    }
+
     /// Computes in a task of its own. Dropping this stops that.
     async fn compute(
         &self,
         session: &Arc<Session>,
         config: &Config,
         completer: &Arc<dyn Completer>,
+        variant: u64,
     ) -> Result<Answer, Error> {
         let others = session.documents.others(&self.document.uri);
         let request = Request {
@@ -249,6 +281,7 @@ impl Job {
             root: self.document.path.as_deref().and_then(|path| session.root_of(path)),
             selected: self.selected.clone(),
             priority: Priority::Completion,
+            variant,
         };
         let flag = CancelOnDrop(CancelFlag::new());
         let (completer, settings, cancel) = (completer.clone(), config.settings.clone(), flag.0.clone());

@@ -28,3 +28,7 @@ export const WIDE = `\
 gruß = "漢字 👍 é", join_words(left, right, limit=100)
 größe = "漢字 👍 é", join_words(left, right, limit=100)
 grün = "漢字 👍 é", join_wor`;
+
+/** Goes on in many ways, none of them much more likely than the others. */
+export const OPEN = `\
+towns = ["Paris", "Lyon", "Nice", "`;

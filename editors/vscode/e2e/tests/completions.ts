@@ -4,7 +4,7 @@ import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { KEY } from '../src/keys.ts';
 import { tests } from '../src/runner.ts';
 import { answer, answers, drawn, suggestion, taken } from '../src/suggestion.ts';
-import { BLOCK, LINE, WIDE } from '../src/texts.ts';
+import { BLOCK, LINE, OPEN, WIDE } from '../src/texts.ts';
 import { until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
 import type { World } from '../src/world.ts';
@@ -63,6 +63,26 @@ export const completions = tests({
       deepEqual(await window.ghostShown(), drawn(LINE + word, whole));
       before = word;
     }
+  },
+
+  'Alt+] goes to the next suggestion, Alt+[ back, and Tab takes what is shown': async (world) => {
+    const window = await typed(world, 'others.py', OPEN);
+    const first = drawn(OPEN, taken(OPEN, await suggestion(world, 'others.py', OPEN)));
+    await window.ghostIs(first);
+    await window.press('Alt+BracketRight');
+    const [, second] = await until('several suggestions', async () => {
+      const items = await answer(world, 'others.py', OPEN);
+      return items.length > 1 ? items : undefined;
+    });
+    ok(second);
+    await window.ghostIs(drawn(OPEN, taken(OPEN, second)));
+    await window.press('Alt+BracketLeft');
+    await window.ghostIs(first);
+    await window.press('Alt+BracketRight');
+    await window.ghostIs(drawn(OPEN, taken(OPEN, second)));
+    await window.press('Tab');
+    await window.save();
+    equal(world.read('others.py'), taken(OPEN, second));
   },
 
   'a key takes a line of several, and the rest stays grey': async (world) => {

@@ -29,6 +29,7 @@ pub(in crate::lsp) async fn handle(
             position: convert::position(position),
             selected: None,
             automatic: kind.is_some_and(|kind| kind != lsp::CompletionTriggerKind::Invoked),
+            others: false,
         },
     )
     .await?;
@@ -44,7 +45,7 @@ pub(in crate::lsp) async fn handle(
 
 fn item(session: &Session, told: Told) -> Option<lsp::CompletionItem> {
     let agreed = session.agreed();
-    let Told { document, cursor, answer } = told;
+    let Told { document, cursor, answer, .. } = told;
     if answer.reason != Reason::Shown {
         return None;
     }

@@ -3,7 +3,8 @@
 use tower_lsp::gen_lsp_types as lsp;
 use tower_lsp::jsonrpc::Result;
 
-use crate::completion::Reason;
+use crate::completion::{Answer, Reason};
+use crate::documents::Snapshot;
 use crate::lsp::ask::{Ask, Told, ask};
 use crate::lsp::session::Session;
 use crate::lsp::{Server, convert, counting};
@@ -15,6 +16,7 @@ pub(in crate::lsp) async fn handle(
     let session = &server.0;
     let lsp::TextDocumentPositionParams { text_document, position } = params.text_document_position_params;
     let selected = params.context.selected_completion_info;
+    let automatic = params.context.trigger_kind == lsp::InlineCompletionTriggerKind::Automatic;
     let told = ask(
         session,
         Ask {
@@ -23,15 +25,24 @@ pub(in crate::lsp) async fn handle(
             uri: &text_document.uri.0,
             position: convert::position(position),
             selected: selected.map(|selected| (convert::range(selected.range), selected.text)),
-            automatic: params.context.trigger_kind == lsp::InlineCompletionTriggerKind::Automatic,
+            automatic,
+            others: !automatic,
         },
     );
-    let item = told.await?.and_then(|told| item(session, told));
-    Ok(lsp::InlineCompletionList { items: item.into_iter().collect() })
+    let Some(Told { document, cursor, answer, others }) = told.await? else {
+        return Ok(lsp::InlineCompletionList { items: Vec::new() });
+    };
+    let answers = [answer].into_iter().chain(others);
+    let items = answers.filter_map(|answer| item(session, &document, cursor, answer)).collect();
+    Ok(lsp::InlineCompletionList { items })
 }
 
-fn item(session: &Session, told: Told) -> Option<lsp::InlineCompletionItem> {
-    let Told { document, cursor, answer } = told;
+fn item(
+    session: &Session,
+    document: &Snapshot,
+    cursor: usize,
+    answer: Answer,
+) -> Option<lsp::InlineCompletionItem> {
     if answer.reason != Reason::Shown {
         return None;
     }
@@ -40,7 +51,7 @@ fn item(session: &Session, told: Told) -> Option<lsp::InlineCompletionItem> {
     // to compare something else.
     let replaced = document.text.slice(answer.range.start.min(cursor)..cursor).to_string();
     let filter_text = (!answer.text.starts_with(&replaced)).then(|| format!("{replaced}{}", answer.text));
-    let command = counting::offer(session, &document, &answer);
+    let command = counting::offer(session, document, &answer);
     Some(lsp::InlineCompletionItem {
         insert_text: lsp::InsertText::String(answer.text),
         filter_text,

@@ -242,3 +242,22 @@ async fn the_end_of_the_stream_ends_what_is_running() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+#[tokio::test]
+async fn who_asks_where_there_is_a_suggestion_gets_others_too() {
+    let mut client = Client::ready(Value::Null).await;
+    client.open(URI, "rust", "one").await;
+    let asked = |kind| inline(URI, 3, kind);
+    let first = client.request("textDocument/inlineCompletion", asked(1)).await;
+    assert_eq!(first["items"].as_array().map(Vec::len), Some(1), "{first}");
+    let automatic = client.request("textDocument/inlineCompletion", asked(2)).await;
+    assert_eq!(automatic["items"].as_array().map(Vec::len), Some(1), "{automatic}");
+    let again = json!({"result": client.request("textDocument/inlineCompletion", asked(1)).await});
+    // What is drawn twice is shown once.
+    assert_eq!(super::client::texts(&again), ["<one>!", "<one>!?"]);
+    // A menu has one entry of ours.
+    let place = json!({"textDocument": {"uri": URI}, "position": {"line": 0, "character": 3}, "context": {"triggerKind": 1}});
+    let menu = client.request("textDocument/completion", place).await;
+    assert_eq!(menu["items"].as_array().map(Vec::len), Some(1), "{menu}");
+    client.finish().await;
+}

@@ -199,7 +199,8 @@ impl Completer for Model {
             }
             let (back, text) = match request.selected {
                 Some((replaced, selected)) => (replaced, format!("{selected}!")),
-                None => (0, format!("<{word}>!")),
+                // The second draw gives what the first did.
+                None => (0, format!("<{word}>!{}", if request.variant > 0 { "?" } else { "" })),
             };
             let range = request.cursor - back..request.cursor;
             Ok(Answer { text, range, reason: Reason::Shown, rule: None, finished: None })

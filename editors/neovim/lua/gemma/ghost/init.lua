@@ -82,7 +82,7 @@ function M.next()
   local bufnr = api.nvim_get_current_buf()
   local before = own.rest(bufnr)
   own.request(bufnr, 1, function(item)
-    if not item then
+    if not item or (before and vim.endswith(item.insertText, before)) then
       api.nvim_echo({ { before and 'gemma: no other suggestion.' or 'gemma: nothing to suggest here.' } }, false, {})
     elseif by_editor() then
       editor.hide(bufnr, function() end)

@@ -161,7 +161,20 @@ function M.adopt(bufnr, client, item, foreign)
   end
 end
 
---- Asks the server for a suggestion at the cursor.
+-- Of several suggestions the one after what is shown; the first where none of them is.
+---@param items lsp.InlineCompletionItem[]
+---@param shown? string
+---@return lsp.InlineCompletionItem?
+local function pick(items, shown)
+  for index, item in ipairs(items) do
+    if shown and type(item.insertText) == 'string' and vim.endswith(item.insertText, shown) then
+      return items[index % #items + 1]
+    end
+  end
+  return items[1]
+end
+
+--- Asks the server for a suggestion at the cursor; where the user asks and there is one, for another.
 ---@param bufnr integer
 ---@param kind lsp.InlineCompletionTriggerKind 1: the user asks, 2: we do
 ---@param done? fun(item?: lsp.InlineCompletionItem) called before the item is shown
@@ -173,6 +186,7 @@ function M.request(bufnr, kind, done)
   end
   cancel(buffer)
   local ticket = buffer.ticket
+  local shown = kind == 1 and M.rest(bufnr) or nil
   local params = vim.lsp.util.make_position_params(0, client.offset_encoding) --[[@as table]]
   params.context = { triggerKind = kind }
   local function handler(err, result)
@@ -184,7 +198,7 @@ function M.request(bufnr, kind, done)
       vim.lsp.log.error('gemma', err)
       return
     end
-    local item = result and (result.items or result)[1]
+    local item = result and pick(result.items or result, shown)
     if done then
       done(item)
     end
