@@ -74,6 +74,8 @@ def test_the_stop_button_of_the_progress_stops_it(running, fake):
     id = pull(running)
     running.until(lambda: any(step.get("percentage", 0) > 0 for step in progress(running)), "per cent")
     running.notify("window/workDoneProgress/cancel", {"token": "t"})
+    # What was said before an answer has been heard: else the rest might arrive first.
+    running.status()
     fake.go_on.set()
     error = running.answer(id)["error"]
     assert error["code"] == REQUEST_CANCELLED and "go on" in error["message"]
