@@ -140,13 +140,14 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
         }
         let end = tokio::select! {
             biased;
-            answers = job.answers(session, &config, &completer, remembered) => End::Answers(answers?),
+            answers = job.answers(session, &config, &completer, remembered) => End::Answers(Box::new(answers?)),
             () = given_up(&ticket, &mut closing) => End::GivenUp,
             () = edited(session, &job.document, &mut edits) => End::Edited,
         };
         match end {
             End::GivenUp => return Ok(Some(job.nothing(Reason::Superseded, None))),
-            End::Answers((answer, others)) => {
+            End::Answers(answers) => {
+                let (answer, others) = *answers;
                 if is_newest(session, &job.document) {
                     return Ok(Some(job.told(answer, others)));
                 }
@@ -166,7 +167,7 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
 
 enum End {
     /// A suggestion, and others.
-    Answers((Answer, Vec<Answer>)),
+    Answers(Box<(Answer, Vec<Answer>)>),
     /// A newer request has come, or the conversation ends.
     GivenUp,
     /// The text is not the newest any more.
