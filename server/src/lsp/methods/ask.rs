@@ -25,11 +25,13 @@ const MAX_TOKENS: usize = 512;
 /// Answers at once, and the question later: some clients stand still until a command has ended.
 pub(in crate::lsp) async fn handle(server: &Server, mut params: Value) -> Result<Value> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    if let Some(params) = params.as_object_mut() {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        params.insert("chatId".into(), format!("gemma.ask/{number}").into());
-        params.entry("maxTokens").or_insert(MAX_TOKENS.into());
-    }
+    // A list of the fields in their order would be read as well, and has no place for more.
+    let Some(fields) = params.as_object_mut() else {
+        return Err(Error::invalid_params("gemma.ask wants an object with a question"));
+    };
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    fields.insert("chatId".into(), format!("gemma.ask/{number}").into());
+    fields.entry("maxTokens").or_insert(MAX_TOKENS.into());
     let kind = params["kind"].as_str().unwrap_or("ask").to_owned();
     // What makes no sense is said as the answer to the command.
     let _: chat::Params = parse(params.clone())?;

@@ -291,5 +291,9 @@ async fn a_client_that_can_do_nothing_gets_messages() {
         .start("workspace/executeCommand", json!({"command": "gemma.ask", "arguments": [{"kind": 3}]}))
         .await;
     assert_eq!(client.answer(id).await["error"]["code"], -32602);
+    let list = json!([["c", "why?", "ask", null, null, [], [], 9, null, null]]);
+    let id =
+        client.start("workspace/executeCommand", json!({"command": "gemma.ask", "arguments": list})).await;
+    assert_eq!(client.answer(id).await["error"]["code"], -32602);
     client.finish().await;
 }
