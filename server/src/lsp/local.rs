@@ -158,18 +158,34 @@ struct Loaded {
     model: Arc<Model>,
 }
 
-impl Resident for Loaded {
+/// A use of a loaded model.
+trait UseOf: Send + Sync {
+    /// The model.
+    fn loaded(&self) -> &Loaded;
+    /// Bytes of other models that it needs besides.
+    fn other_bytes(&self) -> u64 {
+        0
+    }
+}
+
+impl<T: UseOf> Resident for T {
     fn name(&self) -> &str {
-        self.model.name()
+        self.loaded().model.name()
     }
 
     fn device(&self) -> String {
-        let info = self.engine.device();
+        let info = self.loaded().engine.device();
         format!("{} ({}, {} threads)", info.device, info.level, info.threads)
     }
 
     fn weight_bytes(&self) -> u64 {
-        self.model.weight_bytes()
+        self.loaded().model.weight_bytes() + self.other_bytes()
+    }
+}
+
+impl UseOf for Loaded {
+    fn loaded(&self) -> &Loaded {
+        self
     }
 }
 
@@ -194,23 +210,15 @@ struct Talking {
     chat: ChatModel,
 }
 
-impl Resident for Talking {
-    fn name(&self) -> &str {
-        self.loaded.name()
-    }
-
-    fn device(&self) -> String {
-        self.loaded.device()
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.loaded.weight_bytes()
+impl UseOf for Talking {
+    fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 }
 
 impl Talker for Talking {
     fn follows_instructions(&self) -> bool {
-        models::follows_instructions(self.loaded.name())
+        models::follows_instructions(self.name())
     }
 
     fn ask(
@@ -271,17 +279,13 @@ impl Viewing {
     }
 }
 
-impl Resident for Viewing {
-    fn name(&self) -> &str {
-        self.loaded.name()
+impl UseOf for Viewing {
+    fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
-    fn device(&self) -> String {
-        self.loaded.device()
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.loaded.weight_bytes() + self.writer.as_ref().map_or(0, |writer| writer.weight_bytes())
+    fn other_bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.weight_bytes())
     }
 }
 
