@@ -91,8 +91,12 @@ export class Window {
 
   /** Puts the keyboard into the editor. */
   async focus(): Promise<void> {
-    await this.page.keyboard.press(KEY.focusEditor);
-    await this.page.locator('.editor-group-container.active .editor-instance .monaco-editor.focused').waitFor();
+    const focused = this.page.locator('.editor-group-container.active .editor-instance .monaco-editor.focused');
+    await until('the editor to have the keyboard', async () => {
+      // A view that has just been opened takes the keyboard a moment later, and while it does a key is lost.
+      await this.page.keyboard.press(KEY.focusEditor);
+      return focused.waitFor({ timeout: 2_000 }).then(() => true, () => false);
+    });
   }
 
   type(text: string): Promise<void> {
@@ -142,8 +146,10 @@ export class Window {
 
   /** Writes the user's settings, as someone does who edits the file in VS Code. */
   async configure(settings: string): Promise<void> {
-    await this.page.keyboard.press(KEY.settings);
-    await this.tab('settings.json').waitFor();
+    await until('the settings', async () => {
+      await this.page.keyboard.press(KEY.settings);
+      return this.tab('settings.json').waitFor({ timeout: 5_000 }).then(() => true, () => false);
+    });
     await this.focus();
     await this.page.keyboard.press('Control+a');
     await this.paste(settings);
