@@ -70,6 +70,7 @@ pub struct Model {
     weight_bytes: u64,
     kv_bytes_per_token: u64,
     chat_template: Option<String>,
+    pub(crate) speed: Mutex<Option<Speed>>,
     commands: Sender<Command>,
 }
 
@@ -93,6 +94,10 @@ impl Model {
     /// Bytes that one token's keys and values take in the cache.
     pub fn kv_bytes_per_token(&self) -> u64 {
         self.kv_bytes_per_token
+    }
+    /// What a token takes, once some were computed.
+    pub fn speed(&self) -> Option<Speed> {
+        *self.speed.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// The checkpoint's own chat template, where it has one.
     pub fn chat_template(&self) -> Option<&str> {
@@ -140,6 +145,15 @@ pub struct DeviceInfo {
     pub level: String,
     /// Compute threads.
     pub threads: usize,
+}
+
+/// What one token of a model takes on this machine, as measured lately.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    /// Milliseconds for a prompt's token, among many.
+    pub prefill_ms: f64,
+    /// Milliseconds for a generated token.
+    pub decode_ms: f64,
 }
 
 /// A handle to the engine; clones share one engine, which stops with the last of them.
@@ -208,6 +222,7 @@ impl Engine {
             weight_bytes: network.weight_bytes(),
             kv_bytes_per_token: network.config().kv_bytes_per_token(kv.bytes()) as u64,
             chat_template: checkpoint.chat_template().map(str::to_owned),
+            speed: Mutex::default(),
             commands: self.inner.scheduler.sender(),
         };
         self.inner.scheduler.send(Command::Add(id, Box::new(network)));

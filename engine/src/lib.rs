@@ -24,7 +24,7 @@ pub mod tokenizer;
 pub use config::ModelConfig;
 pub use engine::{
     DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, LogitsRequest, Model, Precision,
-    context_bytes,
+    Speed, context_bytes,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{

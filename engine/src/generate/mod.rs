@@ -62,6 +62,14 @@ pub struct GenerateRequest {
     /// Text that the answer has to begin with (token healing): left out of the prompt, part of the answer.
     /// The first tokens are picked among those that spell it. Needs a model with a tokenizer.
     pub begin_with: String,
+    /// Lengths of the prompt at which a later one will probably part from it: what cannot be cut back to any
+    /// token (a recurrence) can be gone on from there.
+    pub cuts: Vec<usize>,
+    /// Texts besides the prompt in which the next tokens may stand already: other suggestions, recent edits.
+    pub drafts: Vec<Arc<[u32]>>,
+    /// Whether tokens that are found in the prompt or in `drafts` are tried several at a time. The answer is
+    /// the same either way.
+    pub speculate: bool,
     /// Generate at most this many tokens.
     pub max_tokens: usize,
     /// How tokens are picked.
@@ -84,6 +92,9 @@ impl GenerateRequest {
             prompt,
             pictures: Vec::new(),
             begin_with: String::new(),
+            cuts: Vec::new(),
+            drafts: Vec::new(),
+            speculate: true,
             max_tokens,
             sampling: Sampling::default(),
             stop: Stop::default(),
@@ -140,6 +151,12 @@ pub struct Timings {
     pub decode_tokens: usize,
     /// Time for those, the first excluded: it comes out of the prefill.
     pub decode_ms: f64,
+    /// Forward passes for those.
+    pub decode_passes: usize,
+    /// Tokens tried ahead of their turn.
+    pub draft_tokens: usize,
+    /// Those of them that were right.
+    pub accepted_tokens: usize,
     /// From submission to the first token.
     pub ttft_ms: f64,
 }
