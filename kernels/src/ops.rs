@@ -4,6 +4,8 @@
 //! row's result do not depend on how many rows are computed beside it, nor on the number of threads,
 //! so that a cached run and a cold one agree exactly.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::cpu::PackedMatrix;
@@ -245,6 +247,11 @@ pub trait Ops: Send + Sync {
 
     /// `out = x w^T + bias` for several `w` over one input `x [n, in]`.
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]);
+
+    /// Some outputs of one row `x [in]`: `out = (x w^T + bias)[outputs]`, with the bits that [`Ops::project`]
+    /// gives them. `part.out` is as long as `outputs`, which begins at a multiple of 16 and ends at one or with
+    /// the matrix. Cuts a long product into pieces between which something more urgent can be done.
+    fn project_part(&self, x: &[f32], activation: Activation, part: Projection<'_>, outputs: Range<usize>);
 
     /// As [`Ops::project`] with block-diagonal matrices: block `b` reads and writes the `b`-th part of a
     /// row. Activations stay f32.

@@ -1,6 +1,8 @@
 //! Each operation in plain scalar Rust: the oracle. Sums run in f64, so that what a fast kernel
 //! differs by is its own rounding.
 
+use std::ops::Range;
+
 use crate::kv::PAGE_TOKENS;
 use crate::ops::{
     Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
@@ -69,6 +71,12 @@ impl Ops for Reference {
                 }
             }
         }
+    }
+
+    fn project_part(&self, x: &[f32], activation: Activation, part: Projection<'_>, outputs: Range<usize>) {
+        let mut all = vec![0.0; part.matrix.rows];
+        self.project(x, 1, activation, &mut [Projection { out: &mut all, ..part }]);
+        part.out.copy_from_slice(&all[outputs]);
     }
 
     fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]) {

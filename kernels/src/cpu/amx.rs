@@ -181,7 +181,8 @@ fn write(job: &Job<'_>, panels: Range<usize>, sums: &[f32]) {
         for (r, sums) in tile.chunks_exact(LANES).take(job.n - t).enumerate() {
             // SAFETY: the row and its columns are inside the output; other panels write other columns.
             let out = unsafe {
-                std::slice::from_raw_parts_mut(job.out.get().add((t + r) * job.out_stride + first), lanes)
+                let at = (t + r) * job.out_stride + first - job.first_output;
+                std::slice::from_raw_parts_mut(job.out.get().add(at), lanes)
             };
             out.copy_from_slice(&sums[..lanes]);
             for (out, bias) in out.iter_mut().zip(bias.into_iter().flatten()) {

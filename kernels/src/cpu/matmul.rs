@@ -7,6 +7,8 @@
 //! where the compiler does not inline it, it is compiled without the level's instructions.
 #![allow(clippy::needless_range_loop)]
 
+use std::ops::Range;
+
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, Split};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
@@ -114,6 +116,38 @@ pub(crate) fn project(
     activation: Activation,
     parts: &mut [Projection<'_>],
 ) {
+    for part in &*parts {
+        assert_eq!(part.out.len(), n * part.matrix.rows, "an output row has one number a row of the matrix");
+    }
+    project_columns(pool, level, x, n, activation, parts, None);
+}
+
+/// Some outputs of one row; see [`crate::Ops::project_part`].
+pub(crate) fn project_part(
+    pool: &Pool,
+    level: Level,
+    x: &[f32],
+    activation: Activation,
+    part: Projection<'_>,
+    outputs: Range<usize>,
+) {
+    let rows = part.matrix.rows;
+    assert!(outputs.start.is_multiple_of(LANES) && outputs.end <= rows, "a part is made of whole panels");
+    assert!(outputs.end.is_multiple_of(LANES) || outputs.end == rows, "a part is made of whole panels");
+    assert_eq!(part.out.len(), outputs.len(), "an output has one number a row of the part");
+    project_columns(pool, level, x, 1, activation, &mut [part], Some(outputs));
+}
+
+/// Products of `n` rows; of one row, those of the outputs asked for.
+fn project_columns(
+    pool: &Pool,
+    level: Level,
+    x: &[f32],
+    n: usize,
+    activation: Activation,
+    parts: &mut [Projection<'_>],
+    outputs: Option<Range<usize>>,
+) {
     let wants_int8 = |m: &PackedMatrix| {
         activation == Activation::Rounded && m.format.block_len() > 1 && m.cols.is_multiple_of(32)
     };
@@ -131,7 +165,6 @@ pub(crate) fn project(
         .map(|part| {
             let matrix = packed(part.matrix);
             assert_eq!(x.len(), n * matrix.cols, "an input row is as wide as the matrix");
-            assert_eq!(part.out.len(), n * matrix.rows, "an output row has one number a row of the matrix");
             assert!(
                 part.bias.is_none_or(|bias| bias.len() == matrix.rows),
                 "a bias has one number an output"
@@ -148,9 +181,12 @@ pub(crate) fn project(
             };
             // Tiles read all activations anew for each chunk: the wider it is, the less often.
             let most = if matches!(input, Input::F32 { .. } | Input::Int8(_)) { 16 } else { 32 };
-            let chunk = (matrix.panels() / (4 * pool.threads())).clamp(1, most);
+            let outputs = outputs.clone().unwrap_or(0..matrix.rows);
+            let panels = outputs.start / LANES..outputs.end.div_ceil(LANES);
+            let chunk = (panels.len() / (4 * pool.threads())).clamp(1, most);
             let out = SendPtr(part.out.as_mut_ptr());
-            Job { matrix, bias: part.bias, input, n, out, out_stride: matrix.rows, chunk }
+            let (first_output, out_stride) = (outputs.start, outputs.len());
+            Job { matrix, bias: part.bias, input, n, out, first_output, out_stride, panels, chunk }
         })
         .collect();
     run(pool, level, &jobs);
@@ -177,7 +213,9 @@ pub(crate) fn project_blocks(
             // Without rows nothing is written, and the offset may lie outside.
             let out = SendPtr(part.out.as_mut_ptr().wrapping_add(b * rows));
             let input = Input::F32 { x, stride: count * cols };
-            jobs.push(Job { matrix, bias: None, input, n, out, out_stride: count * rows, chunk: 4 });
+            let panels = 0..matrix.panels();
+            let (first_output, out_stride, chunk) = (0, count * rows, 4);
+            jobs.push(Job { matrix, bias: None, input, n, out, first_output, out_stride, panels, chunk });
         }
     }
     run(pool, level, &jobs);
@@ -189,8 +227,8 @@ fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
     pool.run(items, &|mut item| {
         for job in jobs {
             if item < job.items() {
-                let first = item * job.chunk;
-                let panels = first..(first + job.chunk).min(job.matrix.panels());
+                let first = job.panels.start + item * job.chunk;
+                let panels = first..(first + job.chunk).min(job.panels.end);
                 #[cfg(target_arch = "x86_64")]
                 if let Input::Split(x) = job.input {
                     return amx::project(job, x, panels);
@@ -217,21 +255,25 @@ pub(crate) struct Job<'a> {
     input: Input<'a>,
     pub(crate) n: usize,
     pub(crate) out: SendPtr<f32>,
+    /// The matrix's output that an output row begins with.
+    pub(crate) first_output: usize,
     /// From one output row to the next.
     pub(crate) out_stride: usize,
+    /// Those that are computed.
+    panels: Range<usize>,
     /// Panels a thread takes at a time.
     chunk: usize,
 }
 
 impl Job<'_> {
     fn items(&self) -> usize {
-        self.matrix.panels().div_ceil(self.chunk)
+        self.panels.len().div_ceil(self.chunk)
     }
 }
 
 struct Panels<'a> {
     job: &'a Job<'a>,
-    panels: std::ops::Range<usize>,
+    panels: Range<usize>,
 }
 
 impl Kernel for Panels<'_> {
@@ -278,9 +320,18 @@ impl Panels<'_> {
                     T::tile::<S, TILE>(self.job, panel, t);
                     t += TILE;
                 }
-                while t < self.job.n {
+                // A few rows are what a keystroke and a draft cost: the weights are unpacked once for
+                // four or two of them.
+                if t + 4 <= self.job.n {
+                    T::tile::<S, 4>(self.job, panel, t);
+                    t += 4;
+                }
+                if t + 2 <= self.job.n {
+                    T::tile::<S, 2>(self.job, panel, t);
+                    t += 2;
+                }
+                if t < self.job.n {
                     T::tile::<S, 1>(self.job, panel, t);
-                    t += 1;
                 }
             }
         }
@@ -489,10 +540,10 @@ impl<P: Plain> TileProduct for P {
 unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: S::F) {
     let rows = job.matrix.rows;
     let first = panel * LANES;
-    // SAFETY: `t < n` and `first < rows`, so the row's columns from `first` on are in the output, and
-    // `project` has checked that the bias has `rows` numbers.
+    // SAFETY: `t < n` and `first` is the first of a panel that is computed, so the row's columns from it on are in
+    // the output, and `project_columns` has checked that the bias has `rows` numbers.
     unsafe {
-        let to = job.out.get().add(t * job.out_stride + first);
+        let to = job.out.get().add(t * job.out_stride + first - job.first_output);
         let bias = job.bias.map(|bias| bias.as_ptr().add(first));
         if first + LANES <= rows {
             let sum = if let Some(bias) = bias { S::add(acc, S::load(bias)) } else { acc };

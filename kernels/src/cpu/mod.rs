@@ -17,6 +17,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::ops::Range;
+
 use crate::ops::{
     Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
     ShapeError, Store,
@@ -99,6 +101,10 @@ impl Ops for Cpu {
 
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]) {
         matmul::project(&self.pool, self.level, x, n, activation, parts);
+    }
+
+    fn project_part(&self, x: &[f32], activation: Activation, part: Projection<'_>, outputs: Range<usize>) {
+        matmul::project_part(&self.pool, self.level, x, activation, part, outputs);
     }
 
     fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]) {

@@ -66,7 +66,8 @@ fn products_agree_with_the_oracle() {
 fn a_row_has_the_same_bits_alone_and_in_a_batch_and_at_any_fused_level() {
     let mut random = Random::new(8);
     for format in FORMATS {
-        let (rows, cols, n) = (48, 512, 21);
+        // Rows in tiles of every size: 8, 8, 4, 2 and 1.
+        let (rows, cols, n) = (48, 512, 23);
         let bytes = random.matrix(format, rows, cols);
         let x = random.numbers(n * cols);
         for activation in [Activation::F32, Activation::Rounded] {
@@ -83,6 +84,30 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_and_at_any_fused_level() {
                     (format, activation, cpu.level()) == (Format::BF16, Activation::Rounded, Level::Amx);
                 if cpu.level() > Level::Portable && !tiles {
                     assert_eq!(*fused.get_or_insert_with(|| all.clone()), all, "{format:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_product_has_the_bits_of_the_whole() {
+    let mut random = Random::new(31);
+    for format in FORMATS {
+        let (rows, cols) = (75, 256);
+        let bytes = random.matrix(format, rows, cols);
+        let (x, bias) = (random.numbers(cols), random.numbers(rows));
+        for cpu in backends() {
+            let matrix = cpu.matrix(format, rows, cols, &bytes).unwrap();
+            for activation in [Activation::F32, Activation::Rounded] {
+                let mut whole = vec![f32::NAN; rows];
+                let part = Projection { matrix: &matrix, bias: Some(&bias), out: &mut whole };
+                cpu.project(&x, 1, activation, &mut [part]);
+                for outputs in [0..75, 0..16, 16..64, 64..75, 48..48] {
+                    let mut out = vec![f32::NAN; outputs.len()];
+                    let part = Projection { matrix: &matrix, bias: Some(&bias), out: &mut out };
+                    cpu.project_part(&x, activation, part, outputs.clone());
+                    assert_eq!(out, whole[outputs.clone()], "{format:?} {:?} {outputs:?}", cpu.level());
                 }
             }
         }
