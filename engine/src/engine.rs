@@ -243,7 +243,7 @@ impl Engine {
         };
         let mut job = Job::new(request, outline, events, shutdown);
         match checked {
-            Ok(()) => self.inner.scheduler.send(Command::Submit(Box::new(job))),
+            Ok(()) => self.inner.scheduler.submit(Box::new(job)),
             Err(error) => drop(job.fail(error)),
         }
         TokenStream { events: receiver }

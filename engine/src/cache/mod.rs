@@ -7,10 +7,10 @@
 
 mod sequence;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-pub use sequence::{Layout, Sequence};
+pub use sequence::{Layout, Marks, Sequence};
 
 use crate::outline::resumable;
 
@@ -22,6 +22,7 @@ const MAX_SEQUENCES: usize = 256;
 pub struct PrefixCache {
     budget: u64,
     entries: Vec<Entry>,
+    rows: VecDeque<(u64, Vec<u32>, Arc<[f32]>)>,
 }
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ struct Entry {
 impl PrefixCache {
     /// An empty cache that keeps at most `budget` bytes.
     pub fn new(budget: u64) -> Self {
-        Self { budget, entries: Vec::new() }
+        Self { budget, entries: Vec::new(), rows: VecDeque::new() }
     }
 
     /// A sequence that holds the longest prefix of `prompt` (the keys of its tokens) that any kept sequence
@@ -77,9 +78,25 @@ impl PrefixCache {
         }
     }
 
+    /// Keeps the logits behind a whole prompt.
+    pub fn keep_logits(&mut self, model: u64, prompt: &[u32], logits: Arc<[f32]>) {
+        const MOST: usize = 16;
+        self.rows.retain(|(m, tokens, _)| *m != model || tokens != prompt);
+        self.rows.push_back((model, prompt.to_vec(), logits));
+        let surplus = self.rows.len().saturating_sub(MOST);
+        self.rows.drain(..surplus);
+    }
+
+    /// The logits behind a whole prompt, if they were kept.
+    pub fn logits(&self, model: u64, prompt: &[u32]) -> Option<Arc<[f32]>> {
+        let row = self.rows.iter().rev().find(|(m, tokens, _)| *m == model && tokens == prompt);
+        row.map(|(.., logits)| logits.clone())
+    }
+
     /// Forgets a model's sequences.
     pub fn forget(&mut self, model: u64) {
         self.entries.retain(|entry| entry.model != model);
+        self.rows.retain(|(m, ..)| *m != model);
     }
 
     /// Bytes of what is kept, shared parts counted once.
@@ -120,7 +137,7 @@ mod tests {
 
     fn extend(sequence: &mut Sequence, tokens: &[u32]) {
         let keys: Vec<f32> = tokens.iter().flat_map(|&t| [t as f32; 4]).collect();
-        sequence.reserve(tokens.len());
+        sequence.reserve(tokens.len(), Marks::default());
         sequence.store(0, &keys, &keys);
         sequence.advance(tokens);
     }

@@ -2,8 +2,8 @@
 //! share until one writes, and the recurrent layers' state with snapshots of it.
 //!
 //! Attention can be cut back to any token, a recurrence only to where its state was written down. So a
-//! sequence keeps snapshots: every [`EVERY`] tokens, and densely over the last rows of a pass, where an
-//! editor's next prompt will part from this one.
+//! sequence keeps snapshots: every [`EVERY`] tokens, densely over the last rows of a pass of several, and wherever
+//! the caller expects that an editor's next prompt will part from this one.
 //!
 //! *Fixed size:* where every attention layer has a window, what lies too far back to matter is dropped, so
 //! that memory stays the same however long the sequence gets (only the token ids, 4 bytes each, are kept).
@@ -20,6 +20,8 @@ use crate::config::{Mixer, ModelConfig};
 const EVERY: usize = 64;
 /// Rows at the end of a pass of several that each leave a snapshot.
 const DENSE: usize = 4;
+/// Places where the caller expected prompts to part that are remembered far behind the end, the last ones.
+const CUTS: usize = 8;
 
 /// Where things stand in a sequence's memory, derived from a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +92,28 @@ impl Layout {
 struct Snapshot {
     len: usize,
     state: Arc<[f32]>,
+    /// Whether the caller expects a prompt to part here.
+    cut: bool,
+}
+
+/// A state that a running pass leaves.
+#[derive(Debug, Clone)]
+struct Pending {
+    len: usize,
+    state: Vec<f32>,
+    /// Whether a snapshot of it is kept.
+    kept: bool,
+    /// Whether the caller expects a prompt to part here.
+    cut: bool,
+}
+
+/// Where a pass leaves states behind, besides every [`EVERY`] tokens and its last rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks<'a> {
+    /// Lengths of the sequence at which later prompts will probably part from this one.
+    pub cuts: &'a [usize],
+    /// Rows at the pass's end of which it is not known yet how many will count.
+    pub draft: usize,
 }
 
 /// Tokens, what the layers remember of them, and room for more.
@@ -107,8 +131,8 @@ pub struct Sequence {
     spare: Vec<f32>,
     /// In order of length.
     snapshots: Vec<Snapshot>,
-    /// States that the running pass leaves, by length; the last one is the pass's end.
-    pending: Vec<(usize, Vec<f32>)>,
+    /// States that the running pass leaves, in order of length; the last one is the pass's end.
+    pending: Vec<Pending>,
 }
 
 impl Sequence {
@@ -197,7 +221,7 @@ impl Sequence {
     }
 
     /// Makes room for a pass over `n` more tokens and makes the pages it writes this sequence's own.
-    pub fn reserve(&mut self, n: usize) {
+    pub fn reserve(&mut self, n: usize, marks: Marks<'_>) {
         let (start, end) = (self.tokens.len(), self.tokens.len() + n);
         let pages = end.div_ceil(PAGE_TOKENS) - self.dropped;
         let layout = &self.layout;
@@ -206,14 +230,20 @@ impl Sequence {
             Arc::make_mut(page);
         }
         self.pending.clear();
-        if !self.state.is_empty() {
-            let dense = if n > 1 { end.saturating_sub(DENSE) } else { end };
-            let kept = |&len: &usize| len.is_multiple_of(EVERY) || len >= dense;
-            let states = (start + 1..end).filter(kept);
-            self.pending.extend(states.map(|len| (len, vec![0.0; self.state.len()])));
-            let mut last = std::mem::take(&mut self.spare);
-            last.resize(self.state.len(), 0.0);
-            self.pending.push((end, last));
+        if self.state.is_empty() {
+            return;
+        }
+        let certain = end - marks.draft.min(n);
+        let dense = if certain > start + 1 { certain.saturating_sub(DENSE) } else { certain + 1 };
+        for len in start + 1..=end {
+            let cut = marks.cuts.contains(&len);
+            let recent = (dense..=certain).contains(&len);
+            let kept = cut || recent || len.is_multiple_of(EVERY);
+            if kept || len >= certain {
+                let mut state = std::mem::take(&mut self.spare);
+                state.resize(self.state.len(), 0.0);
+                self.pending.push(Pending { len, state, kept, cut });
+            }
         }
     }
 
@@ -241,7 +271,7 @@ impl Sequence {
     pub fn record(&mut self, layer: usize, inputs: &[f32], states: &[f32]) {
         let (width, range) = (self.layout.widths[layer], self.layout.states[layer].clone());
         let (start, (_, carried)) = (self.tokens.len(), self.state[range.clone()].split_at(width));
-        for (len, state) in &mut self.pending {
+        for Pending { len, state, .. } in &mut self.pending {
             let behind = (*len - start) * width;
             let (recurrence, last) = state[range.clone()].split_at_mut(width);
             recurrence.copy_from_slice(&states[behind - width..behind]);
@@ -253,19 +283,27 @@ impl Sequence {
         }
     }
 
-    /// Counts `tokens` in: all layers have stored what they remember of them.
+    /// Counts `tokens` in: all layers have stored what they remember of them. They are the reserved pass's, or
+    /// all but some of its draft; those are then forgotten.
     pub fn advance(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
-        if let Some((_, state)) = self.pending.pop() {
-            let snapshots = self.pending.drain(..).map(|(len, state)| Snapshot { len, state: state.into() });
-            self.snapshots.extend(snapshots);
-            self.spare = std::mem::replace(&mut self.state, state);
-            let len = self.tokens.len();
-            if tokens.len() > 1 || len.is_multiple_of(EVERY) {
-                self.snapshots.push(Snapshot { len, state: self.state.as_slice().into() });
+        let len = self.tokens.len();
+        for Pending { len: at, state, kept, cut } in self.pending.drain(..) {
+            if kept && at <= len {
+                self.snapshots.push(Snapshot { len: at, state: state.as_slice().into(), cut });
             }
+            if at == len {
+                self.spare = std::mem::replace(&mut self.state, state);
+            }
+        }
+        if !self.state.is_empty() {
             // Where typing no longer is, a snapshot now and then does.
-            self.snapshots.retain(|s| s.len.is_multiple_of(EVERY) || s.len + 2 * EVERY > len);
+            let mut cuts = self.snapshots.iter().filter(|s| s.cut).count();
+            self.snapshots.retain(|s| {
+                let recent_cut = s.cut && cuts <= CUTS;
+                cuts -= usize::from(s.cut);
+                recent_cut || s.len.is_multiple_of(EVERY) || s.len + 2 * EVERY > len
+            });
         }
         self.drop_what_is_never_read();
     }
@@ -296,12 +334,20 @@ mod tests {
 
     /// Feeds tokens whose inputs and states say which token they belong to.
     fn feed(sequence: &mut Sequence, tokens: &[u32]) {
-        sequence.reserve(tokens.len());
+        feed_marked(sequence, tokens, Marks::default());
+    }
+
+    fn feed_marked(sequence: &mut Sequence, tokens: &[u32], marks: Marks<'_>) {
+        sequence.reserve(tokens.len(), marks);
+        fill(sequence, tokens);
+        sequence.advance(tokens);
+    }
+
+    fn fill(sequence: &mut Sequence, tokens: &[u32]) {
         let rows: Vec<f32> = tokens.iter().flat_map(|&t| [t as f32; 2]).collect();
         let states: Vec<f32> = rows.iter().map(|v| v + 0.5).collect();
         sequence.record(0, &rows, &states);
         sequence.store(1, &rows, &rows);
-        sequence.advance(tokens);
     }
 
     fn assert_state(sequence: &Sequence, what: &str) {
@@ -350,10 +396,52 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_is_gone_on_from_exactly_however_short_the_pass() {
+        let mut sequence = Sequence::new(layout(None));
+        feed(&mut sequence, &(100..170).collect::<Vec<_>>());
+        // A prompt that ends behind one more token, then an answer that the next prompt does not go on with.
+        let prompt = sequence.tokens().len() + 1;
+        feed_marked(&mut sequence, &[170], Marks { cuts: &[prompt], draft: 0 });
+        for token in 500..700 {
+            feed(&mut sequence, &[token]);
+        }
+        assert_eq!(sequence.reach(prompt), prompt);
+        assert_state(&sequence.prefix(prompt), "cut to the prompt");
+    }
+
+    #[test]
+    fn of_a_draft_as_much_counts_as_was_right() {
+        let pass: Vec<u32> = (900..909).collect();
+        for (certain, right) in (1..=pass.len()).flat_map(|c| (0..=pass.len() - c).map(move |r| (c, r))) {
+            // Short of a multiple of 64, so that a draft may cross it.
+            let mut sequence = Sequence::new(layout(None));
+            feed(&mut sequence, &(100..158).collect::<Vec<_>>());
+            sequence.reserve(pass.len(), Marks { cuts: &[], draft: pass.len() - certain });
+            fill(&mut sequence, &pass);
+            sequence.advance(&pass[..certain + right]);
+            assert_eq!(sequence.tokens().len(), 58 + certain + right);
+            assert_state(&sequence, &format!("{right} of a draft"));
+            feed(&mut sequence, &[7, 8, 9]);
+            assert_state(&sequence, "after a draft");
+            let len = sequence.tokens().len();
+            for cut in 1..=len {
+                let found = sequence.reach(cut);
+                assert!(cut - found <= EVERY, "{found} for {cut}");
+                if found > 0 {
+                    assert_state(
+                        &sequence.prefix(found),
+                        &format!("cut to {found} after {right} of a draft"),
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_pass_that_does_not_end_leaves_no_trace() {
         let mut sequence = Sequence::new(layout(None));
         feed(&mut sequence, &[1, 2, 3]);
-        sequence.reserve(2);
+        sequence.reserve(2, Marks::default());
         sequence.record(0, &[8.0; 4], &[9.0; 4]);
         assert_state(&sequence, "before advancing");
         feed(&mut sequence, &[4]);

@@ -22,6 +22,11 @@ impl Beginning {
         self.rest.is_empty()
     }
 
+    /// Whether a token goes on with it.
+    pub(crate) fn allows(&self, tokenizer: &Tokenizer, id: u32) -> bool {
+        self.rest.is_empty() || tokenizer.spells(id, &self.rest).is_some()
+    }
+
     /// Rules out every token that does not go on with it. Byte tokens spell whatever the vocabulary does not;
     /// in a vocabulary without them nothing may be left, and then nothing is ruled out.
     pub(crate) fn constrain(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) {

@@ -1,6 +1,7 @@
 //! From logits to tokens: what a request asks for, what its answer reports, sampling and stopping.
 
 mod beginning;
+mod draft;
 mod sampling;
 mod stop;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::picture::Picture;
 
 pub(crate) use beginning::Beginning;
+pub(crate) use draft::guess;
 pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
 pub(crate) use stop::StopWatch;

@@ -10,17 +10,15 @@ use gemma_kernels::{Attention, KvPage, Projection, Span};
 
 use super::recurrent::Buffers;
 use super::{AttentionWeights, MixerWeights, Network};
-use crate::cache::Sequence;
+use crate::cache::{Marks, Sequence};
 use crate::config::{AttentionSpec, Mixer};
 use crate::generate::CancelFlag;
 
 /// Whose logits a forward pass computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
-    /// Nobody's: only keys and values are wanted.
-    None,
-    /// The last token's.
-    Last,
+    /// Those of this many tokens, the last ones; of none, only keys and values are wanted.
+    Last(usize),
     /// Every token's.
     All,
 }
@@ -46,15 +44,26 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A forward pass between two of its layers.
-#[derive(Debug)]
+/// A forward pass between two of its steps: a layer, or a part of the product with the vocabulary.
+#[derive(Debug, Default)]
 pub struct Pass {
     /// `[len, hidden]`: the residual stream.
     residual: Vec<f32>,
     /// Tokens.
     len: usize,
     next_layer: usize,
+    /// Rows whose logits are wanted.
+    rows: usize,
+    /// `[rows, hidden]`: what the product with the vocabulary reads, once the layers are through.
+    normed: Vec<f32>,
+    /// `[rows, vocab]`, complete up to `vocab_done` of each row.
+    logits: Vec<f32>,
+    vocab_done: usize,
 }
+
+/// Parts that the product with the vocabulary is made in: of a small model it is most of a token's time, and a
+/// keystroke must not wait for that.
+const VOCABULARY_PARTS: usize = 12;
 
 /// What may stop a forward pass between two layers.
 #[derive(Debug, Clone, Default)]
@@ -115,31 +124,45 @@ impl Network {
         rows: Rows,
         interrupt: &Interrupt,
     ) -> Option<Vec<f32>> {
-        let mut pass = self.begin(sequence, input);
-        while pass.next_layer < self.layers.len() {
+        let mut pass = self.begin(sequence, input, rows, Marks::default());
+        while self.step(&mut pass, sequence, input.spans) {
             if interrupt.is_due() {
                 return None;
             }
-            self.run_layer(&mut pass, sequence, input.spans);
         }
-        Some(self.end(pass, sequence, input.keys, rows))
+        let logits = self.end(pass);
+        sequence.advance(input.keys);
+        Some(logits)
     }
 
-    /// Begins a pass that is computed layer by layer, other passes over other sequences in between: what
-    /// sees forward has to be computed at once, and may be long.
-    pub fn begin(&mut self, sequence: &mut Sequence, input: Input<'_>) -> Pass {
+    /// Begins a pass that is computed step by step, other passes over other sequences in between. The sequence
+    /// is as it was until its caller counts in what the pass has read ([`Sequence::advance`]).
+    pub fn begin(&mut self, sequence: &mut Sequence, input: Input<'_>, rows: Rows, marks: Marks<'_>) -> Pass {
         let len = input.ids.len();
-        sequence.reserve(len);
+        sequence.reserve(len, marks);
         let mut residual = std::mem::take(&mut self.scratch.residual);
         self.embed(input, sized(&mut residual, len * self.config.hidden));
-        Pass { residual, len, next_layer: 0 }
+        let rows = match rows {
+            Rows::Last(count) => count.min(len),
+            Rows::All => len,
+        };
+        let (normed, logits) = (Vec::new(), Vec::new());
+        Pass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0 }
     }
 
-    /// Computes the next layer of a pass over the same sequence; `false` once none is left.
-    pub fn run_layer(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) -> bool {
-        if pass.next_layer == self.layers.len() {
-            return false;
+    /// Computes the next step of a pass over the same sequence; `false` once nothing is left to do.
+    pub fn step(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) -> bool {
+        if pass.next_layer < self.layers.len() {
+            self.run_layer(pass, sequence, spans);
+            return pass.next_layer < self.layers.len() || pass.rows > 0;
         }
+        if pass.vocab_done < self.config.vocab && pass.rows > 0 {
+            self.vocabulary(pass);
+        }
+        pass.vocab_done < self.config.vocab && pass.rows > 0
+    }
+
+    fn run_layer(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) {
         for rotation in &mut self.ropes {
             rotation.rope.cover(self.config.first_position + sequence.tokens().len(), pass.len);
         }
@@ -150,17 +173,12 @@ impl Network {
         std::mem::swap(&mut s.residual, &mut pass.residual);
         self.scratch = s;
         pass.next_layer += 1;
-        true
     }
 
-    /// Ends a pass that has run all layers: its tokens count, by their `keys`. The logits of `rows`.
-    pub fn end(&mut self, pass: Pass, sequence: &mut Sequence, keys: &[u32], rows: Rows) -> Vec<f32> {
-        sequence.advance(keys);
+    /// Ends a pass that has run to its end: the logits of its rows.
+    pub fn end(&mut self, pass: Pass) -> Vec<f32> {
         self.scratch.residual = pass.residual;
-        let mut s = std::mem::take(&mut self.scratch);
-        let logits = self.logits(&mut s, rows, pass.len);
-        self.scratch = s;
-        logits
+        pass.logits
     }
 
     /// The embeddings of the tokens, and in place of those of pictures their features, unscaled.
@@ -263,23 +281,34 @@ impl Network {
         ops.add(&mut s.residual, &s.hidden);
     }
 
-    fn logits(&self, s: &mut Scratch, rows: Rows, n: usize) -> Vec<f32> {
-        let count = match rows {
-            Rows::None => return Vec::new(),
-            Rows::Last => 1,
-            Rows::All => n,
-        };
-        let hidden = self.config.hidden;
-        let normed = sized(&mut s.hidden, count * hidden);
-        let last = &s.residual[(n - count) * hidden..];
-        self.ops.rms_norm(last, &self.final_norm, self.config.norm_eps, normed);
-        let mut logits = vec![0.0; count * self.config.vocab];
-        let matrix = self.output.as_ref().unwrap_or(&self.embedding);
-        let mut output = [Projection { matrix, bias: None, out: &mut logits }];
-        self.ops.project(normed, count, self.activation, &mut output);
-        if let Some(cap) = self.config.final_soft_cap {
-            self.ops.soft_cap(&mut logits, cap);
+    /// The next part of the product with the vocabulary; of several rows all of it.
+    fn vocabulary(&self, pass: &mut Pass) {
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
+        if pass.vocab_done == 0 {
+            let last = &pass.residual[(pass.len - pass.rows) * hidden..];
+            self.ops.rms_norm(
+                last,
+                &self.final_norm,
+                self.config.norm_eps,
+                sized(&mut pass.normed, pass.rows * hidden),
+            );
+            pass.logits.resize(pass.rows * vocab, 0.0);
         }
-        logits
+        let matrix = self.output.as_ref().unwrap_or(&self.embedding);
+        if pass.rows == 1 {
+            let part = (vocab / VOCABULARY_PARTS).next_multiple_of(16);
+            let outputs = pass.vocab_done..(pass.vocab_done + part).min(vocab);
+            let out = &mut pass.logits[outputs.clone()];
+            let product = Projection { matrix, bias: None, out };
+            self.ops.project_part(&pass.normed, self.activation, product, outputs.clone());
+            pass.vocab_done = outputs.end;
+        } else {
+            let mut product = [Projection { matrix, bias: None, out: &mut pass.logits }];
+            self.ops.project(&pass.normed, pass.rows, self.activation, &mut product);
+            pass.vocab_done = vocab;
+        }
+        if let Some(cap) = self.config.final_soft_cap.filter(|_| pass.vocab_done == vocab) {
+            self.ops.soft_cap(&mut pass.logits, cap);
+        }
     }
 }

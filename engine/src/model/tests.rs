@@ -23,7 +23,7 @@ fn cpu() -> Arc<dyn Ops> {
 }
 
 fn feed(network: &mut Network, sequence: &mut Sequence, ids: &[u32]) {
-    network.forward(sequence, Input::text(ids), Rows::None, &Interrupt::default()).unwrap();
+    network.forward(sequence, Input::text(ids), Rows::Last(0), &Interrupt::default()).unwrap();
 }
 
 /// The prompt `long` of the golden data.
@@ -95,7 +95,7 @@ fn what_was_dropped_is_not_missed() {
     let mut keeping = Sequence::new(Arc::new(network.layout().keeping_everything()));
     let ids: Vec<u32> = (0..70u32).map(|i| 3 + i * 11 % 200).collect();
     let mut next = |sequence: &mut Sequence, ids: &[u32]| {
-        network.forward(sequence, Input::text(ids), Rows::Last, &Interrupt::default()).unwrap()
+        network.forward(sequence, Input::text(ids), Rows::Last(1), &Interrupt::default()).unwrap()
     };
     for n in [70, 1, 1, 33, 5, 70, 1] {
         assert_eq!(next(&mut dropping, &ids[..n]), next(&mut keeping, &ids[..n]));
@@ -114,12 +114,12 @@ fn an_interrupted_pass_leaves_the_state_as_it_was() {
     feed(&mut network, &mut sequence, &ids[..9]);
     let kept = sequence.state(1).0.to_vec();
     let interrupt = Interrupt { deadline: Some(std::time::Instant::now()), ..Interrupt::default() };
-    assert!(network.forward(&mut sequence, Input::text(&ids[9..]), Rows::Last, &interrupt).is_none());
+    assert!(network.forward(&mut sequence, Input::text(&ids[9..]), Rows::Last(1), &interrupt).is_none());
     assert_eq!(sequence.state(1).0, kept);
     let mut fresh = Sequence::new(network.layout().clone());
     feed(&mut network, &mut fresh, &ids[..9]);
     let mut last = |sequence: &mut Sequence| {
-        network.forward(sequence, Input::text(&ids[9..]), Rows::Last, &Interrupt::default()).unwrap()
+        network.forward(sequence, Input::text(&ids[9..]), Rows::Last(1), &Interrupt::default()).unwrap()
     };
     assert_eq!(last(&mut sequence), last(&mut fresh));
 }

@@ -1,25 +1,65 @@
 //! One request on its way: queued, its pictures encoded, prefilled in chunks, decoded token by token,
 //! ended once.
 
-use std::time::Instant;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::Waiting;
+use super::pace::Pace;
 use super::pictures::{PictureCache, PictureWork};
-use crate::cache::{PrefixCache, Sequence};
+use crate::cache::{Marks, PrefixCache, Sequence};
 use crate::error::Error;
 use crate::generate::{
     Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, StopWatch,
-    Timings, Token,
+    Timings, Token, guess,
 };
 use crate::model::{Input, Interrupt, Network, Pass, Rows};
 use crate::outline::Outline;
 use crate::tokenizer::StreamDecoder;
 
-/// Prompt tokens of one step: a keystroke must not wait longer for a chat than for one of these.
+/// Prompt tokens of one pass: a keystroke must not wait longer for a chat than for a layer of these.
 const SHORT_CHUNK: usize = 32;
 /// The same for completions: nobody goes before them, and cancelling is looked for between layers.
 const LONG_CHUNK: usize = 256;
+
+/// What jobs work with and share.
+pub(super) struct Tools<'a> {
+    pub(super) network: &'a mut Network,
+    pub(super) cache: &'a mut PrefixCache,
+    pub(super) pictures: &'a mut PictureCache,
+    pub(super) pace: &'a mut Pace,
+    pub(super) waiting: &'a Waiting,
+}
+
+/// A pass on its way.
+struct Running {
+    pass: Pass,
+    /// What it reads that counts in any case: tokens of the prompt, or the last one generated.
+    certain: Vec<u32>,
+    /// What the sequence remembers those by.
+    keys: Vec<u32>,
+    /// What it reads behind that: tokens that may come next.
+    draft: Vec<u32>,
+    /// Tokens before the draft that agree with where it was found.
+    agreed: usize,
+    /// Rows of logits that come out.
+    rows: usize,
+    /// Time that was spent on it, and whether it was ever put aside: then the time says nothing about the model.
+    spent: Duration,
+    was_paused: bool,
+}
+
+/// How far a pass came.
+enum Computed {
+    /// To its end: the logits of its rows.
+    Logits(Running, Vec<f32>),
+    /// Something more urgent waits.
+    Paused,
+    /// Nobody wants it any more.
+    Stopped,
+}
 
 /// One request on its way.
 pub(crate) struct Job {
@@ -34,8 +74,7 @@ pub(crate) struct Job {
     started: Option<Instant>,
     sequence: Option<Sequence>,
     outline: Outline,
-    /// A pass that is longer than a chunk, on its way.
-    pass: Option<Pass>,
+    running: Option<Running>,
     pictures: PictureWork,
     /// What the sequence remembers the prompt's tokens by.
     keys: Vec<u32>,
@@ -68,7 +107,7 @@ impl Job {
             started: None,
             sequence: None,
             outline,
-            pass: None,
+            running: None,
             pictures: PictureWork::new(std::mem::take(&mut request.pictures)),
             keys: Vec::new(),
             generated: Vec::new(),
@@ -83,6 +122,11 @@ impl Job {
         self.request.priority
     }
 
+    /// Whether its next step ends it without computing.
+    pub(super) fn is_over(&self) -> bool {
+        self.interrupt.is_due()
+    }
+
     pub(crate) fn model_id(&self) -> u64 {
         self.request.model.id
     }
@@ -91,84 +135,202 @@ impl Job {
         self.request.model.name()
     }
 
-    /// Works for one step; `true` once the request has ended.
-    pub(super) fn step(
-        &mut self,
-        network: &mut Network,
-        cache: &mut PrefixCache,
-        pictures: &mut PictureCache,
-    ) -> bool {
-        let begun = Instant::now();
+    /// Lets everybody know how fast its model is.
+    pub(super) fn tell_speed(&self, pace: &Pace) {
+        *self.request.model.speed.lock().unwrap_or_else(PoisonError::into_inner) = pace.speed();
+    }
+
+    /// Works for one step, a pass or what of it comes before something more urgent; `true` once the request has
+    /// ended.
+    pub(super) fn step(&mut self, tools: &mut Tools<'_>) -> bool {
         if self.interrupt.is_due() {
-            return self.interrupted(cache);
+            return self.interrupted(tools.cache);
         }
         if self.started.is_none() {
-            self.started = Some(begun);
-            self.timings.queue_ms = millis(begun - self.submitted);
-            self.keys = pictures.keys.keys(&self.request.prompt, &self.outline, &self.pictures.digests());
-            let sequence = cache.resume(self.model_id(), network.layout(), &self.keys);
-            let resumed = sequence.tokens().len();
-            self.timings.cached_tokens = resumed;
-            let read = self.outline.pictures.iter().filter(|run| run.end <= resumed);
-            self.timings.image_tokens_cached = read.map(|run| run.len()).sum();
-            self.sequence = Some(sequence);
+            self.start(tools);
             if self.request.max_tokens == 0 {
-                return self.finish(FinishReason::Length, cache);
+                return self.finish(FinishReason::Length, tools.cache);
             }
         }
         let Some(mut sequence) = self.sequence.take() else { return true };
         if self.generated.is_empty() {
-            let (from, model) = (sequence.tokens().len(), (self.request.model.id, &*network));
-            if !self.pictures.step(&self.outline, from, model, pictures, &mut self.timings) {
+            let from = sequence.tokens().len();
+            if from == self.keys.len()
+                && let Some(logits) = tools.cache.logits(self.model_id(), &self.keys)
+            {
+                // The whole prompt was computed before, and nothing of it is left to do.
+                self.sequence = Some(sequence);
+                let ended = self.take_token(tools.network, logits.to_vec());
+                return ended.is_some_and(|reason| self.finish(reason, tools.cache));
+            }
+            let model = (self.request.model.id, &*tools.network);
+            if !self.pictures.step(&self.outline, from, model, tools.pictures, &mut self.timings) {
                 self.sequence = Some(sequence);
                 return false;
             }
         }
-        let logits = match self.generated.last() {
-            Some(&last) => network.forward(&mut sequence, Input::text(&[last]), Rows::Last, &self.interrupt),
-            None => self.prefill(network, &mut sequence),
+        let begun = Instant::now();
+        let computed = self.compute(tools, &mut sequence);
+        let took = millis(begun.elapsed());
+        match self.generated.is_empty() {
+            true => self.timings.prefill_ms += took,
+            false => self.timings.decode_ms += took,
+        }
+        let ended = match computed {
+            Computed::Paused => None,
+            Computed::Stopped => {
+                self.sequence = Some(sequence);
+                return self.interrupted(tools.cache);
+            }
+            Computed::Logits(running, logits) => self.read(tools, &mut sequence, &running, logits),
         };
         self.sequence = Some(sequence);
-        let took = millis(begun.elapsed());
-        match (self.generated.is_empty(), &logits) {
-            (true, _) => self.timings.prefill_ms += took,
-            (false, _) => self.timings.decode_ms += took,
-        }
-        match logits {
-            None => self.interrupted(cache),
-            Some(logits) if logits.is_empty() => false,
-            Some(logits) => self.take_token(network, cache, logits),
-        }
+        ended.is_some_and(|reason| self.finish(reason, tools.cache))
     }
 
-    /// The next chunk of the prompt; logits come with the last one. Where more than a chunk sees forward, and
-    /// so has to be computed at once, the next layer of that.
-    fn prefill(&mut self, network: &mut Network, sequence: &mut Sequence) -> Option<Vec<f32>> {
+    /// Looks up what of the prompt is known.
+    fn start(&mut self, tools: &mut Tools<'_>) {
+        let begun = Instant::now();
+        self.started = Some(begun);
+        self.timings.queue_ms = millis(begun - self.submitted);
+        self.keys = tools.pictures.keys.keys(&self.request.prompt, &self.outline, &self.pictures.digests());
+        let (model, layout) = (self.model_id(), tools.network.layout());
+        let mut wanted = self.keys.clone();
+        if tools.cache.logits(model, &self.keys).is_some() {
+            // The cache leaves a token to compute; where the prompt's logits are known it need not be the prompt's.
+            wanted.push(0);
+        }
+        let sequence = tools.cache.resume(model, layout, &wanted);
+        let resumed = sequence.tokens().len();
+        self.timings.cached_tokens = resumed;
+        let read = self.outline.pictures.iter().filter(|run| run.end <= resumed);
+        self.timings.image_tokens_cached = read.map(|run| run.len()).sum();
+        self.sequence = Some(sequence);
+    }
+
+    /// Runs a pass to its end, or until something more urgent waits.
+    fn compute(&mut self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Computed {
+        let begun = Instant::now();
+        let mut running = match self.running.take() {
+            Some(running) => running,
+            None if self.generated.is_empty() => self.begin_prefill(tools, sequence),
+            None => self.begin_decode(tools, sequence),
+        };
+        while tools.network.step(&mut running.pass, sequence, &self.outline.spans) {
+            if self.interrupt.is_due() {
+                return Computed::Stopped;
+            }
+            if tools.waiting.more_urgent_than(self.request.priority) {
+                running.spent += begun.elapsed();
+                running.was_paused = true;
+                self.running = Some(running);
+                return Computed::Paused;
+            }
+        }
+        running.spent += begun.elapsed();
+        let pass = std::mem::take(&mut running.pass);
+        let logits = tools.network.end(pass);
+        if !running.was_paused {
+            let tokens = running.certain.len() + running.draft.len();
+            tools.pace.passed(tokens, running.rows, running.spent);
+        }
+        Computed::Logits(running, logits)
+    }
+
+    /// The next chunk of the prompt, or what sees forward and has to be computed at once; with the last one logits,
+    /// and behind it what may come next.
+    fn begin_prefill(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Running {
         let (from, len) = (sequence.tokens().len(), self.request.prompt.len());
         let chunk = if self.request.priority == Priority::Completion { LONG_CHUNK } else { SHORT_CHUNK };
         let end = self.outline.pass(from, chunk, len);
-        let rows = if end == len { Rows::Last } else { Rows::None };
+        let certain = &self.request.prompt[from..end];
+        let (draft, agreed) = match end == len {
+            true => self.draft(tools, certain.len()),
+            false => (Vec::new(), 0),
+        };
+        let rows = if end == len { 1 + draft.len() } else { 0 };
+        let ids = [certain, &draft].concat();
+        let keys = self.keys[from..end].to_vec();
         let input = Input {
-            ids: &self.request.prompt[from..end],
-            keys: &self.keys[from..end],
+            ids: &ids,
+            keys: &[],
             pictures: &self.pictures.of_pass(&self.outline, from, end),
             spans: &self.outline.spans,
         };
-        let logits = if end - from <= chunk {
-            network.forward(sequence, input, rows, &self.interrupt)?
-        } else {
-            let mut pass = self.pass.take().unwrap_or_else(|| network.begin(sequence, input));
-            if network.run_layer(&mut pass, sequence, input.spans) {
-                self.pass = Some(pass);
-                return Some(Vec::new());
-            }
-            network.end(pass, sequence, input.keys, rows)
-        };
-        self.timings.prefill_tokens += end - from;
-        Some(logits)
+        // The end of a prompt is where the next one goes on.
+        let cuts = [&self.request.cuts[..], &[len]].concat();
+        let marks = Marks { cuts: &cuts, draft: draft.len() };
+        let pass = tools.network.begin(sequence, input, Rows::Last(rows), marks);
+        Running::new(pass, certain.to_vec(), keys, (draft, agreed), rows)
     }
 
-    fn take_token(&mut self, network: &Network, cache: &mut PrefixCache, mut logits: Vec<f32>) -> bool {
+    /// The last token generated, and behind it what may come next.
+    fn begin_decode(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Running {
+        let certain = vec![self.generated.last().copied().unwrap_or_default()];
+        let (draft, agreed) = self.draft(tools, 1);
+        let (rows, marks) = (1 + draft.len(), Marks { cuts: &[], draft: draft.len() });
+        let ids = [&certain[..], &draft].concat();
+        let pass = tools.network.begin(sequence, Input::text(&ids), Rows::Last(rows), marks);
+        Running::new(pass, certain.clone(), certain, (draft, agreed), rows)
+    }
+
+    /// What may come next, in a pass that has `certain` tokens anyway, and how many tokens before it agree.
+    fn draft(&self, tools: &mut Tools<'_>, certain: usize) -> (Vec<u32>, usize) {
+        let left = self.request.max_tokens.saturating_sub(self.generated.len() + 1);
+        if !self.request.speculate || !self.outline.spans.is_empty() || left == 0 {
+            return (Vec::new(), 0);
+        }
+        let text = [&self.request.prompt[..], &self.generated].concat();
+        let tokenizer = self.request.model.tokenizer();
+        let fits = |id| self.beginning.allows(tokenizer, id);
+        let Some(found) = guess(&text, self.request.drafts.iter().map(|draft| &**draft), fits) else {
+            return (Vec::new(), 0);
+        };
+        let length = tools.pace.draft_length(found.agreed, certain).min(left).min(found.tokens.len());
+        (found.tokens[..length].to_vec(), found.agreed)
+    }
+
+    /// Picks tokens from the rows of a pass, as long as they are those that it had read on with. The tokens that
+    /// count are then the sequence's.
+    fn read(
+        &mut self,
+        tools: &mut Tools<'_>,
+        sequence: &mut Sequence,
+        running: &Running,
+        logits: Vec<f32>,
+    ) -> Option<FinishReason> {
+        if self.generated.is_empty() {
+            self.timings.prefill_tokens += running.certain.len();
+        } else {
+            self.timings.decode_passes += 1;
+        }
+        if running.rows == 0 {
+            sequence.advance(&running.keys);
+            return None;
+        }
+        let vocab = tools.network.config().vocab;
+        if self.generated.is_empty() && self.outline.spans.is_empty() {
+            tools.cache.keep_logits(self.model_id(), &self.keys, logits[..vocab].into());
+        }
+        let (mut right, mut ended) = (0, None);
+        for row in logits.chunks_exact(vocab) {
+            ended = self.take_token(tools.network, row.to_vec());
+            if ended.is_some() || running.draft.get(right) != self.generated.last() {
+                break;
+            }
+            right += 1;
+        }
+        sequence.advance(&[&running.keys[..], &running.draft[..right]].concat());
+        if !running.draft.is_empty() {
+            tools.pace.drafted(running.agreed, running.draft.len(), right);
+            self.timings.draft_tokens += running.draft.len();
+            self.timings.accepted_tokens += right;
+        }
+        ended
+    }
+
+    /// Picks the next token; why the request ends with it, if it does.
+    fn take_token(&mut self, network: &Network, mut logits: Vec<f32>) -> Option<FinishReason> {
         let begun = Instant::now();
         let scale = network.ops().log_sum_exp(&logits);
         let penalised = self.request.sampling.repetition_penalty != 1.0;
@@ -188,7 +350,7 @@ impl Job {
             self.timings.decode_ms += millis(begun.elapsed());
         }
         if self.watch.ends_at(id, &network.config().eos) {
-            return self.finish(FinishReason::Stop, cache);
+            return Some(FinishReason::Stop);
         }
         self.generated.push(id);
         self.timings.decode_tokens = self.generated.len();
@@ -196,14 +358,12 @@ impl Job {
         let (text, enough) = self.watch.push(&text);
         self.send(Event::Token(Token { id, text, logprob }));
         if enough {
-            return self.finish(FinishReason::Stop, cache);
+            return Some(FinishReason::Stop);
         }
         let length = self.request.prompt.len() + self.generated.len();
         let full = network.config().longest().is_some_and(|most| length >= most);
-        if self.generated.len() >= self.request.max_tokens || full {
-            return self.finish(FinishReason::Length, cache);
-        }
-        false
+        let complete = self.generated.len() >= self.request.max_tokens || full;
+        complete.then_some(FinishReason::Length)
     }
 
     fn interrupted(&mut self, cache: &mut PrefixCache) -> bool {
@@ -252,6 +412,18 @@ impl Job {
     }
 }
 
-fn millis(duration: std::time::Duration) -> f64 {
+impl Running {
+    fn new(
+        pass: Pass,
+        certain: Vec<u32>,
+        keys: Vec<u32>,
+        (draft, agreed): (Vec<u32>, usize),
+        rows: usize,
+    ) -> Self {
+        Self { pass, certain, keys, draft, agreed, rows, spent: Duration::ZERO, was_paused: false }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

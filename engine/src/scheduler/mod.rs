@@ -1,25 +1,30 @@
 //! One thread owns the models; requests wait in a queue by priority and are worked on in steps.
 //!
-//! A step is a part of a picture, a chunk of prefill (or one layer of what has to be computed at once) or
-//! one token. After each the queue is looked at again, so a keystroke waits for at most one step of a
-//! chat. *Invariant:* every request gets exactly one end.
+//! A step is a part of a picture or a pass: a chunk of prefill, a token with what may follow it. A pass is put aside
+//! between two layers, or two parts of the product with the vocabulary, as soon as something more urgent waits: a
+//! keystroke waits for the hundredth part of a chat's token. *Invariant:* every request gets exactly one end.
 
 mod job;
+mod pace;
 mod pictures;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use crate::cache::{PrefixCache, Sequence};
 use crate::engine::{Logits, LogitsRequest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::generate::CancelFlag;
+use crate::generate::{CancelFlag, Priority};
 use crate::model::{Input, Interrupt, Network, Rows};
 use crate::outline::Outline;
 
 pub(crate) use job::Job;
+use job::Tools;
+use pace::Pace;
 use pictures::PictureCache;
 
 /// What the engine's thread is told.
@@ -40,9 +45,28 @@ pub(crate) enum Command {
     Stop,
 }
 
+/// Requests that were submitted and that the engine's thread has not looked at yet, by priority.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting([AtomicUsize; 3]);
+
+impl Waiting {
+    fn add(&self, priority: Priority) {
+        self.0[priority as usize].fetch_add(1, Ordering::Release);
+    }
+
+    fn take(&self, priority: Priority) {
+        self.0[priority as usize].fetch_sub(1, Ordering::Release);
+    }
+
+    fn more_urgent_than(&self, priority: Priority) -> bool {
+        self.0[priority as usize + 1..].iter().any(|count| count.load(Ordering::Acquire) > 0)
+    }
+}
+
 /// The engine's thread, seen from outside.
 pub(crate) struct Scheduler {
     commands: Sender<Command>,
+    waiting: Arc<Waiting>,
     shutdown: CancelFlag,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,13 +74,15 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(crate) fn start(cache_bytes: u64) -> Result<Self> {
         let (commands, receiver) = channel();
-        let shutdown = CancelFlag::new();
+        let (shutdown, waiting) = (CancelFlag::new(), Arc::<Waiting>::default());
         let worker = Worker {
+            waiting: waiting.clone(),
             commands: receiver,
             shutdown: shutdown.clone(),
             cache: PrefixCache::new(cache_bytes),
             pictures: PictureCache::new(cache_bytes / 8),
             networks: HashMap::new(),
+            paces: HashMap::new(),
             jobs: Vec::new(),
         };
         let thread = std::thread::Builder::new()
@@ -66,7 +92,7 @@ impl Scheduler {
                 Error::new(ErrorKind::Resources, "engine", format!("its thread does not start: {e}"))
                     .remedy("Close other programs, or raise the limit of threads of this user.")
             })?;
-        Ok(Self { commands, shutdown, thread: Some(thread) })
+        Ok(Self { commands, waiting, shutdown, thread: Some(thread) })
     }
 
     /// A sender for things that outlive a borrow of this.
@@ -77,6 +103,12 @@ impl Scheduler {
     /// Set once the engine stops; running steps look at it.
     pub(crate) fn shutdown(&self) -> &CancelFlag {
         &self.shutdown
+    }
+
+    /// Queues a request; whatever is less urgent is put aside for it.
+    pub(crate) fn submit(&self, job: Box<Job>) {
+        self.waiting.add(job.priority());
+        self.send(Command::Submit(job));
     }
 
     /// Hands a command over. If the thread is gone, the command is dropped, and with it the channel
@@ -101,10 +133,13 @@ impl Drop for Scheduler {
 
 struct Worker {
     commands: Receiver<Command>,
+    waiting: Arc<Waiting>,
     shutdown: CancelFlag,
     cache: PrefixCache,
     pictures: PictureCache,
     networks: HashMap<u64, Box<Network>>,
+    /// What the passes of each model cost.
+    paces: HashMap<u64, Pace>,
     /// In order of arrival.
     jobs: Vec<Job>,
 }
@@ -139,10 +174,14 @@ impl Worker {
             }
             Command::Remove(id) => {
                 self.networks.remove(&id);
+                self.paces.remove(&id);
                 self.cache.forget(id);
                 self.pictures.forget(id);
             }
-            Command::Submit(job) => self.jobs.push(*job),
+            Command::Submit(job) => {
+                self.waiting.take(job.priority());
+                self.jobs.push(*job);
+            }
             Command::Logits { model, request, outline, reply } => {
                 let result = guarded(|| self.logits(model, &request, &outline)).unwrap_or_else(Err);
                 let _ = reply.send(result);
@@ -160,12 +199,19 @@ impl Worker {
 
     /// One step of the most urgent job.
     fn step(&mut self) {
-        // The first of the highest priority: among equals whoever came first.
-        let Some(i) = (0..self.jobs.len()).rev().max_by_key(|&i| self.jobs[i].priority()) else { return };
+        // Who is not wanted any more goes first: what was computed for it is then there for the others, and ending
+        // costs nothing. Then the first of the highest priority: among equals whoever came first.
+        let urgency = |&i: &usize| (self.jobs[i].is_over(), self.jobs[i].priority());
+        let Some(i) = (0..self.jobs.len()).rev().max_by_key(urgency) else { return };
         let job = &mut self.jobs[i];
         let (networks, cache, pictures) = (&mut self.networks, &mut self.cache, &mut self.pictures);
+        let (pace, waiting) = (self.paces.entry(job.model_id()).or_default(), &*self.waiting);
         let done = guarded(|| match networks.get_mut(&job.model_id()) {
-            Some(network) => job.step(network, cache, pictures),
+            Some(network) => {
+                let done = job.step(&mut Tools { network, cache, pictures, pace, waiting });
+                job.tell_speed(pace);
+                done
+            }
             None => job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded")),
         });
         match done {
