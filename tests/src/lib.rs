@@ -11,3 +11,4 @@ pub mod numbers;
 pub mod places;
 pub mod random;
 pub mod synthetic;
+pub mod vocabulary;

@@ -11,6 +11,7 @@ use half::bf16;
 use serde_json::{Map, Value, json};
 
 use crate::synthetic::{Gguf, Naming};
+use crate::vocabulary::Vocabulary;
 
 /// Rows that are quantised at a time: a table of 256,000 rows must not stand in memory as f32.
 const ROWS: usize = 4096;
@@ -121,9 +122,18 @@ impl Recipe {
         }
     }
 
-    /// Writes a HuggingFace folder in bf16, tensor by tensor; `progress` hears of the bytes written.
-    pub fn write_folder(&self, folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
+    /// Writes a HuggingFace folder in bf16, tensor by tensor, with a vocabulary where one is given; `progress`
+    /// hears of the bytes written.
+    pub fn write_folder(
+        &self,
+        folder: &Path,
+        vocabulary: Option<&Vocabulary>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> io::Result<()> {
         std::fs::create_dir_all(folder)?;
+        if let Some(vocabulary) = vocabulary {
+            vocabulary.copy_into(folder)?;
+        }
         std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(&self.config)?)?;
         let mut header = Map::new();
         let mut end = 0;
@@ -152,11 +162,13 @@ impl Recipe {
         file.flush()
     }
 
-    /// Writes a GGUF file of the same numbers, its matrices in `format` and the rest in f32.
+    /// Writes a GGUF file of the same numbers, its matrices in `format` and the rest in f32. Without a
+    /// vocabulary it gets one of bytes and single letters.
     pub fn write_gguf(
         &self,
         path: &Path,
         format: GgmlDType,
+        vocabulary: Option<&Vocabulary>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> candle_core::Result<()> {
         let naming = Naming::new(&self.config);
@@ -178,7 +190,12 @@ impl Recipe {
             let storage = QStorage::from_data(bytes.into(), &Device::Cpu, kept)?;
             tensors.push((naming.gguf(&spec.name), QTensor::new(storage, spec.shape.as_slice())?));
         }
-        Gguf::new(naming.metadata(), tensors).write(path, 3);
+        let mut metadata = naming.metadata();
+        if let Some(vocabulary) = vocabulary {
+            metadata.retain(|(key, _)| !key.starts_with("tokenizer."));
+            metadata.extend(vocabulary.metadata(naming.vocabulary_len())?);
+        }
+        Gguf::new(metadata, tensors).write(path, 3);
         Ok(())
     }
 }
@@ -272,9 +289,9 @@ mod tests {
         for config in [codegemma_2b(), recurrentgemma_2b()] {
             let recipe = small(config);
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            recipe.write_folder(folder.path(), &mut |_, _| {}).expect("written");
+            recipe.write_folder(folder.path(), None, &mut |_, _| {}).expect("written");
             let file = folder.path().join("model.gguf");
-            recipe.write_gguf(&file, GgmlDType::F32, &mut |_, _| {}).expect("written");
+            recipe.write_gguf(&file, GgmlDType::F32, None, &mut |_, _| {}).expect("written");
             let ids: Vec<u32> = (0..20).map(|i| 2 + i * 211).collect();
             let logits = |path: &Path| Loaded::new(path, Precision::Exact).logits(&ids, None);
             let (ours, theirs) = (logits(folder.path()), logits(&file));

@@ -256,6 +256,11 @@ impl<'a> Naming<'a> {
         metadata.extend(vocabulary(self.count("vocab_size")));
         metadata
     }
+
+    /// How many entries the vocabulary has.
+    pub(crate) fn vocabulary_len(&self) -> usize {
+        self.count("vocab_size") as usize
+    }
 }
 
 /// A vocabulary of this many entries: the four control tokens of the family, bytes, letters.

@@ -7,6 +7,8 @@ use gemma_engine::checkpoint::Checkpoint;
 use gemma_tests::golden::{self, Case, Encoded, Vocabulary};
 use gemma_tests::numbers::Findings;
 use gemma_tests::places;
+use gemma_tests::synthetic::Network;
+use gemma_tests::vocabulary;
 
 /// Reads the tokenizer of a checkpoint.
 fn tokenizer(checkpoint: &Path) -> Tokenizer {
@@ -94,6 +96,23 @@ fn codegemma() {
     let fim = tokenizer.fim().expect("CodeGemma's vocabulary names the tokens of fill-in-the-middle");
     assert_eq!((fim.prefix, fim.middle, fim.suffix, fim.separator), (67, 68, 69, 70));
     assert_eq!(tokenizer.turns(), Some((106, 107)));
+}
+
+#[test]
+fn codegemma_rewritten_as_gguf() {
+    let file = vocabulary::Vocabulary::read(&places::tokenizer_json("codegemma")).expect("it can be read");
+    let metadata = file.metadata(256_000).expect("it has as many entries");
+    let gguf = Network::golden("gemma1-mqa").gguf();
+    let gguf = metadata.into_iter().fold(gguf, |gguf, (key, value)| gguf.with(&key, value));
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("model.gguf");
+    gguf.write(&path, 3);
+    // More spaces than any entry has: tokenizer.json's order of merging does not follow the entries' order there.
+    let long_run = " ".repeat(32);
+    check_where("codegemma", &tokenizer(&path), |text| !text.contains(&long_run));
+    let wrong =
+        file.metadata(255_999).map(|entries| entries.len()).expect_err("the model has one entry less");
+    assert!(wrong.to_string().ends_with("it has more entries than the model's 255999"), "{wrong}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use candle_core::quantized::GgmlDType;
 use clap::{Parser, ValueEnum};
 use gemma_tests::random::{NAMES, Recipe};
+use gemma_tests::vocabulary::Vocabulary;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Write a model of a published size with random weights
@@ -24,6 +25,10 @@ struct Arguments {
     /// Quantise
     #[arg(long = "type", value_enum)]
     format: Option<Format>,
+    /// A published tokenizer.json to put in, with as many entries as the model has: text then has as many
+    /// tokens as with the published model
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -67,11 +72,19 @@ fn main() -> ExitCode {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let written = match arguments.format {
-        None => recipe.write_folder(&arguments.out, &mut progress).map_err(|e| e.to_string()),
-        Some(format) => {
-            recipe.write_gguf(&arguments.out, format.ggml(), &mut progress).map_err(|e| e.to_string())
+    let vocabulary = match arguments.tokenizer.as_deref().map(Vocabulary::read).transpose() {
+        Ok(vocabulary) => vocabulary,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
         }
+    };
+    let vocabulary = vocabulary.as_ref();
+    let written = match arguments.format {
+        None => recipe.write_folder(&arguments.out, vocabulary, &mut progress).map_err(|e| e.to_string()),
+        Some(format) => recipe
+            .write_gguf(&arguments.out, format.ggml(), vocabulary, &mut progress)
+            .map_err(|e| e.to_string()),
     };
     bar.finish_and_clear();
     match written {
