@@ -204,10 +204,15 @@ impl TokenStream {
     }
 
     /// Waits for the end and returns it.
-    pub async fn finish(mut self) -> Result<Finished, Error> {
+    pub async fn finish(self) -> Result<Finished, Error> {
+        self.finish_hearing(|_| {}).await
+    }
+
+    /// Waits for the end, showing each token to `on_token`.
+    pub async fn finish_hearing(mut self, mut on_token: impl FnMut(&Token)) -> Result<Finished, Error> {
         while let Some(event) = self.next().await {
             match event {
-                Event::Token(_) => {}
+                Event::Token(token) => on_token(&token),
                 Event::Finished(finished) => return Ok(finished),
                 Event::Failed(error) => return Err(error),
             }

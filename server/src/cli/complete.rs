@@ -79,6 +79,7 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         settings,
         request,
         cancel.clone(),
+        Box::new(|_| {}),
     ))?;
     show(context, args, &document, &answer, Some(session.model.name()))?;
     Ok(if cancel.is_cancelled() { Exit::Interrupted } else { Exit::Ok })
@@ -142,7 +143,7 @@ mod tests {
     use gemma_engine::{FinishReason, Finished};
 
     fn answer(finished: Option<Finished>, reason: Reason) -> Answer {
-        Answer { text: "x".into(), range: 3..4, reason, rule: None, finished }
+        Answer { text: "x".into(), range: 3..4, finished, ..Answer::nothing(3, reason, None) }
     }
 
     #[test]

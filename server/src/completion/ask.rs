@@ -1,7 +1,7 @@
 //! From a request to a prompt, and from what the engine said to an answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemma_engine::{
     CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
@@ -11,7 +11,7 @@ use crate::completion::boundary::Seam;
 use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
-use crate::completion::{Answer, Reason, Request, enough, filters};
+use crate::completion::{Answer, Heard, Reason, Request, enough, filters};
 use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
@@ -133,13 +133,14 @@ fn lexis(language: Language) -> Lexis {
 }
 
 impl Prepared {
-    /// Asks, within the time the user allows, and reads the answer.
+    /// Asks, within the time the user allows, and reads the answer. `heard` is told of its text as it comes.
     pub async fn run(
         self,
         engine: &Engine,
         model: &Arc<Model>,
         settings: &CompletionSettings,
         cancel: &CancelFlag,
+        mut heard: Heard<'_>,
     ) -> Result<Answer, Error> {
         let stream = engine.submit(GenerateRequest {
             begin_with: self.seam.text().to_owned(),
@@ -155,14 +156,21 @@ impl Prepared {
             cancel: cancel.clone(),
             ..GenerateRequest::new(model.clone(), self.prompt.ids, settings.max_tokens)
         });
-        let finished = stream.finish().await?;
+        let (mut said, mut first_token) = (String::new(), None);
+        let finished = stream.finish_hearing(|token| {
+            first_token.get_or_insert_with(Instant::now);
+            said.push_str(&token.text);
+            heard(self.seam.join(&said).unwrap_or_default());
+        });
+        let finished = finished.await?;
+        let first_token = first_token.or_else(|| Some(Instant::now()));
         let superseded = finished.finish_reason == FinishReason::Cancelled || cancel.is_cancelled();
         let answer = if superseded {
             Answer::nothing(self.place.cursor, Reason::Superseded, None)
         } else {
             self.place.read(&self.seam, &finished)
         };
-        Ok(Answer { finished: Some(finished), ..answer })
+        Ok(Answer { finished: Some(finished), first_token, ..answer })
     }
 }
 

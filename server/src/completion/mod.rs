@@ -18,6 +18,7 @@ mod ask;
 mod material;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Finished, Model, Priority};
 
@@ -73,14 +74,21 @@ pub struct Answer {
     pub rule: Option<&'static str>,
     /// What the engine did, if it was asked.
     pub finished: Option<Finished>,
+    /// When its first token was there, if the engine was asked.
+    pub first_token: Option<Instant>,
 }
 
 impl Answer {
     /// An answer that shows nothing.
     pub fn nothing(cursor: usize, reason: Reason, rule: Option<&'static str>) -> Self {
-        Self { text: String::new(), range: cursor..cursor, reason, rule, finished: None }
+        let range = cursor..cursor;
+        Self { text: String::new(), range, reason, rule, finished: None, first_token: None }
     }
 }
+
+/// Hears, after each token, all that has been said so far of what goes on behind the cursor: before any rule
+/// has looked at it, and empty while the answer still spells the word before the cursor.
+pub type Heard<'a> = Box<dyn FnMut(&str) + Send + 'a>;
 
 /// Completes once. `cancel` stops the computing; the answer is then [`Reason::Superseded`].
 ///
@@ -91,6 +99,7 @@ pub async fn complete(
     settings: &Settings,
     request: Request,
     cancel: CancelFlag,
+    heard: Heard<'_>,
 ) -> Result<Answer, Error> {
     let cursor = request.cursor.min(request.document.text.len_chars());
     if cancel.is_cancelled() {
@@ -99,5 +108,5 @@ pub async fn complete(
     let (asked_of, limits) = (model.clone(), settings.completion.clone());
     let prepared = tokio::task::spawn_blocking(move || ask::prepare(&asked_of, &limits, &request));
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
-    prepared.run(engine, model, &settings.completion, &cancel).await
+    prepared.run(engine, model, &settings.completion, &cancel, heard).await
 }

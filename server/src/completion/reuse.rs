@@ -136,13 +136,7 @@ mod tests {
 
     fn suggested(recent: &Recent, text: &str, suggestion: &str) {
         let (document, cursor) = document(text);
-        let answer = Answer {
-            text: suggestion.into(),
-            range: cursor..cursor,
-            reason: Reason::Shown,
-            rule: None,
-            finished: None,
-        };
+        let answer = Answer { text: suggestion.into(), ..Answer::nothing(cursor, Reason::Shown, None) };
         recent.keep(&document, cursor, &answer);
     }
 

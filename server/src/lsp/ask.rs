@@ -21,7 +21,7 @@ use crate::text::{Position, Range, offset_of, offsets_of};
 
 use super::backend::Completer;
 use super::host::closed;
-use super::record::Record;
+use super::record::{Cost, Record};
 use super::session::{Config, Session};
 
 /// After an edit, a client that follows its user sends its next request within this time.
@@ -52,17 +52,26 @@ pub(super) struct Told {
     pub(super) others: Vec<Answer>,
 }
 
-/// Answers a request; `None` where the document is not known.
+/// What became of a request.
+pub(super) struct Outcome {
+    /// `None` where the document is not known.
+    pub(super) told: Option<Told>,
+    pub(super) cost: Cost,
+}
+
+/// Answers a request.
 ///
 /// # Errors
 /// What the model side failed at. Nothing a client sends is an error here.
-pub(super) async fn ask(session: &Arc<Session>, ask: Ask<'_>) -> jsonrpc::Result<Option<Told>> {
+pub(super) async fn ask(session: &Arc<Session>, ask: Ask<'_>) -> jsonrpc::Result<Outcome> {
     let mut entry = Entry { record: &session.record, method: ask.method, begun: Instant::now(), open: true };
     match told(session, &ask).await {
         Ok(told) => {
             let unknown = Answer::nothing(0, Reason::Empty, Some("unknownDocument"));
-            entry.close(told.as_ref().map_or(&unknown, |told| &told.answer));
-            Ok(told)
+            let answer = told.as_ref().map_or(&unknown, |told| &told.answer);
+            let cost = Cost::of(answer, entry.begun);
+            entry.close(answer);
+            Ok(Outcome { told, cost })
         }
         Err(error) => {
             entry.fail(&error);
@@ -231,7 +240,7 @@ impl Job {
         }
         let answer = session.recent.serve(&self.document, self.cursor)?;
         // Nothing was computed for this request.
-        Some(Answer { rule: Some("reuse"), finished: None, ..answer })
+        Some(Answer { rule: Some("reuse"), finished: None, first_token: None, ..answer })
     }
 
     fn remember(&self, session: &Session, answer: &Answer) {
@@ -289,7 +298,7 @@ impl Job {
         let running = session.running.begin();
         let task = tokio::spawn(async move {
             let _running = running;
-            completer.complete(&settings, request, cancel).await
+            completer.complete(&settings, request, cancel, Box::new(|_| {})).await
         });
         match task.await {
             Ok(Err(error)) if error.kind() == ErrorKind::Stopped => {

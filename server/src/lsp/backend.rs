@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gemma_engine::{CancelFlag, Error, Finished, Picture};
 
 use crate::chat::{ChatRequest, Conversation, Dropped};
-use crate::completion::{Answer, Request};
+use crate::completion::{self, Answer, Request};
 use crate::explain;
 use crate::settings::Settings;
 
@@ -81,12 +81,13 @@ pub(super) trait Resident: Send + Sync {
 pub(super) trait Completer: Resident {
     /// Bytes kept for reuse right now. Blocks for as long as a step of the model takes.
     fn cache_bytes(&self) -> u64;
-    /// Completes once; `cancel` stops the computing.
+    /// Completes once; `cancel` stops the computing, `heard` is told of the text as it comes.
     fn complete<'a>(
         &'a self,
         settings: &'a Settings,
         request: Request,
         cancel: CancelFlag,
+        heard: completion::Heard<'a>,
     ) -> Pending<'a, Result<Answer, Error>>;
 }
 

@@ -199,8 +199,9 @@ impl Completer for Loaded {
         settings: &'a Settings,
         request: Request,
         cancel: CancelFlag,
+        heard: completion::Heard<'a>,
     ) -> Pending<'a, Result<Answer, Error>> {
-        Box::pin(completion::complete(&self.engine, &self.model, settings, request, cancel))
+        Box::pin(completion::complete(&self.engine, &self.model, settings, request, cancel, heard))
     }
 }
 

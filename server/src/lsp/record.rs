@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemma_engine::{FinishReason, Finished, Timings};
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub(super) struct Summary {
     pub(super) counters: Counters,
     /// Tokens of prompts, all completions together.
     pub(super) cache: Cache,
+    /// Tokens of answers, all completions together.
+    pub(super) speculation: Speculation,
     /// The last one that ended.
     pub(super) last: Option<Outcome>,
 }
@@ -52,6 +54,62 @@ pub(super) struct Cache {
     pub(super) computed_tokens: usize,
     /// Prompt tokens that were found.
     pub(super) found_tokens: usize,
+}
+
+/// How many tokens of answers were had in fewer passes than tokens.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Speculation {
+    /// Tokens of answers.
+    pub(super) tokens: usize,
+    /// Forward passes for them, the prompts' not counted.
+    pub(super) passes: usize,
+    /// Tokens that were tried ahead of their turn.
+    pub(super) tried: usize,
+    /// Those of them that were right.
+    pub(super) right: usize,
+}
+
+/// What an answer cost, as it is told with the answer. Numbers of tokens are those of the computation that the
+/// answer came out of; `None` where it came out of none.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Cost {
+    reason: Reason,
+    rule: Option<&'static str>,
+    /// Tokens of the prompt.
+    tokens_asked: Option<usize>,
+    /// Those of them that were in the cache.
+    tokens_found: Option<usize>,
+    /// Those of them that were computed.
+    tokens_computed: Option<usize>,
+    decode_tokens: Option<usize>,
+    decode_passes: Option<usize>,
+    queue_ms: Option<f64>,
+    /// From the arrival of the request to its first token; to the answer, where nothing was computed since.
+    first_token_ms: f64,
+    total_ms: f64,
+}
+
+impl Cost {
+    /// The cost of an answer, given now, to a request that came when `arrived` says.
+    pub(super) fn of(answer: &Answer, arrived: Instant) -> Self {
+        let total = arrived.elapsed();
+        let first_token = answer.first_token.and_then(|first| first.checked_duration_since(arrived));
+        let timings = answer.finished.as_ref().map(|finished| &finished.timings);
+        Self {
+            reason: answer.reason,
+            rule: answer.rule,
+            tokens_asked: timings.map(|t| t.cached_tokens + t.prefill_tokens),
+            tokens_found: timings.map(|t| t.cached_tokens),
+            tokens_computed: timings.map(|t| t.prefill_tokens),
+            decode_tokens: timings.map(|t| t.decode_tokens),
+            decode_passes: timings.map(|t| t.decode_passes),
+            queue_ms: timings.map(|t| t.queue_ms),
+            first_token_ms: milliseconds(first_token.unwrap_or(total)),
+            total_ms: milliseconds(total),
+        }
+    }
 }
 
 /// How one completion ended.
@@ -122,6 +180,10 @@ impl Record {
         if let Some(timings) = outcome.timings {
             state.cache.computed_tokens += timings.prefill_tokens;
             state.cache.found_tokens += timings.cached_tokens;
+            state.speculation.tokens += timings.decode_tokens;
+            state.speculation.passes += timings.decode_passes;
+            state.speculation.tried += timings.draft_tokens;
+            state.speculation.right += timings.accepted_tokens;
         }
         tracing::debug!(?outcome, "answered");
         state.last = Some(outcome);

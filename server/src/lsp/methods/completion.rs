@@ -32,7 +32,8 @@ pub(in crate::lsp) async fn handle(
             others: false,
         },
     )
-    .await?;
+    .await?
+    .told;
     let disabled = told.as_ref().is_none_or(|told| told.answer.reason == Reason::Disabled);
     let item = told.and_then(|told| item(session, told));
     // Incomplete: what is right here is not what is right one letter further.

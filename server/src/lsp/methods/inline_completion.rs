@@ -1,18 +1,24 @@
 //! `textDocument/inlineCompletion`: ghost text.
 
+use serde::Serialize;
 use tower_lsp::gen_lsp_types as lsp;
 use tower_lsp::jsonrpc::Result;
 
 use crate::completion::{Answer, Reason};
 use crate::documents::Snapshot;
-use crate::lsp::ask::{Ask, Told, ask};
+use crate::lsp::ask::{Ask, Outcome, Told, ask};
+use crate::lsp::record::Cost;
 use crate::lsp::session::Session;
 use crate::lsp::{Server, convert, counting};
 
-pub(in crate::lsp) async fn handle(
-    server: &Server,
-    params: lsp::InlineCompletionParams,
-) -> Result<lsp::InlineCompletionList> {
+/// The protocol's list, and what it cost.
+#[derive(Serialize)]
+pub(in crate::lsp) struct List {
+    items: Vec<lsp::InlineCompletionItem>,
+    gemma: Cost,
+}
+
+pub(in crate::lsp) async fn handle(server: &Server, params: lsp::InlineCompletionParams) -> Result<List> {
     let session = &server.0;
     let lsp::TextDocumentPositionParams { text_document, position } = params.text_document_position_params;
     let selected = params.context.selected_completion_info;
@@ -29,12 +35,12 @@ pub(in crate::lsp) async fn handle(
             others: !automatic,
         },
     );
-    let Some(Told { document, cursor, answer, others }) = told.await? else {
-        return Ok(lsp::InlineCompletionList { items: Vec::new() });
-    };
-    let answers = [answer].into_iter().chain(others);
-    let items = answers.filter_map(|answer| item(session, &document, cursor, answer)).collect();
-    Ok(lsp::InlineCompletionList { items })
+    let Outcome { told, cost } = told.await?;
+    let items = told.map(|Told { document, cursor, answer, others }| {
+        let answers = [answer].into_iter().chain(others);
+        answers.filter_map(|answer| item(session, &document, cursor, answer)).collect()
+    });
+    Ok(List { items: items.unwrap_or_default(), gemma: cost })
 }
 
 fn item(

@@ -33,10 +33,39 @@ async fn an_item_has_its_text_and_a_range_in_one_line() {
     assert_eq!(answer["items"][0]["command"].take()["command"], "gemma.didAcceptCompletion");
     answer["items"][0].as_object_mut().expect("an item").remove("command");
     let place = json!({"line": 0, "character": 11});
-    assert_eq!(answer, json!({"items": [{"insertText": "<ab>!", "range": {"start": place, "end": place}}]}));
+    let items = json!([{"insertText": "<ab>!", "range": {"start": place, "end": place}}]);
+    assert_eq!(answer["items"], items);
     let status = client.status().await;
     assert_eq!(status["completions"]["last"]["reason"], "shown");
     assert_eq!(status["completions"]["shown"], 1);
+    client.finish().await;
+}
+
+#[tokio::test]
+async fn an_answer_says_what_it_cost() {
+    let mut client = Client::ready(Value::Null).await;
+    client.open(URI, "rust", "ab").await;
+    let asked = inline(URI, 2, 2);
+    let computed = client.request("textDocument/inlineCompletion", asked.clone()).await;
+    let mut cost = computed["gemma"].clone();
+    let [first, total] = ["firstTokenMs", "totalMs"].map(|name| cost[name].take().as_f64().expect("a time"));
+    assert!(0.0 < first && first < total, "{first} {total}");
+    let expected = json!({
+        "reason": "shown", "rule": null, "tokensAsked": 7, "tokensFound": 4, "tokensComputed": 3,
+        "decodeTokens": 5, "decodePasses": 2, "queueMs": 0.0, "firstTokenMs": null, "totalMs": null,
+    });
+    assert_eq!(cost, expected);
+
+    let remembered = client.request("textDocument/inlineCompletion", asked).await;
+    let cost = &remembered["gemma"];
+    assert_eq!((&cost["reason"], &cost["rule"]), (&json!("shown"), &json!("reuse")));
+    assert_eq!((&cost["tokensAsked"], &cost["decodePasses"]), (&Value::Null, &Value::Null));
+    assert_eq!(cost["firstTokenMs"], cost["totalMs"]);
+
+    let unknown = client.request("textDocument/inlineCompletion", inline("file:///other.rs", 0, 2)).await;
+    assert_eq!(unknown["items"], json!([]));
+    assert_eq!(unknown["gemma"]["rule"], "unknownDocument");
+    assert_eq!(client.status().await["completions"]["speculation"]["passes"], 2);
     client.finish().await;
 }
 

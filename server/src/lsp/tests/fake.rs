@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gemma_engine::{CancelFlag, Error, ErrorKind, FinishReason, Finished, Picture, Timings};
 
 use crate::chat::{ChatRequest, Conversation, Dropped};
-use crate::completion::{Answer, Reason, Request};
+use crate::completion::{self, Answer, Reason, Request};
 use crate::explain::{self, OnProgress};
 use crate::lsp::backend::{
     Backend, Completer, Doing, Heard, Pending, Progress, Resident, Seen, Shown, Talker, Viewer,
@@ -162,7 +162,14 @@ impl Viewer for Model {
 
 fn ended(text: String, stopped: bool) -> Finished {
     let finish_reason = if stopped { FinishReason::Cancelled } else { FinishReason::Stop };
-    Finished { text, tokens: vec![1], finish_reason, timings: Timings::default() }
+    let timings = Timings {
+        prefill_tokens: 3,
+        cached_tokens: 4,
+        decode_tokens: 5,
+        decode_passes: 2,
+        ..Timings::default()
+    };
+    Finished { text, tokens: vec![1], finish_reason, timings }
 }
 
 impl Completer for Model {
@@ -176,6 +183,7 @@ impl Completer for Model {
         _: &'a Settings,
         request: Request,
         cancel: CancelFlag,
+        mut heard: completion::Heard<'a>,
     ) -> Pending<'a, Result<Answer, Error>> {
         Box::pin(async move {
             let before = request.document.text.slice(..request.cursor).to_string();
@@ -202,8 +210,12 @@ impl Completer for Model {
                 // The second draw gives what the first did.
                 None => (0, format!("<{word}>!{}", if request.variant > 0 { "?" } else { "" })),
             };
+            let first_token = Some(Instant::now());
+            heard(&text);
             let range = request.cursor - back..request.cursor;
-            Ok(Answer { text, range, reason: Reason::Shown, rule: None, finished: None })
+            let finished = ended(text.clone(), false);
+            let nothing = Answer::nothing(0, Reason::Shown, None);
+            Ok(Answer { text, range, finished: Some(finished), first_token, ..nothing })
         })
     }
 }
