@@ -3,6 +3,7 @@
 //! **Architecture invariant:** this crate knows the protocol, documents and prompts; it never names a
 //! tensor or a device. Only [`lsp`] names a type of the protocol.
 
+pub mod bench;
 pub mod chat;
 pub mod cli;
 pub mod completion;

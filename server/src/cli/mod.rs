@@ -4,6 +4,8 @@
 //! exactly one JSON object. [`failure`] has the exit codes.
 
 mod answer;
+mod bench;
+mod bench_keystroke;
 mod chat;
 mod chat_input;
 mod chat_loop;
@@ -107,6 +109,8 @@ enum Command {
     Stats(stats::StatsArgs),
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     Try(try_it::TryArgs),
 }
 
@@ -119,6 +123,7 @@ impl Command {
             Self::Chat(args) => args.json,
             Self::Explain(args) => args.json,
             Self::Model(command) => command.json(),
+            Self::Bench(command) => command.json(),
             Self::Doctor(args) => args.json,
             Self::Stats(args) => args.json,
             Self::Generate(args) => args.json,
@@ -137,6 +142,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(&context, args),
             Self::Stats(args) => stats::run(&context, args),
             Self::Inspect(command) => inspect::run(&context, command),
+            Self::Bench(command) => bench::run(&context, command),
             Self::Try(args) => try_it::run(&context, args),
         }
     }

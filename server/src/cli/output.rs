@@ -51,6 +51,16 @@ pub fn byte_bar(quiet: bool, what: impl Into<String>) -> ProgressBar {
     bar.with_message(what.into())
 }
 
+/// A bar over things that are counted, on standard error; hidden as the one over bytes is.
+pub fn count_bar(quiet: bool, what: impl Into<String>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, target(quiet));
+    let template = "  {msg} {bar:30.cyan/238} {pos} of {len}  {per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━━─"));
+    }
+    bar.with_message(what.into())
+}
+
 /// A spinner on standard error, for waits whose length is unknown.
 pub fn spinner(quiet: bool, what: impl Into<String>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target(quiet));

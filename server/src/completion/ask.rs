@@ -150,6 +150,7 @@ impl Prepared {
                 enough: Some(enough::rule(self.place.site.clone(), self.seam.clone())),
                 ..Stop::default()
             },
+            speculate: settings.speculation,
             priority: self.priority,
             sampling: self.sampling,
             deadline: Some(Duration::from_millis(settings.max_time_ms)),

@@ -20,7 +20,7 @@ const HEADER: &[u8] = b"content-length:";
 
 /// What came in the place of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(crate) enum Frame {
     /// A JSON value, of whatever shape.
     Json(serde_json::Value),
     /// Something that is not a message, already skipped.
@@ -28,7 +28,7 @@ pub(super) enum Frame {
 }
 
 /// Reads frames from a stream.
-pub(super) struct Reader<R> {
+pub(crate) struct Reader<R> {
     stream: R,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were consumed.
@@ -40,7 +40,7 @@ pub(super) struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(super) fn new(stream: R) -> Self {
+    pub(crate) fn new(stream: R) -> Self {
         Self { stream, buffer: Vec::new(), start: 0, ended: false, garbage: false }
     }
 
@@ -48,7 +48,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     ///
     /// # Errors
     /// The stream's own: the connection is gone.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Frame>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             let Some((body, length)) = self.header().await? else { return Ok(None) };
             if std::mem::take(&mut self.garbage) {
@@ -247,7 +247,7 @@ fn embedded_header(bytes: &[u8], from: usize) -> Option<usize> {
 ///
 /// # Errors
 /// The stream's own: the connection is gone.
-pub(super) async fn write<W: AsyncWrite + Unpin>(stream: &mut W, body: &[u8]) -> io::Result<()> {
+pub(crate) async fn write<W: AsyncWrite + Unpin>(stream: &mut W, body: &[u8]) -> io::Result<()> {
     stream.write_all(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await?;
     stream.write_all(body).await
 }

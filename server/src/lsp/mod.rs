@@ -11,7 +11,7 @@ mod chats;
 mod convert;
 mod counting;
 mod dispatch;
-mod frames;
+pub(crate) mod frames;
 mod host;
 mod local;
 mod methods;
@@ -70,6 +70,15 @@ pub fn serve(start: Start) -> std::io::Result<ExitCode> {
     // A read of standard input or a load may still block a thread; neither is worth waiting for.
     runtime.shutdown_background();
     Ok(if was_shut_down { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Serves one conversation on any streams, with models of its own; true if the client said `shutdown`.
+pub async fn converse<I, O>(input: I, output: O, start: Start) -> bool
+where
+    I: AsyncRead + Unpin + Send + 'static,
+    O: AsyncWrite + Unpin + Send + 'static,
+{
+    run(input, output, Arc::new(Local::default()), start).await
 }
 
 /// Serves on any streams; true if the client said `shutdown`.

@@ -86,6 +86,8 @@ pub struct CompletionSettings {
     pub suffix_tokens: usize,
     /// Most tokens of other open files.
     pub other_files_tokens: usize,
+    /// Whether tokens that stand elsewhere in the text are tried several at a time.
+    pub speculation: bool,
     /// What comes first in a fill-in-the-middle prompt; `None`: what suits the model.
     #[serde(rename = "fimOrder")]
     pub order: Option<FimOrder>,
@@ -105,6 +107,7 @@ impl Default for CompletionSettings {
             prefix_tokens: 768,
             suffix_tokens: 128,
             other_files_tokens: 256,
+            speculation: true,
             order: None,
             fim: None,
         }

@@ -117,6 +117,13 @@ const KEYS: &[Key] = &[
         doc: "Most tokens of other open files that the model reads. 0: this file only.",
     },
     Key {
+        name: "speculation",
+        kind: Kind::Bool,
+        optional: false,
+        doc: "Whether tokens that stand elsewhere in the text are tried several at a time. Suggestions are the \
+              same either way; off shows what it saves.",
+    },
+    Key {
         name: "languagesOff",
         kind: Kind::Words,
         optional: false,
@@ -428,7 +435,7 @@ mod tests {
             "model": "codegemma-2b", "chatModel": "gemma-3-1b-it", "device": "cpu", "threads": 3,
             "memoryBudgetMb": 512, "precision": "exact", "trigger": "manual", "multiLine": "never",
             "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
-            "otherFilesTokens": 7, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
+            "otherFilesTokens": 7, "speculation": false, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
             "secretFiles": ["*.secret"], "fimOrder": "spm", "statistics": false,
             "fim": {"prefix": 67, "middle": 68, "suffix": 69, "separator": 70}, "logLevel": "debug",
         })
