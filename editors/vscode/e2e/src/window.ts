@@ -67,7 +67,6 @@ export class Window {
       () => this.status.click(ONE_TRY),
       async () => {
         const rows = await this.row('').allInnerTexts();
-        console.log(Date.now(), JSON.stringify(rows), await this.page.locator('.quick-input-widget').filter({visible:true}).count());
         return rows.some((text) => text.includes(row)) && rows;
       },
     );
@@ -80,15 +79,16 @@ export class Window {
       await this.row(entry).click(ONE_TRY);
     };
     await insist(`"${entry}" in the menu`, choose, () => true);
-    await this.closeMenu();
+    await until('the menu to close', () => this.isMenuClosed());
   }
 
-  /** Closes the menu or the field on top, where one is open. */
+  /** Closes the menu, and chooses nothing. */
   async closeMenu(): Promise<void> {
-    const open = this.page.locator('.quick-input-widget').filter({ visible: true });
-    await until('the menu to close', async () => (await open.count()) === 0, ONE_TRY.timeout).catch(() =>
-      insist('the menu to close', () => this.page.keyboard.press('Escape'), async () => (await open.count()) === 0),
-    );
+    await insist('the menu to close', () => this.press('Escape'), () => this.isMenuClosed());
+  }
+
+  private async isMenuClosed(): Promise<boolean> {
+    return !(await this.page.locator('.quick-input-widget').isVisible());
   }
 
   /** Opens a file of the project, and puts the cursor at its end. */
