@@ -3,9 +3,7 @@
 
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
-import { rmSync } from 'node:fs';
-import { runAll } from './src/runner.ts';
-import { World } from './src/world.ts';
+import { Runner } from './src/runner.ts';
 import { completions } from './tests/completions.ts';
 import { switches } from './tests/switches.ts';
 import { chats } from './tests/chat.ts';
@@ -18,13 +16,9 @@ const everything = [...completions, ...switches, ...chats, ...pictures, ...troub
 const all = process.env['E2E_SCREENSHOTS'] ? screenshots : everything;
 const chosen = all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
 
-const world = await World.create();
-const kept = join(tmpdir(), `gemma-e2e-failures-${process.pid}`);
+const runner = new Runner(join(tmpdir(), `gemma-e2e-failures-${process.pid}`));
 try {
-  const { passed, failed } = await runAll(world, chosen, kept);
-  console.log(`\n${passed} passed, ${failed} failed`);
-  process.exitCode = failed > 0 ? 1 : 0;
+  process.exitCode = (await runner.run(chosen)) > 0 ? 1 : 0;
 } finally {
-  await world.end();
-  rmSync(world.sandbox.root, { recursive: true, force: true, maxRetries: 3 });
+  await runner.end();
 }

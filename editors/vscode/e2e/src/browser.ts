@@ -15,7 +15,12 @@ const FLAGS = [
 
 /** Opens a browser with an empty profile that may use the clipboard. Closing the context's browser closes it. */
 export async function openBrowser(): Promise<BrowserContext> {
-  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', headless: true, args: FLAGS });
+  const browser = await chromium.launch({
+    executablePath: '/usr/bin/chromium',
+    headless: true,
+    args: FLAGS,
+    timeout: PATIENCE_MS,
+  });
   const context = await browser.newContext({
     viewport: { width: 1200, height: 760 },
     colorScheme: 'dark',

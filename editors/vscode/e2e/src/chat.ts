@@ -1,17 +1,15 @@
 // The chat view, as a person uses it: write, send, read the answer, stop it.
 
 import type { FrameLocator, Locator } from 'playwright-core';
-import { until } from './wait.ts';
+import { insist, ONE_TRY, until } from './wait.ts';
 import type { Window } from './window.ts';
 
 export class ChatView {
   readonly page: FrameLocator;
   readonly turns: Locator;
   readonly field: Locator;
-  readonly #window: Window;
 
   private constructor(window: Window) {
-    this.#window = window;
     this.page = window.page.frameLocator('iframe.webview.ready').frameLocator('#active-frame');
     this.turns = this.page.locator('.turn');
     this.field = this.page.locator('textarea');
@@ -20,9 +18,16 @@ export class ChatView {
   /** Begins a new conversation. */
   static async begin(window: Window): Promise<ChatView> {
     const view = new ChatView(window);
-    await window.command('Gemma: New Chat');
-    await view.field.waitFor();
-    await until('an empty conversation', async () => (await view.turns.count()) === 0);
+    const begun = async (): Promise<boolean> => (await view.#hasKeyboard()) && (await view.turns.count()) === 0;
+    await insist(
+      'an empty conversation with the keyboard in it',
+      async () => {
+        // From the editor, so that it is known when the keyboard has moved: until then it could be taken from what comes next.
+        await window.focusIfThere();
+        await window.command('Gemma: New Chat');
+      },
+      begun,
+    );
     return view;
   }
 
@@ -34,21 +39,38 @@ export class ChatView {
   }
 
   async ask(question: string): Promise<void> {
-    await this.field.click();
+    const before = await this.turns.count();
     await this.field.fill(question);
-    await this.#window.press('Enter');
+    // In a field that is empty, Enter does nothing.
+    await insist(
+      'the question to be sent',
+      () => this.field.press('Enter', ONE_TRY),
+      async () => (await this.field.inputValue(ONE_TRY)) === '',
+    );
+    await until('the question in the conversation', async () => (await this.turns.count()) > before);
   }
 
+  /** Stops the answer, where it has not come to its end by itself. */
   async stop(): Promise<void> {
-    await this.page.getByRole('button', { name: /^Stop/ }).click();
+    const button = this.page.getByRole('button', { name: /^Stop/ });
+    await insist('the answer to stop', () => button.click(ONE_TRY), () => this.#isComplete(this.turns.last()));
   }
 
   /** The turn of this number, from 1, once its answer is complete. */
   async answered(number: number): Promise<Locator> {
     const turn = this.turns.nth(number - 1);
     await until(`answer ${number}`, async () => {
-      return (await this.turns.count()) >= number && (await turn.getAttribute('aria-busy')) === 'false';
+      return (await this.turns.count()) >= number && (await this.#isComplete(turn));
     });
     return turn;
+  }
+
+  async #isComplete(turn: Locator): Promise<boolean> {
+    return (await turn.getAttribute('aria-busy')) === 'false';
+  }
+
+  async #hasKeyboard(): Promise<boolean> {
+    const has = this.field.evaluate((field) => document.hasFocus() && document.activeElement === field, undefined, ONE_TRY);
+    return has.catch(() => false);
   }
 }

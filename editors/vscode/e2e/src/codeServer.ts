@@ -1,13 +1,12 @@
 // Starts and stops VS Code's server, in a profile of its own with the extension installed.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { createWriteStream, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { keybindings } from './keys.ts';
 import { codeServer, places, type Sandbox } from './places.ts';
-import { until } from './wait.ts';
+import { PATIENCE_MS, until, within } from './wait.ts';
 
 export type Settings = Record<string, unknown>;
 
@@ -56,39 +55,53 @@ export class CodeServer {
     const environment = { PATH: process.env['PATH'], LANG: 'C.UTF-8', HOME: home };
     await promisify(execFile)(process.execPath, [codeServer, ...profile, '--install-extension', places.extension()], {
       env: environment,
+      timeout: PATIENCE_MS,
     });
 
-    const port = await freePort();
-    const options = ['--auth', 'none', '--bind-addr', `127.0.0.1:${port}`, '--disable-telemetry'];
+    // A port that the system chooses, so that nobody can take it in between.
+    const options = ['--auth', 'none', '--bind-addr', '127.0.0.1:0', '--disable-telemetry'];
     const quiet = ['--disable-update-check', '--disable-workspace-trust', '--disable-getting-started-override'];
+    const log = join(sandbox.root, 'code-server.log');
+    const output = openSync(log, 'a');
     const child = spawn(process.execPath, [codeServer, ...profile, ...options, ...quiet], {
       env: environment,
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', output, output],
     });
-    const log = createWriteStream(join(sandbox.root, 'code-server.log'));
-    child.stdout.pipe(log);
-    child.stderr.pipe(log);
-
-    const server = new CodeServer(port, child);
-    await until('code-server to answer', async () => {
-      if (child.exitCode !== null) {
-        throw new Error(`code-server ended with status ${child.exitCode}: see ${sandbox.root}/code-server.log`);
-      }
-      const answer = await fetch(`http://127.0.0.1:${port}/healthz`).catch(() => undefined);
-      return answer?.ok;
-    });
-    return server;
+    closeSync(output);
+    try {
+      const port = await until('code-server to listen', () => {
+        if (child.exitCode !== null) {
+          throw new Error(`code-server ended with status ${child.exitCode}:\n${readFileSync(log, 'utf8')}`);
+        }
+        return /HTTP server listening on http:\/\/127\.0\.0\.1:(\d+)/.exec(readFileSync(log, 'utf8'))?.[1];
+      });
+      await until('code-server to answer', async () => {
+        const answer = await fetch(`http://127.0.0.1:${port}/healthz`).catch(() => undefined);
+        return answer?.ok;
+      });
+      return new CodeServer(Number(port), child);
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw error;
+    }
   }
 
   url(folder: string): string {
     return `http://127.0.0.1:${this.port}/?folder=${encodeURIComponent(folder)}`;
   }
 
+  /** Ends it as it wants to be ended; by force, and with an error, where that takes too long. */
   async stop(): Promise<void> {
-    if (this.#process.exitCode === null) {
-      const ended = new Promise((resolve) => this.#process.once('exit', resolve));
-      this.#process.kill('SIGTERM');
-      await ended;
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) {
+      return;
+    }
+    const ended = new Promise((resolve) => this.#process.once('exit', resolve));
+    this.#process.kill('SIGTERM');
+    try {
+      await within('the end of code-server', PATIENCE_MS, ended);
+    } catch (error) {
+      this.#process.kill('SIGKILL');
+      throw error;
     }
   }
 }
@@ -101,16 +114,4 @@ export function userSettings(settings: Settings): string {
 
 function machineSettings(settings: Settings): string {
   return JSON.stringify(Object.fromEntries(Object.entries(settings).filter(([key]) => OF_MACHINE.test(key))));
-}
-
-/** A port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const listener = createServer();
-  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
-  const address = listener.address();
-  await new Promise((resolve) => listener.close(resolve));
-  if (address === null || typeof address === 'string') {
-    throw new Error('no port is free');
-  }
-  return address.port;
 }

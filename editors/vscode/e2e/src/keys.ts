@@ -6,6 +6,7 @@ export const KEY = {
   clearNotices: 'Control+Alt+n',
   focusEditor: 'Control+Alt+e',
   settings: 'Control+Alt+s',
+  refreshExplorer: 'Control+Alt+r',
 } as const;
 
 const COMMANDS: Record<keyof typeof KEY, string> = {
@@ -13,6 +14,7 @@ const COMMANDS: Record<keyof typeof KEY, string> = {
   discard: 'workbench.action.revertAndCloseActiveEditor',
   clearNotices: 'notifications.clearAll',
   settings: 'workbench.action.openSettingsJson',
+  refreshExplorer: 'workbench.files.action.refreshFilesExplorer',
   focusEditor: 'workbench.action.focusActiveEditorGroup',
 };
 

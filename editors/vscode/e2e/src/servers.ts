@@ -1,12 +1,12 @@
 // What the tests know of the servers that VS Code started: what was said, and answers to questions of their own.
 
-import { chmodSync, existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Message } from './frames.ts';
 import { e2e, places, type Sandbox } from './places.ts';
-import { until } from './wait.ts';
+import { PATIENCE_MS, until, within } from './wait.ts';
 
 export interface Said {
   at: number;
@@ -73,19 +73,21 @@ export class Server {
 
   /** Asks the server behind the client's back. */
   ask<R>(method: string, params: unknown): Promise<R> {
-    return new Promise((resolve, reject) => {
+    const answered = new Promise<R>((resolve, reject) => {
       const socket = connect(`${this.#file}.sock`, () => socket.write(`${JSON.stringify({ method, params })}\n`));
       socket.on('error', reject);
+      socket.on('close', () => reject(new Error(`${method}: the server ended before it answered`)));
       createInterface({ input: socket }).once('line', (line) => {
-        socket.destroy();
         const { result, error } = JSON.parse(line) as Message;
         if (error) {
           reject(new Error(`${method}: ${error.message}`));
         } else {
           resolve(result as R);
         }
+        socket.destroy();
       });
     });
+    return within(`the answer to ${method}`, PATIENCE_MS, answered);
   }
 
   kill(): void {
@@ -116,12 +118,19 @@ esac
 
   /** Makes all answers late, by nothing unless told otherwise. */
   delay(milliseconds = 0): void {
-    writeFileSync(join(this.#folder, 'delay'), String(milliseconds));
+    this.#wish('delay', String(milliseconds));
   }
 
   /** Puts made-up answers in the place of the server's, for the methods that are named. */
   script(answers: Record<string, unknown> = {}): void {
-    writeFileSync(join(this.#folder, 'script'), JSON.stringify(answers));
+    this.#wish('script', JSON.stringify(answers));
+  }
+
+  /** Leaves a file for the tap, which is never to find half of one. */
+  #wish(name: string, text: string): void {
+    const file = join(this.#folder, name);
+    writeFileSync(`${file}.new`, text);
+    renameSync(`${file}.new`, file);
   }
 
   /** Those that have started, in the order in which they did. */
@@ -132,11 +141,8 @@ esac
       .sort((a, b) => (a.said()[0]?.at ?? 0) - (b.said()[0]?.at ?? 0));
   }
 
-  /** The server that started last, as soon as it runs. */
+  /** The running server that started last, as soon as there is one. */
   current(): Promise<Server> {
-    return until('a running server', () => {
-      const last = this.all().at(-1);
-      return last?.alive ? last : undefined;
-    });
+    return until('a running server', () => this.all().findLast((server) => server.alive));
   }
 }

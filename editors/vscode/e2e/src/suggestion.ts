@@ -1,6 +1,7 @@
 // What the server suggested, in the words of the protocol, and what becomes of a document with it.
 
 import { until } from './wait.ts';
+import type { Window } from './window.ts';
 import type { World } from './world.ts';
 
 interface Position {
@@ -32,13 +33,9 @@ export function answer(world: World, name: string, text: string): Promise<Item[]
   return until(`an answer for the end of ${name}`, () => answers(world, name, end(text)).at(-1));
 }
 
-/** The one suggestion for the end of `text`. */
-export async function suggestion(world: World, name: string, text: string): Promise<Item> {
-  const [item] = await answer(world, name, text);
-  if (item === undefined) {
-    throw new Error(`nothing was suggested at the end of ${name}, where this test needs something`);
-  }
-  return item;
+/** The one suggestion for the end of `text`, as soon as there is one. */
+export function suggestion(world: World, name: string, text: string): Promise<Item> {
+  return until(`a suggestion for the end of ${name}, where this test needs one`, () => answers(world, name, end(text)).at(-1)?.[0]);
 }
 
 /** `text` with a suggestion taken at its end. */
@@ -48,12 +45,20 @@ export function taken(text: string, { insertText, range }: Item): string {
   return [...before, line.slice(0, range.start.character) + insertText].join('\n');
 }
 
-/** The lines of grey text that show what comes behind `text`, with tabs drawn as spaces. */
-export function drawn(text: string, whole: string, tab = 4): string[] {
-  return whole.slice(text.length).split('\n').map((line) => line.replaceAll('\t', ' '.repeat(tab)));
+/** Waits until the suggestion for the end of `text` is the grey text. The answer is `text` with it taken. */
+export async function shown(world: World, window: Window, name: string, text: string): Promise<string> {
+  const whole = taken(text, await suggestion(world, name, text));
+  await window.ghostIs(drawn(text, whole));
+  return whole;
 }
 
-function end(text: string): Position {
+/** The lines of grey text that show what comes behind `text`, with tabs drawn as spaces and ends of lines not at all. */
+export function drawn(text: string, whole: string, tab = 4): string[] {
+  return whole.slice(text.length).split(/\r?\n/).map((line) => line.replaceAll('\t', ' '.repeat(tab)));
+}
+
+/** Where a text ends. */
+export function end(text: string): Position {
   const lines = text.split('\n');
   return { line: lines.length - 1, character: lines.at(-1)?.length ?? 0 };
 }

@@ -1,11 +1,12 @@
 // One window of VS Code, worked with as a person does: keys go in, and what is on the screen comes out.
 
-import { basename } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Locator, Page } from 'playwright-core';
 import { ghostText } from './ghost.ts';
 import { KEY } from './keys.ts';
-import { until } from './wait.ts';
+import { insist, ONE_TRY, until } from './wait.ts';
 
 export class Window {
   readonly page: Page;
@@ -40,22 +41,18 @@ export class Window {
     return (await this.status.getAttribute('aria-label')) ?? '';
   }
 
+  /** Carries out a command of the palette. What comes of it is for the caller to wait for. */
   async command(title: string): Promise<void> {
-    await this.pick('F1', `>${title}`, title);
+    await insist(`the command ${title}`, () => this.pick('F1', `>${title}`, title), () => true);
   }
 
-  /** Opens the field on top with a key, writes into it, and takes the row that is marked then. */
+  /** Opens the field on top with a key, writes into it, and takes the row that is marked then. Fails where it closes again. */
   private async pick(key: string, text: string, row: string): Promise<void> {
-    const input = this.page.locator('.quick-input-widget input.input');
-    const marked = this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row });
-    await until(`${row} in the field on top`, async () => {
-      // Where the focus is about to move, a key is lost, or the field closes again.
-      await this.page.keyboard.press(key);
-      const limit = { timeout: 5_000 };
-      const found = input.fill(text, limit).then(() => marked.waitFor(limit));
-      return found.then(() => true, () => false);
-    });
-    await this.page.keyboard.press('Enter');
+    await this.page.keyboard.press(key);
+    await this.page.locator('.quick-input-widget input.input').fill(text, ONE_TRY);
+    // Not with Enter: where the field closes again, that would go to whatever has the keyboard then.
+    await this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row }).click(ONE_TRY);
+    await this.page.mouse.move(0, 0);
   }
 
   /** The row of the open menu that has this text in it. */
@@ -63,25 +60,55 @@ export class Window {
     return this.page.locator('.quick-input-widget .quick-input-list .monaco-list-row').filter({ hasText: text });
   }
 
-  /** Opens the menu of the status bar item. */
-  async openMenu(): Promise<void> {
-    await this.status.click();
-    await this.row('Open the log').waitFor();
+  /** Opens the menu of the status bar item. The answer is its rows, of which this is one. */
+  async openMenu(row = 'Open the log'): Promise<string[]> {
+    return insist(
+      `the menu with "${row}"`,
+      () => this.status.click(ONE_TRY),
+      async () => {
+        const rows = await this.row('').allInnerTexts();
+        return rows.some((text) => text.includes(row)) && rows;
+      },
+    );
   }
 
   /** Chooses an entry of the menu of the status bar item. */
   async choose(entry: string): Promise<void> {
-    await this.openMenu();
-    await this.row(entry).click();
-    await this.page.locator('.quick-input-widget').waitFor({ state: 'hidden' });
+    const choose = async (): Promise<void> => {
+      await this.status.click(ONE_TRY);
+      await this.row(entry).click(ONE_TRY);
+    };
+    await insist(`"${entry}" in the menu`, choose, () => true);
+    await until('the menu to close', () => this.isMenuClosed());
+  }
+
+  /** Closes the menu, and chooses nothing. */
+  async closeMenu(): Promise<void> {
+    await insist('the menu to close', () => this.press('Escape'), () => this.isMenuClosed());
+  }
+
+  private async isMenuClosed(): Promise<boolean> {
+    return !(await this.page.locator('.quick-input-widget').isVisible());
   }
 
   /** Opens a file of the project, and puts the cursor at its end. */
   async show(name: string): Promise<void> {
-    await this.pick('Control+p', `${this.#folder}/${name}`, basename(name));
-    await this.tab(basename(name)).waitFor();
-    await this.focus();
-    await this.page.keyboard.press('Control+End');
+    const path = join(this.#folder, name);
+    await insist(
+      `${name} in the editor`,
+      () => this.pick('Control+p', path, basename(name)),
+      () => this.tab(basename(name)).isVisible(),
+    );
+    const lines = readFileSync(path, 'utf8').split(/\r?\n/);
+    const end = `Ln ${lines.length}, Col ${[...(lines.at(-1) ?? '')].length + 1}`;
+    await insist(
+      `the cursor at the end of ${name}`,
+      async () => {
+        await this.focus();
+        await this.page.keyboard.press('Control+End');
+      },
+      async () => (await this.position()) === end,
+    );
   }
 
   /** The tab of the active editor, if it is the one of this file. */
@@ -91,18 +118,65 @@ export class Window {
 
   /** Puts the keyboard into the editor. */
   async focus(): Promise<void> {
+    // A view that has just been opened takes the keyboard a moment later, and while it does a key is lost.
     const focused = this.page.locator('.editor-group-container.active .editor-instance .monaco-editor.focused');
-    await until('the editor to have the keyboard', async () => {
-      // A view that has just been opened takes the keyboard a moment later, and while it does a key is lost.
-      await this.page.keyboard.press(KEY.focusEditor);
-      return focused.waitFor({ timeout: 2_000 }).then(() => true, () => false);
-    });
+    await insist('the editor to have the keyboard', () => this.press(KEY.focusEditor), () => focused.isVisible());
   }
 
-  type(text: string): Promise<void> {
-    return this.page.keyboard.type(text);
+  /** Puts the keyboard into the editor, where a file is open. */
+  async focusIfThere(): Promise<void> {
+    if (await this.editor.isVisible()) {
+      await this.focus();
+    }
   }
 
+  /** Where the cursor is and how much is selected, as the status bar has it. */
+  async position(): Promise<string> {
+    return (await this.page.locator('[id="status.editor.selection"]').allInnerTexts()).join().trim();
+  }
+
+  /** Types into the editor. */
+  async type(text: string): Promise<void> {
+    await this.moving(text, () => this.page.keyboard.type(text));
+  }
+
+  /** Presses a key that moves the cursor, in most cases by writing or deleting something. */
+  async edit(key: string): Promise<void> {
+    await this.moving(key, () => this.press(key));
+  }
+
+  /** Where the cursor has not moved at all, nothing has arrived, and it can be done once more. */
+  private async moving(what: string, act: () => Promise<void>): Promise<void> {
+    const before = await this.position();
+    let again = false;
+    await insist(
+      `the cursor to move by ${JSON.stringify(what)}`,
+      async () => {
+        if (again) {
+          await this.focus();
+        }
+        again = true;
+        await act();
+      },
+      async () => (await this.position()) !== before,
+    );
+  }
+
+  /** Selects something in the editor with keys that always select the same. */
+  async select(...keys: string[]): Promise<void> {
+    await insist(
+      'a selection',
+      async () => {
+        await this.focus();
+        for (const key of keys) {
+          await this.press(key);
+        }
+      },
+      async () => (await this.position()).includes('selected'),
+    );
+  }
+
+  /** Presses a key. Where it could get lost, it is for the caller to see to it. */
   press(key: string): Promise<void> {
     return this.page.keyboard.press(key);
   }
@@ -122,16 +196,20 @@ export class Window {
     return until(`the grey text ${JSON.stringify(lines)}`, async () => isDeepStrictEqual(await this.ghost(), lines));
   }
 
-  ghostGone(): Promise<true> {
-    return until('the grey text to go', async () => (await this.ghost()) === undefined);
+  /** Dismisses the grey text. */
+  dismiss(): Promise<true> {
+    return insist('the grey text to go', () => this.press('Escape'), async () => (await this.ghost()) === undefined);
   }
 
   /** Saves the file, which was changed, and waits until it is. */
   async save(): Promise<void> {
-    const tab = '.editor-group-container.active .tab.active';
-    await this.page.locator(`${tab}.dirty`).waitFor();
-    await this.page.keyboard.press('Control+s');
-    await this.page.locator(`${tab}:not(.dirty)`).waitFor();
+    const tab = this.page.locator('.editor-group-container.active .tab.active');
+    await until('the file to be changed', async () => /\bdirty\b/.test((await tab.getAttribute('class')) ?? ''));
+    await insist(
+      'the file to be saved',
+      () => this.press('Control+s'),
+      async () => !/\bdirty\b/.test((await tab.getAttribute('class')) ?? 'dirty'),
+    );
   }
 
   /** What VS Code tells in the corner. */
@@ -139,36 +217,46 @@ export class Window {
     return this.page.locator('.notification-toast .notification-list-item-message').allInnerTexts();
   }
 
+  /** Pastes into the editor. */
   async paste(text: string): Promise<void> {
     await this.page.evaluate((words) => navigator.clipboard.writeText(words), text);
-    await this.page.keyboard.press('Control+v');
+    await this.edit('Control+v');
   }
 
-  /** Writes the user's settings, as someone does who edits the file in VS Code. */
-  async configure(settings: string): Promise<void> {
-    await until('the settings', async () => {
-      await this.page.keyboard.press(KEY.settings);
-      return this.tab('settings.json').waitFor({ timeout: 5_000 }).then(() => true, () => false);
-    });
-    await this.focus();
-    await this.page.keyboard.press('Control+a');
-    await this.paste(settings);
-    await this.save();
-    await this.page.keyboard.press(KEY.discard);
-    await this.tab('settings.json').waitFor({ state: 'detached' });
+  /** Writes the user's settings, which are in `file`, as someone does who edits them in VS Code. */
+  async configure(settings: string, file: string): Promise<void> {
+    const tab = this.tab('settings.json');
+    await insist(
+      'the settings to be written',
+      async () => {
+        if (!(await tab.isVisible())) {
+          await this.press(KEY.settings);
+          await tab.waitFor(ONE_TRY);
+        }
+        await this.focus();
+        await this.press('Control+a');
+        await this.page.evaluate((words) => navigator.clipboard.writeText(words), settings);
+        await this.press('Control+v');
+        await this.press('Control+s');
+      },
+      () => readFileSync(file, 'utf8') === settings,
+    );
+    await insist('the settings to close', () => this.press(KEY.discard), async () => !(await tab.isVisible()));
   }
 
   /** Closes everything, and asks nobody. */
   async tidy(): Promise<void> {
-    await this.page.keyboard.press('Escape');
-    await this.page.keyboard.press(KEY.clearNotices);
     const tabs = this.page.locator('.editor-group-container .tab');
-    await until('the editors to close', async () => {
-      const left = await tabs.count();
-      if (left > 0) {
-        await this.page.keyboard.press(KEY.discard);
-      }
-      return left === 0;
-    });
+    await insist(
+      'the editors to close',
+      async () => {
+        await this.press('Escape');
+        await this.press(KEY.clearNotices);
+        for (let left = await tabs.count(); left > 0; left--) {
+          await this.press(KEY.discard);
+        }
+      },
+      async () => (await tabs.count()) === 0,
+    );
   }
 }

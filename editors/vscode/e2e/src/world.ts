@@ -9,7 +9,7 @@ import { openBrowser } from './browser.ts';
 import { CodeServer, type Settings, userSettings } from './codeServer.ts';
 import { places, Sandbox } from './places.ts';
 import { Servers } from './servers.ts';
-import { until } from './wait.ts';
+import { PATIENCE_MS, until, within } from './wait.ts';
 import { Window } from './window.ts';
 
 /** What the server has for the settings that a test changes where VS Code has none. */
@@ -24,6 +24,7 @@ export class World {
   readonly #context: BrowserContext;
   readonly #folder: string;
   readonly #settings: Settings;
+  #shared: Window | undefined;
   #configured = false;
   #ended = false;
 
@@ -53,7 +54,12 @@ export class World {
       'gemma.maxTokens': 32,
     };
     const vscode = await CodeServer.start(sandbox, settings);
-    return new World(sandbox, servers, vscode, settings, await openBrowser());
+    try {
+      return new World(sandbox, servers, vscode, settings, await openBrowser());
+    } catch (error) {
+      await vscode.stop();
+      throw error;
+    }
   }
 
   /** Opens a window on the project's folder, or on a folder of its own that has these settings. */
@@ -69,9 +75,9 @@ export class World {
 
   /** The window that tests share, with a server that is ready. */
   async window(): Promise<Window> {
-    const window = this.windows[0] ?? (await this.open());
-    await window.ready();
-    return window;
+    this.#shared ??= await this.open();
+    await this.#shared.ready();
+    return this.#shared;
   }
 
   async close(window: Window): Promise<void> {
@@ -107,7 +113,7 @@ export class World {
 
   async #apply(settings: Settings): Promise<void> {
     const window = await this.window();
-    await window.configure(userSettings(settings));
+    await window.configure(userSettings(settings), join(this.sandbox.folder('data/User'), 'settings.json'));
     const server = await this.servers.current();
     await until('the server to have the settings', async () => {
       const status = await server.ask<{ settings: Settings }>('gemma/status', {});
@@ -129,15 +135,18 @@ export class World {
       this.#configured = false;
       await this.#apply(this.#settings);
     }
-    for (const window of this.windows.slice(1)) {
+    for (const window of this.windows.filter((one) => one !== this.#shared)) {
       await this.close(window);
     }
-    await this.windows[0]?.tidy();
+    await this.#shared?.tidy();
   }
 
+  /** Ends browser and VS Code. Once they are told to end, this does nothing more. */
   async end(): Promise<void> {
+    if (this.#ended) {
+      return;
+    }
     this.#ended = true;
-    await this.#browser.close();
-    await this.#vscode.stop();
+    await within('the end of the browser', PATIENCE_MS, this.#browser.close()).finally(() => this.#vscode.stop());
   }
 }

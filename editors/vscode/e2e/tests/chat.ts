@@ -4,7 +4,7 @@ import { equal, match, notEqual, ok } from 'node:assert/strict';
 import { ChatView } from '../src/chat.ts';
 import type { Exchange, Server } from '../src/servers.ts';
 import { tests } from '../src/runner.ts';
-import { until } from '../src/wait.ts';
+import { insist, ONE_TRY, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
 import type { World } from '../src/world.ts';
 
@@ -100,7 +100,8 @@ export const chats = tests({
     await window.type('\n# unsaved\n');
     const chat = await ChatView.begin(window);
     await window.command('Gemma: Chat About This File');
-    match(await chat.page.locator('.subject').innerText(), /shapes\.py/);
+    const subject = chat.page.locator('.subject');
+    await until('the file in the chat', async () => (await subject.innerText()).includes('shapes.py'));
 
     const before = await count(world);
     await chat.ask('What does volume return?');
@@ -148,17 +149,17 @@ export const chats = tests({
     await window.show('selected.py');
     await ChatView.begin(window);
     const before = await count(world);
-    await window.focus();
-    await window.press('Control+Home');
-    await window.press('Shift+ArrowDown');
-    await window.press('Shift+ArrowDown');
     const action = window.page.locator('.action-widget .monaco-list-row').filter({ hasText: 'Gemma: explain' }).first();
-    await until('the menu of code actions', async () => {
-      // Whatever still arrives about the selection closes the menu.
-      await window.press('Control+.');
-      return action.waitFor({ timeout: 5_000 }).then(() => true, () => false);
-    });
-    await action.click();
+    await insist(
+      'a question by a code action',
+      async () => {
+        // Whatever still arrives about the selection closes the menu.
+        await window.select('Control+Home', 'Shift+ArrowDown', 'Shift+ArrowDown');
+        await window.press('Control+.');
+        await action.click(ONE_TRY);
+      },
+      async () => (await count(world)) > before,
+    );
     await explained(world, window, before, 'selected.py');
   },
 
@@ -168,8 +169,7 @@ export const chats = tests({
     await window.show('command.py');
     await ChatView.begin(window);
     const before = await count(world);
-    await window.focus();
-    await window.press('Control+a');
+    await window.select('Control+a');
     await window.command('Gemma: Explain Selection');
     await explained(world, window, before, 'command.py');
   },
@@ -183,10 +183,10 @@ export const chats = tests({
     const block = '```python\ndef area(width, height):\n    return abs(width * height)\n```';
     const text = `Like this:\n\n${block}\n`;
     const server = await world.servers.current();
-    const opened = server.said().findLast(({ message }) => {
-      return message.method === 'textDocument/didOpen' && JSON.stringify(message.params).includes('change.py');
+    const { version } = await until('the server to have the file', () => {
+      const opened = server.told('textDocument/didOpen') as { textDocument: { uri: string; version: number } }[];
+      return opened.map(({ textDocument }) => textDocument).findLast((document) => document.uri === uri);
     });
-    const version = (opened?.message.params as { textDocument: { version: number } }).textDocument.version;
     const newText = 'def area(width, height):\n    return abs(width * height)\n';
     const range = { start: { line: 0, character: 0 }, end: { line: 2, character: 0 } };
     world.servers.script({
@@ -213,11 +213,13 @@ export const chats = tests({
     const chat = await ChatView.begin(window);
     await chat.ask('Make the area positive.');
     await chat.answered(1);
-    await chat.page.getByRole('button', { name: 'Show as a Change to the File' }).click();
+    const change = chat.page.getByRole('button', { name: 'Show as a Change to the File' });
+    const apply = window.page.getByRole('button', { name: 'Apply Change' });
+    await insist('the change', () => change.click(ONE_TRY), () => apply.isVisible());
     await window.page.locator('.monaco-diff-editor').waitFor();
     equal(world.read('change.py'), SOURCE);
-    await window.page.getByRole('button', { name: 'Apply Change' }).click();
-    await window.page.locator('.monaco-diff-editor').waitFor({ state: 'detached' });
+    const difference = window.page.locator('.monaco-diff-editor').filter({ visible: true });
+    await insist('the change to be applied', () => apply.click(ONE_TRY), async () => (await difference.count()) === 0);
     await window.focus();
     await window.save();
     equal(world.read('change.py'), SOURCE.replace('return width * height\n', 'return abs(width * height)\n'));

@@ -2,8 +2,9 @@
 
 import { equal, match, notEqual } from 'node:assert/strict';
 import { ChatView } from '../src/chat.ts';
+import { KEY } from '../src/keys.ts';
 import { tests } from '../src/runner.ts';
-import { until } from '../src/wait.ts';
+import { insist, ONE_TRY, until } from '../src/wait.ts';
 import type { World } from '../src/world.ts';
 
 interface Explained {
@@ -30,9 +31,8 @@ export const pictures = tests({
       const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
       await navigator.clipboard.write([new ClipboardItem({ 'image/png': new Blob([bytes], { type: 'image/png' }) })]);
     }, picture);
-    await chat.field.click();
-    await window.press('Control+v');
-    await chat.page.locator('.attachment img').waitFor();
+    const attached = chat.page.locator('.attachment img');
+    await insist('the picture in the chat', () => chat.field.press('Control+v', ONE_TRY), () => attached.first().isVisible());
     await chat.ask('What is this?');
     const turn = await chat.answered(1);
     const { params, result } = await explained(world);
@@ -47,12 +47,29 @@ export const pictures = tests({
     const clip = { x: 0, y: 0, width: 160, height: 120 };
     world.write('shot.png', await window.page.screenshot({ clip }));
     await ChatView.begin(window);
-    await window.command('View: Show Explorer');
+    const server = await world.servers.current();
+    const before = server.exchanges('gemma/explainImage').length;
     const row = window.page.locator('.explorer-folders-view .monaco-list-row').filter({ hasText: 'shot.png' });
-    await row.click({ button: 'right' });
-    // A click right after the menu has opened would be ignored.
-    await window.page.locator('.monaco-menu .action-label').filter({ hasText: 'Explain Screenshot' }).hover();
-    await window.press('Enter');
+    await insist(
+      'the picture in the explorer',
+      async () => {
+        await window.command('View: Show Explorer');
+        // What is written to the disk is noticed late on a busy machine.
+        await window.press(KEY.refreshExplorer);
+      },
+      () => row.isVisible(),
+    );
+    await insist(
+      'a question about the picture',
+      async () => {
+        await window.press('Escape');
+        await row.click({ ...ONE_TRY, button: 'right' });
+        // A click right after the menu has opened would be ignored.
+        await window.page.locator('.monaco-menu .action-label').filter({ hasText: 'Explain Screenshot' }).hover(ONE_TRY);
+        await window.press('Enter');
+      },
+      () => server.exchanges('gemma/explainImage').length > before,
+    );
     const chat = await ChatView.of(window);
     await chat.answered(1);
     const { params, result } = await explained(world);

@@ -46,7 +46,7 @@ export const screenshots = tests({
 
     await window.openMenu();
     await take('menu.png');
-    await window.press('Escape');
+    await window.closeMenu();
 
     await window.page.setViewportSize({ width: 1200, height: 760 });
     await chat.ask('What does this class do?');

@@ -2,9 +2,9 @@
 
 import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { tests } from '../src/runner.ts';
-import { answer, drawn, suggestion, taken } from '../src/suggestion.ts';
+import { answer, shown } from '../src/suggestion.ts';
 import { LINE } from '../src/texts.ts';
-import { until } from '../src/wait.ts';
+import { insist, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
 import type { World } from '../src/world.ts';
 
@@ -39,17 +39,21 @@ export const switches = tests({
     await nothingFor(world, window, 'off.py', LINE);
     const { document } = await status(world, 'off.py');
     equal(document?.off, 'languagesOff');
-    await until('the status bar to say so', async () => (await window.statusText()).includes(document?.sentence ?? '?'));
-    await window.choose('Why was nothing shown?');
-    await until('the reason', async () => (await window.notices()).some((notice) => notice.includes(document?.sentence ?? '?')));
+    const sentence = document?.sentence ?? '?';
+    await until('the status bar to say so', async () => (await window.statusText()).includes(sentence));
+    await insist(
+      'the reason',
+      () => window.choose('Why was nothing shown?'),
+      async () => (await window.notices()).some((notice) => notice.includes(sentence)),
+    );
 
     await window.focus();
     await window.choose('Turn on for python');
     await until('the server to know', async () => (await status(world, 'off.py')).settings.languagesOff.length === 0);
     await window.focus();
-    await window.press('Backspace');
+    await window.edit('Backspace');
     await window.type(LINE.slice(-1));
-    deepEqual(await window.ghostShown(), drawn(LINE, taken(LINE, await suggestion(world, 'off.py', LINE))));
+    await shown(world, window, 'off.py', LINE);
   },
 
   'with manual completion nothing comes by itself, and Alt+\\ asks': async (world) => {
@@ -61,9 +65,9 @@ export const switches = tests({
     await until('the server to know', async () => (await status(world, 'before.py')).settings.trigger === 'manual');
 
     await nothingFor(world, window, 'manual.py', LINE);
-    await window.press('Alt+Backslash');
-    const lines = await window.ghostShown();
-    deepEqual(lines, drawn(LINE, taken(LINE, await suggestion(world, 'manual.py', LINE))));
+    await window.focus();
+    await insist('grey text that was asked for', () => window.press('Alt+Backslash'), () => window.ghost());
+    await shown(world, window, 'manual.py', LINE);
 
     await window.choose('Complete automatically');
     await until('the server to know', async () => (await status(world, 'manual.py')).settings.trigger === 'automatic');
@@ -76,13 +80,12 @@ export const switches = tests({
     const server = await world.servers.current();
     const { model } = await server.ask<{ model: { name: string; device: string } }>('gemma/status', {});
     match(await window.statusText(), new RegExp(model.name));
-    await window.openMenu();
-    ok(await window.row(model.name).count(), 'the model is not in the menu');
-    ok(await window.row(model.device).count(), 'the device is not in the menu');
-    for (const entry of ['Switch model', 'Switch device', 'Open the chat', 'Statistics', 'Restart the server', 'Open the log']) {
-      ok(await window.row(entry).count(), `"${entry}" is not in the menu`);
+    const rows = await window.openMenu();
+    const entries = ['Switch model', 'Switch device', 'Open the chat', 'Statistics', 'Restart the server', 'Open the log'];
+    for (const entry of [model.name, model.device, ...entries]) {
+      ok(rows.some((row) => row.includes(entry)), `"${entry}" is not in the menu: ${rows.join('; ')}`);
     }
-    await window.press('Escape');
+    await window.closeMenu();
   },
 
   'a suggestion that takes its time is still shown': async (world) => {
@@ -91,6 +94,6 @@ export const switches = tests({
     await window.show('late.py');
     world.servers.delay(2_000);
     await window.type(LINE.slice(-1));
-    deepEqual(await window.ghostShown(), drawn(LINE, taken(LINE, await suggestion(world, 'late.py', LINE))));
+    await shown(world, window, 'late.py', LINE);
   },
 });
