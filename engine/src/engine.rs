@@ -206,6 +206,10 @@ impl Engine {
             Err(e) if e.kind() == ErrorKind::NotFound => Tokenizer::missing(e, checkpoint.path())?,
             other => other?,
         };
+        let prepared = tokenizer.clone();
+        // Beside the weights, which take longer. Without it the first half word takes the time.
+        let _ =
+            std::thread::Builder::new().name("gemma-spelling".to_owned()).spawn(move || prepared.prepare());
         let (ops, activation): (Arc<dyn Ops>, _) = match options.precision {
             Precision::Fast => (self.inner.cpu.clone(), Activation::Rounded),
             Precision::Exact => (self.inner.cpu.clone(), Activation::F32),

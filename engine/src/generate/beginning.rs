@@ -30,15 +30,16 @@ impl Beginning {
     /// Rules out every token that does not go on with it. Byte tokens spell whatever the vocabulary does not;
     /// in a vocabulary without them nothing may be left, and then nothing is ruled out.
     pub(crate) fn constrain(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) {
-        let fits = |id: u32| tokenizer.spells(id, &self.rest).is_some();
-        if !(0..).zip(logits.iter()).any(|(id, _)| fits(id)) {
+        let allowed = tokenizer.spelling(&self.rest);
+        let kept: Vec<(u32, f32)> =
+            allowed.into_iter().filter_map(|id| Some((id, *logits.get(id as usize)?))).collect();
+        if kept.is_empty() {
             self.rest.clear();
             return;
         }
-        for (id, logit) in (0..).zip(logits) {
-            if !fits(id) {
-                *logit = f32::NEG_INFINITY;
-            }
+        logits.fill(f32::NEG_INFINITY);
+        for (id, logit) in kept {
+            logits[id as usize] = logit;
         }
     }
 

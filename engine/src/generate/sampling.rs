@@ -120,13 +120,18 @@ fn mix(mut z: u64) -> u64 {
 
 /// Index of the greatest logit, the first of equals; 0 where there is none.
 fn greatest(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in (0..).zip(logits) {
-        if logit > best.1 {
-            best = (id, logit);
+    // The greatest first, in lanes that vectorise, then its place: a vocabulary is long.
+    const LANES: usize = 32;
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = logits.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied();
+    for chunk in chunks {
+        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+            *lane = if logit > *lane { logit } else { *lane };
         }
     }
-    best.0
+    let top = lanes.into_iter().chain(rest).fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|&logit| logit == top).unwrap_or(0) as u32
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ struct Running {
 /// How far a pass came.
 enum Computed {
     /// To its end: the logits of its rows.
-    Logits(Running, Vec<f32>),
+    Logits(Box<Running>, Vec<f32>),
     /// Something more urgent waits.
     Paused,
     /// Nobody wants it any more.
@@ -234,7 +234,7 @@ impl Job {
             let tokens = running.certain.len() + running.draft.len();
             tools.pace.passed(tokens, running.rows, running.spent);
         }
-        Computed::Logits(running, logits)
+        Computed::Logits(Box::new(running), logits)
     }
 
     /// The next chunk of the prompt, or what sees forward and has to be computed at once; with the last one logits,

@@ -16,14 +16,14 @@ mod tests;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::error::{Error, ErrorKind, Result};
 
 use bpe::{Alphabet, Merges, Workspace, encode_word};
-use pieces::{Kind, Pieces};
+use pieces::{Kind, Pieces, Spelt};
 
 pub(crate) use gguf::token as gguf_token;
 pub(crate) use json::added_token as json_added_token;
@@ -91,6 +91,8 @@ struct Inner {
     added_and_control: Matcher,
     /// Characters after which a piece goes on with a space: after all others a word ends there.
     joined_by_space: HashSet<char>,
+    /// Made when it is first needed, or in good time ([`Tokenizer::prepare`]).
+    spelt: OnceLock<Spelt>,
     fim: Option<FimTokens>,
     /// Why there is no vocabulary.
     missing: Option<Error>,
@@ -148,6 +150,7 @@ impl Tokenizer {
             inner: Arc::new(Inner {
                 alphabet: Alphabet::new(&pieces, unknown),
                 joined_by_space: joined_by_space(&pieces),
+                spelt: OnceLock::new(),
                 pieces,
                 merges,
                 added,
@@ -242,6 +245,26 @@ impl Tokenizer {
         }
     }
 
+    /// The tokens that spell a part of `text` from its beginning or all of it and more; see [`Tokenizer::spells`].
+    pub(crate) fn spelling(&self, text: &[u8]) -> Vec<u32> {
+        let space = SPACE.to_string();
+        let normal = |&byte: &u8| if byte == b' ' { space.as_bytes().to_vec() } else { vec![byte] };
+        let normal: Vec<u8> = text.iter().flat_map(normal).collect();
+        let mut found = self.spelt().along(&self.inner.pieces, &normal, text.first().copied());
+        // In the normal form a space and its sign are one.
+        found.retain(|&id| self.spells(id, text).is_some());
+        found
+    }
+
+    /// Makes now what [`Tokenizer::spelling`] would make at its first call.
+    pub(crate) fn prepare(&self) {
+        self.spelt();
+    }
+
+    fn spelt(&self) -> &Spelt {
+        self.inner.spelt.get_or_init(|| Spelt::new(&self.inner.pieces))
+    }
+
     /// The fill-in-the-middle ids, if the vocabulary names them.
     pub fn fim(&self) -> Option<FimTokens> {
         self.inner.fim
@@ -301,7 +324,6 @@ impl Inner {
 
 /// The length of the shorter of a piece's text and `text` where the longer begins with it.
 fn common_bytes(spelling: &str, text: &[u8]) -> Option<usize> {
-    // Most pieces differ at their first byte: this runs over the whole vocabulary.
     let mut left = spelling.as_bytes();
     let mut same = 0;
     while let (Some(&byte), Some(&wanted)) = (left.first(), text.get(same)) {

@@ -91,6 +91,44 @@ impl Pieces {
     }
 }
 
+/// The entries that are text, in order of spelling: what begins like a text stands together.
+pub(super) struct Spelt {
+    sorted: Vec<u32>,
+    /// Byte tokens.
+    bytes: Vec<(u8, u32)>,
+}
+
+impl Spelt {
+    pub(super) fn new(pieces: &Pieces) -> Self {
+        let mut sorted: Vec<u32> =
+            pieces.ids().filter(|&id| matches!(pieces.kind(id), Kind::Normal | Kind::Added)).collect();
+        sorted.sort_unstable_by_key(|&id| pieces.spelling(id));
+        let byte = |id| match pieces.kind(id) {
+            Kind::Byte(byte) => Some((byte, id)),
+            _ => None,
+        };
+        Self { sorted, bytes: pieces.ids().filter_map(byte).collect() }
+    }
+
+    /// The entries whose spelling begins with `text`, given in the normal form, or `text` with it; and the tokens of
+    /// the byte `first`.
+    pub(super) fn along(&self, pieces: &Pieces, text: &[u8], first: Option<u8>) -> Vec<u32> {
+        /// Bytes of the longest spelling that matters.
+        const LONGEST: usize = 256;
+        let spelling = |id: &u32| pieces.spelling(*id).as_bytes();
+        let from = self.sorted.partition_point(|id| spelling(id) < text);
+        let longer = self.sorted[from..].iter().take_while(|id| spelling(id).starts_with(text));
+        let mut found: Vec<u32> = longer.copied().collect();
+        for len in 1..text.len().min(LONGEST) {
+            let shorter = &text[..len];
+            let from = self.sorted.partition_point(|id| spelling(id) < shorter);
+            found.extend(self.sorted[from..].iter().take_while(|id| spelling(id) == shorter));
+        }
+        found.extend(self.bytes.iter().filter(|(byte, _)| Some(*byte) == first).map(|(_, id)| id));
+        found
+    }
+}
+
 fn spelling_of<'a>(text: &'a str, ends: &[u32], id: u32) -> &'a str {
     let index = id as usize;
     let start = index.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied());

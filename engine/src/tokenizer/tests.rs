@@ -239,6 +239,37 @@ fn a_small_vocabulary() {
     assert_eq!(added_token_of(&small(), "ab"), None);
 }
 
+#[test]
+fn what_spells_a_text_is_found_without_looking_at_every_token() {
+    let tokenizer = real_gguf();
+    let texts = [
+        "a",
+        " ",
+        "  ",
+        "retu",
+        " self.na",
+        "\n\n",
+        "\t",
+        "größe",
+        "日本",
+        "\u{2581}x",
+        "a\u{2581}",
+        "<eos>",
+        "\0",
+        "😀b",
+    ];
+    let halves = [&"é".as_bytes()[1..], &"日".as_bytes()[..2], &[0xff, b'a']];
+    for text in texts.iter().map(|text| text.as_bytes()).chain(halves) {
+        let mut found = tokenizer.spelling(text);
+        found.sort_unstable();
+        let all = 0..tokenizer.vocab_size() as u32;
+        let expected: Vec<u32> = all.filter(|&id| tokenizer.spells(id, text).is_some()).collect();
+        let differs = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+        let what = String::from_utf8_lossy(text);
+        assert!(found == expected && !found.is_empty(), "{what:?}: {differs:?}, {} found", found.len());
+    }
+}
+
 fn added_token_of(value: &serde_json::Value, content: &str) -> Option<u32> {
     json_added_token(value.to_string().as_bytes(), content)
 }
