@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gemma_kernels::{Activation, Cpu, Format, KvFormat, Level, Ops, Reference};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::cache::Layout;
+use crate::cache::{CacheStatistics, Layout};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -190,11 +190,17 @@ impl Engine {
         DeviceInfo { device: "cpu".to_owned(), level, threads: self.inner.cpu.threads() }
     }
 
-    /// Bytes of keys and values that are kept for reuse right now. Waits for the running step.
-    pub fn cache_bytes(&self) -> u64 {
+    /// What is kept for reuse right now, and what that was good for. Waits for the running step.
+    pub fn cache_statistics(&self) -> CacheStatistics {
         let (reply, answer) = channel();
-        self.inner.scheduler.send(Command::CacheBytes(reply));
-        answer.recv().unwrap_or(0)
+        self.inner.scheduler.send(Command::CacheStatistics(reply));
+        answer.recv().unwrap_or_default()
+    }
+
+    /// Bytes that are kept for reuse right now, pictures included. Waits for the running step.
+    pub fn cache_bytes(&self) -> u64 {
+        let statistics = self.cache_statistics();
+        statistics.bytes + statistics.picture_bytes
     }
 
     /// Loads a model on the calling thread; requests for other models go on meanwhile.

@@ -54,9 +54,17 @@ impl Layout {
         Self { kv, states, widths, horizon: config.horizon() }
     }
 
+    /// Attention alone; with a horizon, every layer has a window.
     #[cfg(test)]
-    pub(super) fn without_state(kv: KvLayout) -> Self {
-        Self { kv, states: Vec::new(), widths: Vec::new(), horizon: None }
+    pub(super) fn without_state(kv: KvLayout, horizon: Option<usize>) -> Self {
+        Self { kv, states: Vec::new(), widths: Vec::new(), horizon }
+    }
+
+    /// One recurrent layer of two channels and three taps over one attention layer of one head of two.
+    #[cfg(test)]
+    pub(super) fn recurrent(horizon: Option<usize>) -> Self {
+        let kv = KvLayout::new(KvFormat::F32, [(0, 0), (1, 2)]);
+        Self { kv, states: vec![0..6, 6..6], widths: vec![2, 0], horizon }
     }
 
     /// The same without dropping what is never read.
@@ -82,8 +90,13 @@ impl Layout {
     }
 
     /// Numbers of state of all layers; 0 where none is recurrent.
-    fn state_len(&self) -> usize {
+    pub(super) fn state_len(&self) -> usize {
         self.states.last().map_or(0, |last| last.end)
+    }
+
+    /// The first position that has to be there still for a token behind `len` others.
+    pub(super) fn seen_from(&self, len: usize) -> usize {
+        self.horizon.map_or(0, |horizon| len.saturating_sub(horizon))
     }
 }
 
@@ -116,10 +129,28 @@ pub struct Marks<'a> {
     pub draft: usize,
 }
 
+/// What a sequence remembers, as the prefix cache takes it over.
+pub(super) struct Memory {
+    pub(super) tokens: Vec<u32>,
+    /// Index of the first page that is there.
+    pub(super) first_page: usize,
+    pub(super) pages: VecDeque<Arc<KvPage>>,
+    /// States behind so many tokens, in order; where there is state, the last one is the end's.
+    pub(super) snapshots: Vec<(usize, Arc<[f32]>)>,
+}
+
+/// Held by a sequence: what it was resumed from, up to this length, is not evicted meanwhile.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) len: usize,
+}
+
 /// Tokens, what the layers remember of them, and room for more.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     layout: Arc<Layout>,
+    /// Only held.
+    _lease: Option<Arc<Lease>>,
     tokens: Vec<u32>,
     pages: VecDeque<Arc<KvPage>>,
     /// Pages dropped from the front.
@@ -141,6 +172,7 @@ impl Sequence {
         let state = vec![0.0; layout.state_len()];
         Self {
             layout,
+            _lease: None,
             tokens: Vec::new(),
             pages: VecDeque::new(),
             dropped: 0,
@@ -151,6 +183,34 @@ impl Sequence {
         }
     }
 
+    /// A sequence whose memory is given: its tokens, their pages from the one of index `first_page` on, the
+    /// state behind the last token where there is one.
+    pub(super) fn resumed(
+        layout: Arc<Layout>,
+        lease: Arc<Lease>,
+        tokens: &[u32],
+        (first_page, pages): (usize, VecDeque<Arc<KvPage>>),
+        state: Option<&[f32]>,
+    ) -> Self {
+        let (tokens, dropped) = (tokens.to_vec(), first_page);
+        let fresh = Self::new(layout);
+        let state = state.map_or_else(|| fresh.state.clone(), <[f32]>::to_vec);
+        Self { _lease: Some(lease), tokens, pages, dropped, state, ..fresh }
+    }
+
+    /// What the sequence remembers; its lease ends.
+    pub(super) fn into_memory(mut self) -> Memory {
+        let len = self.tokens.len();
+        // An interrupted pass may have left pages that no token counts in.
+        self.pages.truncate(len.div_ceil(PAGE_TOKENS) - self.dropped);
+        let mut snapshots: Vec<_> = self.snapshots.into_iter().map(|s| (s.len, s.state)).collect();
+        if !self.state.is_empty() && snapshots.last().is_none_or(|last| last.0 < len) {
+            snapshots.push((len, self.state.into()));
+        }
+        let Self { tokens, dropped: first_page, pages, .. } = self;
+        Memory { tokens, first_page, pages, snapshots }
+    }
+
     /// The tokens that count.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -158,6 +218,11 @@ impl Sequence {
 
     /// Where things stand in its memory.
     pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The same, to be shared.
+    pub(super) fn shared_layout(&self) -> &Arc<Layout> {
         &self.layout
     }
 
@@ -171,53 +236,12 @@ impl Sequence {
         self.dropped * PAGE_TOKENS
     }
 
-    /// What takes memory, each part with an address that tells shared ones apart, and its bytes.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (usize, u64)> {
-        let page = self.layout.kv.page_bytes() as u64;
-        let pages = self.pages.iter().map(move |p| (Arc::as_ptr(p).addr(), page));
-        let state = size_of_val(self.state.as_slice()) as u64;
-        let own = (state > 0).then(|| (self.state.as_ptr().addr(), state));
-        pages.chain(own).chain(self.snapshots.iter().map(move |s| (s.state.as_ptr().addr(), state)))
-    }
-
     /// Bytes of memory, the token ids not counted.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
-        self.parts().map(|(_, bytes)| bytes).sum()
-    }
-
-    /// The longest beginning, of at most `len` tokens, that can be gone on from; 0 if there is none.
-    pub(crate) fn reach(&self, len: usize) -> usize {
-        let len = len.min(self.tokens.len());
-        let found = if self.state.is_empty() || len == self.tokens.len() {
-            len
-        } else {
-            self.snapshots.iter().rfind(|s| s.len <= len).map_or(0, |s| s.len)
-        };
-        // What the last windows see has to be there still.
-        let oldest = self.layout.horizon.map_or(0, |horizon| found.saturating_sub(horizon));
-        if self.pages_from() <= oldest { found } else { 0 }
-    }
-
-    /// The first `len` tokens, sharing their memory. `len` is something that [`Sequence::reach`] found.
-    pub(crate) fn prefix(&self, len: usize) -> Self {
-        let pages = len.div_ceil(PAGE_TOKENS).saturating_sub(self.dropped);
-        let snapshots: Vec<Snapshot> = self.snapshots.iter().filter(|s| s.len <= len).cloned().collect();
-        let state = match snapshots.last() {
-            Some(snapshot) if snapshot.len == len => snapshot.state.to_vec(),
-            _ if len == self.tokens.len() => self.state.clone(),
-            _ => vec![0.0; self.state.len()],
-        };
-        Self {
-            layout: self.layout.clone(),
-            tokens: self.tokens[..len].to_vec(),
-            pages: self.pages.iter().take(pages).cloned().collect(),
-            dropped: self.dropped,
-            state,
-            spare: Vec::new(),
-            snapshots,
-            pending: Vec::new(),
-        }
+        let states = usize::from(!self.state.is_empty()) + self.snapshots.len();
+        let state = size_of_val(self.state.as_slice());
+        (self.pages.len() * self.layout.kv.page_bytes() + states * state) as u64
     }
 
     /// Makes room for a pass over `n` more tokens and makes the pages it writes this sequence's own.
@@ -326,10 +350,8 @@ impl Sequence {
 mod tests {
     use super::*;
 
-    /// One recurrent layer of two channels and three taps over one windowed layer.
     fn layout(horizon: Option<usize>) -> Arc<Layout> {
-        let kv = KvLayout::new(KvFormat::F32, [(0, 0), (1, 2)]);
-        Arc::new(Layout { kv, states: vec![0..6, 6..6], widths: vec![2, 0], horizon })
+        Arc::new(Layout::recurrent(horizon))
     }
 
     /// Feeds tokens whose inputs and states say which token they belong to.

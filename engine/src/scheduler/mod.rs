@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use crate::cache::{PrefixCache, Sequence};
+use crate::cache::{CacheStatistics, PrefixCache, Sequence};
 use crate::engine::{Logits, LogitsRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{CancelFlag, Priority};
@@ -39,8 +39,8 @@ pub(crate) enum Command {
     Logits { model: u64, request: LogitsRequest, outline: Outline, reply: Sender<Result<Logits>> },
     /// Compute the features of a picture given as its pixel values.
     Features { model: u64, pixels: Vec<f32>, reply: Sender<Result<Vec<f32>>> },
-    /// Report on the prefix cache: bytes in use.
-    CacheBytes(Sender<u64>),
+    /// Report on the prefix cache.
+    CacheStatistics(Sender<CacheStatistics>),
     /// End the thread.
     Stop,
 }
@@ -190,8 +190,9 @@ impl Worker {
                 let result = guarded(|| self.features(model, &pixels)).unwrap_or_else(Err);
                 let _ = reply.send(result);
             }
-            Command::CacheBytes(reply) => {
-                let _ = reply.send(self.cache.bytes() + self.pictures.bytes());
+            Command::CacheStatistics(reply) => {
+                let picture_bytes = self.pictures.bytes();
+                let _ = reply.send(CacheStatistics { picture_bytes, ..self.cache.statistics() });
             }
             Command::Stop => {}
         }
@@ -210,6 +211,9 @@ impl Worker {
             Some(network) => {
                 let done = job.step(&mut Tools { network, cache, pictures, pace, waiting });
                 job.tell_speed(pace);
+                if let Some(speed) = pace.speed() {
+                    cache.set_token_ms(job.model_id(), speed.prefill_ms);
+                }
                 done
             }
             None => job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded")),
