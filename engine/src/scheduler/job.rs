@@ -195,12 +195,7 @@ impl Job {
         self.timings.queue_ms = millis(begun - self.submitted);
         self.keys = tools.pictures.keys.keys(&self.request.prompt, &self.outline, &self.pictures.digests());
         let (model, layout) = (self.model_id(), tools.network.layout());
-        let mut wanted = self.keys.clone();
-        if tools.cache.logits(model, &self.keys).is_some() {
-            // The cache leaves a token to compute; where the prompt's logits are known it need not be the prompt's.
-            wanted.push(0);
-        }
-        let sequence = tools.cache.resume(model, layout, &wanted);
+        let sequence = tools.cache.resume(model, layout, &self.keys);
         let resumed = sequence.tokens().len();
         self.timings.cached_tokens = resumed;
         let read = self.outline.pictures.iter().filter(|run| run.end <= resumed);
