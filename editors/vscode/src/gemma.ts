@@ -24,7 +24,7 @@ export interface Gemma {
     options?: RequestOptions,
   ): Promise<Requests[M]['answer']>;
 
-  /** Tells a server that runs; told to nobody where none does. */
+  /** Tells a server that runs and wants to hear of it; told to nobody where none does. */
   notify<M extends keyof Notifications>(method: M, params: Notifications[M]): void;
 }
 
@@ -43,6 +43,9 @@ export interface RequestOptions {
 export type Status =
   | DidChangeStatus
   | { readonly state: 'starting' | 'restarting' | 'stopped' | 'missing'; readonly message: string };
+
+/** While it is so, there is no model that could go on with what is written. */
+export const NO_MODEL_YET: ReadonlySet<Status['state']> = new Set(['starting', 'restarting', 'loading']);
 
 /** What went wrong, in a sentence for the user. */
 export class ServerError extends Error {

@@ -22,7 +22,7 @@ import {
 } from 'vscode-languageclient/node';
 
 import { type RequestOptions, ServerError } from '../gemma';
-import type { ChatProgress, DidChangeStatus, Notifications, Requests, WorkDone } from '../protocol';
+import type { ChatProgress, DidChangeStatus, Notifications, Requests, ServerAbilities, WorkDone } from '../protocol';
 import { DOCUMENTS } from './documents';
 import type { ServerProcess } from './process';
 
@@ -109,7 +109,15 @@ export class Connection {
   }
 
   notify<M extends keyof Notifications>(method: M, params: Notifications[M]): void {
-    this.tell(method, params);
+    // An older server would log that it does not know what this is.
+    if (method !== 'gemma/didMoveCursor' || this.abilities.didMoveCursor === true) {
+      this.tell(method, params);
+    }
+  }
+
+  private get abilities(): ServerAbilities {
+    const experimental: { gemma?: ServerAbilities } | undefined = this.client.initializeResult?.capabilities.experimental;
+    return experimental?.gemma ?? {};
   }
 
   /** Says goodbye. A server that does not answer is left to whoever ends its process. */
