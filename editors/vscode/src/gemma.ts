@@ -2,7 +2,7 @@
 
 import type { CancellationToken, Event, LogOutputChannel } from 'vscode';
 
-import type { ChatProgress, DidChangeStatus, Notifications, Requests, WorkDone } from './protocol';
+import type { ChatProgress, Cost, DidChangeStatus, Notifications, Requests, WorkDone } from './protocol';
 
 export interface Gemma {
   /** The log that people see, server and extension together. */
@@ -11,6 +11,9 @@ export interface Gemma {
   /** How the server is now. */
   readonly status: Status;
   readonly onDidChangeStatus: Event<Status>;
+
+  /** A question for a suggestion was answered, and this is what the answer cost. */
+  readonly onDidComplete: Event<Cost>;
 
   /**
    * Asks the server. Waits for one that is starting or coming back after a crash.

@@ -154,6 +154,16 @@ export interface LastCompletion {
   sentence?: string | null;
 }
 
+/** What an answer to `textDocument/inlineCompletion` cost: its member `gemma`. A number is missing where nothing was computed. */
+export interface Cost {
+  reason?: string | null;
+  /** Of the prompt: all. */
+  tokensAsked?: number | null;
+  /** Those of them that were not in the cache. */
+  tokensComputed?: number | null;
+  firstTokenMs?: number | null;
+}
+
 export type Off = 'secretFiles' | 'languagesOff' | 'filesOff' | 'trigger';
 
 export interface DocumentStatus {

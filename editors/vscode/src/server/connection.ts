@@ -22,7 +22,15 @@ import {
 } from 'vscode-languageclient/node';
 
 import { type RequestOptions, ServerError } from '../gemma';
-import type { ChatProgress, DidChangeStatus, Notifications, Requests, ServerAbilities, WorkDone } from '../protocol';
+import type {
+  ChatProgress,
+  Cost,
+  DidChangeStatus,
+  Notifications,
+  Requests,
+  ServerAbilities,
+  WorkDone,
+} from '../protocol';
 import { DOCUMENTS } from './documents';
 import type { ServerProcess } from './process';
 
@@ -39,6 +47,7 @@ export interface Surroundings {
   readonly completions: NonNullable<Middleware['provideInlineCompletionItems']>;
   settings(): Record<string, unknown>;
   onStatus(status: DidChangeStatus): void;
+  onCost(cost: Cost): void;
   /** The conversation broke off: the server is gone, or says what nobody can read. */
   onBroken(): void;
 }
@@ -191,6 +200,15 @@ function options(surroundings: Surroundings): LanguageClientOptions {
     },
     middleware: {
       provideInlineCompletionItems: surroundings.completions,
+      // The client makes VS Code's own items of an answer, and drops what else is in it.
+      sendRequest: async (type, params, token, next) => {
+        const result = await next(type, params, token);
+        const cost = (result as { gemma?: Cost | null } | null | undefined)?.gemma;
+        if ((typeof type === 'string' ? type : type.method) === 'textDocument/inlineCompletion' && cost) {
+          surroundings.onCost(cost);
+        }
+        return result;
+      },
       workspace: {
         configuration: (params, token, next) =>
           params.items.some((item) => item.section !== 'gemma')
