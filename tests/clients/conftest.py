@@ -76,6 +76,13 @@ def bench(tmp_path):
     bench.close()
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Says loudly, and why, which tests were tried a second time: it is either they or gemma-ls that is not firm enough."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"FAILED AT THE FIRST TRY: {report.nodeid}", red=True)
+        terminalreporter.write_line(report.longreprtext)
+
+
 def editors() -> pathlib.Path:
     """Where the editors are that `tests/clients/run` brought."""
     return pathlib.Path(required("GEMMA_LS_EDITORS"))

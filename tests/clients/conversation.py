@@ -68,6 +68,10 @@ class Conversation:
         progress = [m["params"]["value"] for m in self._messages("out") if m.get("method") == "$/progress"]
         return any(value["kind"] == "end" for value in progress)
 
+    def begun(self) -> bool:
+        """Whether the server has the document and its model: from then on it suggests."""
+        return bool(self.asked("textDocument/didOpen")) and self.progress_ended()
+
     def encoding(self) -> str:
         """The position encoding that was agreed on, as Python calls it."""
         (_, result), *_ = self.answers("initialize")

@@ -14,6 +14,8 @@ import pyte
 
 # How long anything may take before it counts as hanging: far longer than any should.
 PATIENCE = 120.0
+# How long a key may take before it counts as missed.
+FIRST_TRY = 10.0
 LINES, COLUMNS = 30, 120
 # Questions about the terminal, which pyte would print.
 DEVICE_CONTROL = re.compile(rb"\x1bP.*?\x1b\\", re.DOTALL)
@@ -49,10 +51,30 @@ class Terminal:
 
     def until(self, done, what, patience: float = PATIENCE):
         """Waits until `done()` gives something, and returns it; `what`, a text or what makes one, is for the message."""
+        found = self._wait(done, patience)
+        assert found, f"no {what() if callable(what) else what} after {patience} s:\n{self.text()}"
+        return found
+
+    def insist(self, keys, done, what: str, again=None):
+        """Types keys until `done()` gives something, and returns it: for what an editor may miss while it is busy.
+
+        They are typed once more when nothing came of them for long, each time for longer; `again` is what is typed then,
+        where it is not the same.
+        """
+        deadline = time.monotonic() + PATIENCE
+        patience = FIRST_TRY
+        self.type(keys)
+        while not (found := self._wait(done, patience)):
+            assert time.monotonic() < deadline, f"no {what} after {PATIENCE} s and several tries:\n{self.text()}"
+            self.type(keys if again is None else again)
+            patience = min(2 * patience, max(deadline - time.monotonic(), FIRST_TRY))
+        return found
+
+    def _wait(self, done, patience: float):
+        """What `done()` gives as soon as it is something; what it gives at the end of the patience."""
         deadline = time.monotonic() + patience
-        while not (found := done()):
+        while not (found := done()) and time.monotonic() < deadline:
             assert not self._ended, f"the editor ended:\n{self.text()}"
-            assert time.monotonic() < deadline, f"no {what() if callable(what) else what} after {patience} s:\n{self.text()}"
             self._read()
         return found
 

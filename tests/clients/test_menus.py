@@ -69,7 +69,7 @@ def test_the_menu_itself_shows_what_fits_while_a_word_is_typed(bench, variable):
     init = bench.configure("nvim/init.lua", folders + setup + textwrap.dedent(MENUS[variable]))
     file = bench.file("sample.py", BEFORE + AFTER)
     neovim = bench.run(editors() / "bin" / "nvim-0.12", "-u", init, "-n", file)
-    neovim.until(bench.conversation.progress_ended, "loaded model")
+    neovim.until(bench.conversation.begun, "loaded model and open document")
     neovim.type(f"{BEFORE.count(chr(10))}jA")
     neovim.shows("-- INSERT --")
     neovim.type(" fib")

@@ -45,7 +45,10 @@ class MadeUp:
     def answer(self, answers: dict):
         """From now on, these are the answers."""
         self.count += 1
-        (self.home / "answers").write_text(json.dumps({"count": self.count, **answers}))
+        # The server is never to read half of them.
+        written = self.home / "answers.new"
+        written.write_text(json.dumps({"count": self.count, **answers}))
+        written.replace(self.home / "answers")
 
     def start(self, answers: dict) -> Editor:
         """The editor with a new file and a new conversation."""
@@ -91,8 +94,9 @@ class MadeUp:
 
     def heard(self, method: str) -> list:
         """The parameters of what the server was told."""
-        lines = self.heard_file.read_text().splitlines() if self.heard_file.exists() else []
-        messages = map(json.loads, lines)
+        text = self.heard_file.read_text() if self.heard_file.exists() else ""
+        # What follows the last end of a line is still being written.
+        messages = map(json.loads, text.split("\n")[:-1])
         return [message.get("params") for message in messages if message.get("method") == method]
 
 

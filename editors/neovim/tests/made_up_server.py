@@ -2,7 +2,7 @@
 
 It reads its answers from the file in MADE_UP_ANSWERS whenever that is another one, `{method: [answer, ...]}`, each used once
 and the last one for good, and writes what it was told to the file in MADE_UP_HEARD, a message a line. An answer is a result,
-`{"error": text}`, or `{"dies": true}`. `"progress"` in a result holds values for the request's progress token, sent before it.
+`{"error": text}`, or `{"dies": true}`. `"capabilities"` are put over those of `initialize`. `"progress"` in a result holds values for the request's progress token, sent before it.
 """
 
 import json
@@ -15,6 +15,7 @@ CAPABILITIES = {
     "textDocumentSync": {"openClose": True, "change": 2},
     "inlineCompletionProvider": True,
     "completionProvider": {},
+    "experimental": {"gemma": {"didMoveCursor": True}},
 }
 
 
@@ -63,7 +64,8 @@ while True:
     with open(os.environ["MADE_UP_HEARD"], "a") as heard:
         heard.write(json.dumps(message) + "\n")
     if method == "initialize":
-        send({"id": message["id"], "result": {"capabilities": CAPABILITIES}})
+        bring_up_to_date()
+        send({"id": message["id"], "result": {"capabilities": {**CAPABILITIES, **answers.get("capabilities", {})}}})
     elif method == "exit":
         sys.exit()
     elif "id" in message and method:

@@ -33,6 +33,13 @@ def wait_for_answer(nvim, count: int = 1):
     nvim.until(lambda: answers(nvim) == count, "the answer")
 
 
+def to_prompt(nvim):
+    nvim.command("Gemma chat")
+    nvim.until_lua(
+        "return vim.bo.filetype == 'gemma-prompt' and vim.api.nvim_get_mode().mode == 'i'", "the prompt"
+    )
+
+
 def test_an_answer_streams_into_the_split(chat):
     chat.command("Gemma chat What does this do?")
     chat.until(lambda: "What does this do?" in chat.screen.text(), "the question on the screen")
@@ -59,10 +66,7 @@ def test_stop_stops_the_computing(chat):
 def test_a_follow_up_from_the_prompt(chat):
     chat.command("Gemma chat First?")
     wait_for_answer(chat)
-    chat.command("Gemma chat")
-    chat.until_lua(
-        "return vim.bo.filetype == 'gemma-prompt' and vim.api.nvim_get_mode().mode == 'i'", "the prompt"
-    )
+    to_prompt(chat)
     chat.keys("And then?<CR>")
     wait_for_answer(chat, 2)
     text = chat.said()
@@ -95,7 +99,7 @@ def test_closing_the_window_stops_the_answer(chat):
     longest(chat, 100_000)
     chat.command("Gemma chat Tell a very long story.")
     chat.until(lambda: len(chat.said().partition("tokens\n\n")[2]) > 5, "streamed text")
-    chat.command("Gemma chat")
+    to_prompt(chat)
     chat.keys("<Esc>q")
     chat.until(lambda: chat.lua("return #vim.api.nvim_tabpage_list_wins(0)") == 1, "the windows to close")
     chat.until(lambda: running(chat) == 0, "the engine to be idle")

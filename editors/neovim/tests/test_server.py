@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from made_up import ask
 
 
@@ -28,6 +30,39 @@ def test_what_is_shown_and_taken_is_counted(made_up):
         {"id": 5, "kind": "whole"},
     ]
     assert nvim.lines()[-1] == "one two"
+
+
+STATUS = {"version": "1", "model": {"name": "made-up", "state": "ready"}, "completions": {"last": None}}
+
+
+@pytest.mark.parametrize(
+    "cost, told",
+    [
+        (
+            {"reason": "shown", "tokensAsked": 812, "tokensComputed": 1, "firstTokenMs": 17.6},
+            "last completion: 1 of 812 tokens computed, 18 ms to the first",
+        ),
+        (
+            {"reason": "shown", "tokensAsked": None, "tokensComputed": None, "firstTokenMs": 0.2},
+            "last completion: nothing had to be computed, less than 1 ms",
+        ),
+        (None, None),
+    ],
+)
+def test_the_status_says_what_the_last_suggestion_cost(made_up, cost, told):
+    answer = {"items": [{"insertText": "one"}], "gemma": cost}
+    nvim = made_up.start({"textDocument/inlineCompletion": [answer], "gemma/status": [STATUS]})
+    nvim.lua("require('gemma.cost').forget()")
+    nvim.keys("Go")
+    nvim.until(lambda: "one" in nvim.screen.grey(), "grey text")
+    nvim.keys("<Esc>")
+    nvim.command("Gemma status")
+    nvim.until(lambda: "completion: made-up, ready" in nvim.screen.text(), "the status")
+    if told:
+        nvim.until(lambda: told in nvim.screen.text(), told)
+    else:
+        assert "last completion: " not in nvim.screen.text()
+    nvim.keys("<CR>")
 
 
 def test_the_server_hears_what_the_client_can(made_up):

@@ -8,6 +8,7 @@ import { activateChat } from './chat';
 import { registerCommands } from './commands';
 import { tellTrouble } from './commands/server';
 import { Completions } from './completions';
+import { CursorWatch } from './completions/cursor';
 import type { Status } from './gemma';
 import { Supervisor } from './server/supervisor';
 import { Settings } from './settings';
@@ -31,6 +32,7 @@ export function activate(context: ExtensionContext): void {
   context.subscriptions.push(
     log,
     completions,
+    new CursorWatch(supervisor),
     supervisor,
     new StatusItem(supervisor),
     ...registerCommands(context, supervisor, settings),

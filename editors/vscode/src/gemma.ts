@@ -2,7 +2,7 @@
 
 import type { CancellationToken, Event, LogOutputChannel } from 'vscode';
 
-import type { ChatProgress, DidChangeStatus, Notifications, Requests, WorkDone } from './protocol';
+import type { ChatProgress, Cost, DidChangeStatus, Notifications, Requests, WorkDone } from './protocol';
 
 export interface Gemma {
   /** The log that people see, server and extension together. */
@@ -11,6 +11,9 @@ export interface Gemma {
   /** How the server is now. */
   readonly status: Status;
   readonly onDidChangeStatus: Event<Status>;
+
+  /** A question for a suggestion was answered, and this is what the answer cost. */
+  readonly onDidComplete: Event<Cost>;
 
   /**
    * Asks the server. Waits for one that is starting or coming back after a crash.
@@ -24,7 +27,7 @@ export interface Gemma {
     options?: RequestOptions,
   ): Promise<Requests[M]['answer']>;
 
-  /** Tells a server that runs; told to nobody where none does. */
+  /** Tells a server that runs and wants to hear of it; told to nobody where none does. */
   notify<M extends keyof Notifications>(method: M, params: Notifications[M]): void;
 }
 
@@ -43,6 +46,9 @@ export interface RequestOptions {
 export type Status =
   | DidChangeStatus
   | { readonly state: 'starting' | 'restarting' | 'stopped' | 'missing'; readonly message: string };
+
+/** While it is so, there is no model that could go on with what is written. */
+export const NO_MODEL_YET: ReadonlySet<Status['state']> = new Set(['starting', 'restarting', 'loading']);
 
 /** What went wrong, in a sentence for the user. */
 export class ServerError extends Error {

@@ -2,7 +2,7 @@
 //
 // Positions are the protocol's own, counted in UTF-16, which is also how VS Code counts.
 
-import type { Diagnostic, Range } from 'vscode-languageclient';
+import type { Diagnostic, Position, Range } from 'vscode-languageclient';
 
 export interface Requests {
   'gemma/chat': { params: ChatParams; answer: ChatAnswer };
@@ -17,6 +17,13 @@ export interface Requests {
 export interface Notifications {
   'gemma/didShowCompletion': { id: CompletionId };
   'gemma/didAcceptCompletion': AcceptedCompletion;
+  'gemma/didMoveCursor': { textDocument: { uri: string }; position: Position };
+}
+
+/** What a server says of itself, in `initialize` under `capabilities.experimental.gemma`. */
+export interface ServerAbilities {
+  /** It wants to hear where the cursor came to rest. */
+  didMoveCursor?: boolean;
 }
 
 export type ChatKind = 'ask' | 'explain' | 'document' | 'tests' | 'fix';
@@ -145,6 +152,16 @@ export interface LastCompletion {
   reason?: string | null;
   rule?: string | null;
   sentence?: string | null;
+}
+
+/** What an answer to `textDocument/inlineCompletion` cost: its member `gemma`. A number is missing where nothing was computed. */
+export interface Cost {
+  reason?: string | null;
+  /** Of the prompt: all. */
+  tokensAsked?: number | null;
+  /** Those of them that were not in the cache. */
+  tokensComputed?: number | null;
+  firstTokenMs?: number | null;
 }
 
 export type Off = 'secretFiles' | 'languagesOff' | 'filesOff' | 'trigger';

@@ -69,9 +69,13 @@ end
 local function handlers()
   return {
     ['gemma/didChangeStatus'] = function(_, params)
+      local had_model = status.current.state == 'ready' or status.current.state == 'working'
       status.set(params)
       if params.state == 'ready' then
         require('gemma.ghost').refresh()
+        if not had_model then
+          require('gemma.cursor').again()
+        end
       end
     end,
     ['$/progress'] = function(err, params, context)
@@ -99,6 +103,7 @@ local function on_init(client)
   life.started = vim.uv.now()
   life.stopping = false
   life.config = client.config
+  require('gemma.cost').forget()
   require('gemma.ghost').watch(client)
   if status.current.state == 'stopped' then
     status.set({ state = 'loading', message = 'gemma-ls has started' })

@@ -60,6 +60,7 @@ function M.status_lines(status)
   if last then
     lines[#lines + 1] = 'last suggestion: ' .. (given(last.sentence) or given(last.reason) or given(last.error) or '')
   end
+  lines[#lines + 1] = require('gemma.cost').line()
   for _, problem in ipairs(status.problems or {}) do
     lines[#lines + 1] = 'settings: ' .. problem
   end

@@ -4,7 +4,7 @@ import { until } from './wait.ts';
 import type { Window } from './window.ts';
 import type { World } from './world.ts';
 
-interface Position {
+export interface Position {
   line: number;
   character: number;
 }

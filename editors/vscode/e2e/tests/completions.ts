@@ -4,7 +4,7 @@ import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { isDeepStrictEqual } from 'node:util';
 import { KEY } from '../src/keys.ts';
 import { tests } from '../src/runner.ts';
-import { answer, answers, drawn, end, type Item, shown, suggestion, taken } from '../src/suggestion.ts';
+import { answer, answers, drawn, end, type Item, type Position, shown, suggestion, taken } from '../src/suggestion.ts';
 import { BLOCK, LINE, OPEN, WIDE } from '../src/texts.ts';
 import { insist, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
@@ -17,6 +17,10 @@ async function typed(world: World, name: string, text: string): Promise<Window> 
   await window.show(name);
   await window.type(text.slice(-1));
   return window;
+}
+
+interface Hello {
+  capabilities: { experimental?: { gemma?: { didMoveCursor?: boolean } } };
 }
 
 interface Counts {
@@ -176,6 +180,31 @@ export const completions = tests({
       const { shown, accepted, words } = await statistics();
       return shown === before.shown + 1 && accepted === before.accepted + 1 && words === before.words + 1;
     });
+  },
+
+  'a server that asks for it hears where the cursor rests, and of nowhere that is typed': async (world) => {
+    const window = await world.window();
+    world.write('rest.py', LINE);
+    await window.show('rest.py');
+    const server = await world.servers.current();
+    const hello = server.exchanges('initialize')[0]?.result as Hello;
+    const asks = hello.capabilities.experimental?.gemma?.didMoveCursor === true;
+    const uri = world.uri('rest.py');
+    const rests = (): string[] => {
+      const told = server.told('gemma/didMoveCursor') as { textDocument: { uri: string }; position: Position }[];
+      return told.filter(({ textDocument }) => textDocument.uri === uri).map(({ position }) => JSON.stringify(position));
+    };
+    const { line, character } = end(LINE);
+    const rested = (position: Position): Promise<unknown> => {
+      return until('the place to be told', () => !asks || rests().includes(JSON.stringify(position)));
+    };
+    await rested({ line, character });
+    await window.type('abc');
+    await window.edit('Control+Home');
+    await rested({ line: 0, character: 0 });
+    const typed = [1, 2, 3].map((more) => JSON.stringify({ line, character: character + more }));
+    deepEqual(rests().filter((place) => typed.includes(place)), []);
+    equal(rests().length > 0, asks);
   },
 
   'a file of secrets gets nothing': async (world) => {

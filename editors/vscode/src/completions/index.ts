@@ -14,14 +14,12 @@ import {
 } from 'vscode';
 import type { Middleware } from 'vscode-languageclient';
 
-import type { Gemma, Status } from '../gemma';
+import { type Gemma, NO_MODEL_YET, type Status } from '../gemma';
 import type { AcceptedCompletion } from '../protocol';
 import { type Shown, Tracker } from './tracker';
 
 /** The command that the server's items carry. */
 const ACCEPTED = 'gemma.didAcceptCompletion';
-
-const NO_MODEL_YET: ReadonlySet<Status['state']> = new Set(['starting', 'restarting', 'loading']);
 
 /** Where something was written. */
 interface Place {

@@ -22,7 +22,15 @@ import {
 } from 'vscode-languageclient/node';
 
 import { type RequestOptions, ServerError } from '../gemma';
-import type { ChatProgress, DidChangeStatus, Notifications, Requests, WorkDone } from '../protocol';
+import type {
+  ChatProgress,
+  Cost,
+  DidChangeStatus,
+  Notifications,
+  Requests,
+  ServerAbilities,
+  WorkDone,
+} from '../protocol';
 import { DOCUMENTS } from './documents';
 import type { ServerProcess } from './process';
 
@@ -39,6 +47,7 @@ export interface Surroundings {
   readonly completions: NonNullable<Middleware['provideInlineCompletionItems']>;
   settings(): Record<string, unknown>;
   onStatus(status: DidChangeStatus): void;
+  onCost(cost: Cost): void;
   /** The conversation broke off: the server is gone, or says what nobody can read. */
   onBroken(): void;
 }
@@ -109,7 +118,15 @@ export class Connection {
   }
 
   notify<M extends keyof Notifications>(method: M, params: Notifications[M]): void {
-    this.tell(method, params);
+    // An older server would log that it does not know what this is.
+    if (method !== 'gemma/didMoveCursor' || this.abilities.didMoveCursor === true) {
+      this.tell(method, params);
+    }
+  }
+
+  private get abilities(): ServerAbilities {
+    const experimental: { gemma?: ServerAbilities } | undefined = this.client.initializeResult?.capabilities.experimental;
+    return experimental?.gemma ?? {};
   }
 
   /** Says goodbye. A server that does not answer is left to whoever ends its process. */
@@ -183,6 +200,15 @@ function options(surroundings: Surroundings): LanguageClientOptions {
     },
     middleware: {
       provideInlineCompletionItems: surroundings.completions,
+      // The client makes VS Code's own items of an answer, and drops what else is in it.
+      sendRequest: async (type, params, token, next) => {
+        const result = await next(type, params, token);
+        const cost = (result as { gemma?: Cost | null } | null | undefined)?.gemma;
+        if ((typeof type === 'string' ? type : type.method) === 'textDocument/inlineCompletion' && cost) {
+          surroundings.onCost(cost);
+        }
+        return result;
+      },
       workspace: {
         configuration: (params, token, next) =>
           params.items.some((item) => item.section !== 'gemma')

@@ -14,7 +14,7 @@ import {
 } from 'vscode';
 
 import { type Gemma, type RequestOptions, ServerError, type Status } from '../gemma';
-import type { Notifications, Requests } from '../protocol';
+import type { Cost, Notifications, Requests } from '../protocol';
 import { serverSettings } from '../settings';
 import { Backoff } from './backoff';
 import type { Connection, Surroundings } from './connection';
@@ -61,8 +61,10 @@ export class Supervisor implements Gemma, Disposable {
   description: string | undefined;
   status: Status = { state: 'starting', message: 'Starting gemma-ls' };
   readonly onDidChangeStatus: Event<Status>;
+  readonly onDidComplete: Event<Cost>;
 
   private readonly changed = new EventEmitter<Status>();
+  private readonly completed = new EventEmitter<Cost>();
   private readonly backoff = new Backoff();
   private gate = new Gate();
   /** The start that counts. What an earlier one still reports is of no interest. */
@@ -75,6 +77,7 @@ export class Supervisor implements Gemma, Disposable {
     private readonly surroundings: Pick<Surroundings, 'completions' | 'settings'>,
   ) {
     this.onDidChangeStatus = this.changed.event;
+    this.onDidComplete = this.completed.event;
   }
 
   async request<M extends keyof Requests>(
@@ -109,6 +112,7 @@ export class Supervisor implements Gemma, Disposable {
   dispose(): void {
     clearTimeout(this.again);
     this.changed.dispose();
+    this.completed.dispose();
   }
 
   async start(): Promise<void> {
@@ -155,6 +159,7 @@ export class Supervisor implements Gemma, Disposable {
           this.set(status);
         }
       },
+      onCost: (cost) => this.completed.fire(cost),
       onBroken: () => void this.broken(run),
     });
     if (run !== this.run) {

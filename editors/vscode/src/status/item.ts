@@ -11,10 +11,10 @@ import {
   workspace,
 } from 'vscode';
 
-import type { Gemma } from '../gemma';
+import { type Gemma, NO_MODEL_YET } from '../gemma';
 import type { DocumentStatus } from '../protocol';
 import { DOCUMENTS } from '../server/documents';
-import { look } from './look';
+import { costLine, look } from './look';
 
 /** Several causes come at once, such as a start with an open editor; one question is enough. */
 const SETTLED_MS = 100;
@@ -23,6 +23,7 @@ export class StatusItem implements Disposable {
   private readonly item: StatusBarItem;
   private readonly listening: Disposable[];
   private document: DocumentStatus | undefined;
+  private cost: string | undefined;
   private asking: NodeJS.Timeout | undefined;
   private wasRunning = false;
 
@@ -33,6 +34,10 @@ export class StatusItem implements Disposable {
     this.listening = [
       this.item,
       gemma.onDidChangeStatus(() => this.statusChanged()),
+      gemma.onDidComplete((cost) => {
+        this.cost = costLine(cost) ?? this.cost;
+        this.draw();
+      }),
       window.onDidChangeActiveTextEditor(() => this.askSoon()),
       workspace.onDidOpenTextDocument((document) => {
         // Another language for the same document closes and opens it.
@@ -61,6 +66,9 @@ export class StatusItem implements Disposable {
       this.askSoon();
     }
     this.wasRunning = running;
+    if (NO_MODEL_YET.has(this.gemma.status.state)) {
+      this.cost = undefined;
+    }
     this.draw();
   }
 
@@ -84,7 +92,8 @@ export class StatusItem implements Disposable {
   private draw(): void {
     const { text, tooltip, colour } = look(this.gemma.status, this.document);
     this.item.text = text;
-    this.item.tooltip = tooltip;
+    // The last line changes with every key, which nobody wants to be read to.
+    this.item.tooltip = this.cost === undefined ? tooltip : `${tooltip}\n${this.cost}`;
     this.item.accessibilityInformation = { label: `Gemma. ${tooltip} Opens a menu.`, role: 'button' };
     this.item.backgroundColor = colour === undefined ? undefined : new ThemeColor(`statusBarItem.${colour}Background`);
   }

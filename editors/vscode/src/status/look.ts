@@ -1,7 +1,7 @@
 // How the status bar item looks: from what is known of the server and of the active document.
 
 import type { Status } from '../gemma';
-import type { DocumentStatus } from '../protocol';
+import type { Cost, DocumentStatus } from '../protocol';
 
 export interface Look {
   readonly text: string;
@@ -41,4 +41,14 @@ export function look(status: Status, document: DocumentStatus | undefined): Look
   return status.state === 'working'
     ? { text: `$(sync~spin) ${model}${shortDevice}`, tooltip: `Working: ${model}${device}.` }
     : { text: `$(sparkle) ${model}${shortDevice}`, tooltip: `Ready: ${model}${device}.` };
+}
+
+/** What the last completion cost, for whoever wonders whether the cache works. Nothing where the server does not say. */
+export function costLine({ reason, tokensAsked, tokensComputed, firstTokenMs }: Cost): string | undefined {
+  const time = typeof firstTokenMs !== 'number' ? undefined : firstTokenMs < 1 ? 'less than 1 ms' : `${Math.round(firstTokenMs)} ms`;
+  if (typeof tokensAsked === 'number' && typeof tokensComputed === 'number') {
+    const first = time === undefined ? '' : `, ${time} to the first`;
+    return `Last completion: ${tokensComputed} of ${tokensAsked} tokens computed${first}.`;
+  }
+  return reason === 'shown' && time !== undefined ? `Last completion: nothing had to be computed, ${time}.` : undefined;
 }

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { detailOf, size } from '../../src/commands/modelText';
 import { detail, headline } from '../../src/commands/statisticsText';
 import type { Model, Statistics } from '../../src/protocol';
-import { look } from '../../src/status/look';
+import { costLine, look } from '../../src/status/look';
 
 describe('the status bar item', () => {
   const model = { model: 'gemma-3-270m', device: 'cpu (amx, 2 threads)', message: 'Ready' };
@@ -43,6 +43,25 @@ describe('the status bar item', () => {
       tooltip: message,
       colour: 'warning',
     });
+  });
+});
+
+describe('the cost of the last completion', () => {
+  it('is told', () => {
+    const cost = { reason: 'shown', tokensAsked: 812, tokensComputed: 1, firstTokenMs: 17.6 };
+    assert.equal(costLine(cost), 'Last completion: 1 of 812 tokens computed, 18 ms to the first.');
+    assert.equal(costLine({ ...cost, firstTokenMs: null }), 'Last completion: 1 of 812 tokens computed.');
+    assert.equal(costLine({ ...cost, tokensComputed: 0 }), 'Last completion: 0 of 812 tokens computed, 18 ms to the first.');
+  });
+
+  it('is little where an earlier answer was used', () => {
+    const cost = { reason: 'shown', tokensAsked: null, tokensComputed: null, firstTokenMs: 0.2 };
+    assert.equal(costLine(cost), 'Last completion: nothing had to be computed, less than 1 ms.');
+  });
+
+  it('is not told where it is not known or nothing was asked', () => {
+    assert.equal(costLine({}), undefined);
+    assert.equal(costLine({ reason: 'disabled', tokensAsked: null, tokensComputed: null, firstTokenMs: 0.1 }), undefined);
   });
 });
 

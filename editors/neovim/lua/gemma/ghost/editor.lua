@@ -19,6 +19,7 @@ function M.watch(client)
       handler = function(err, result, context)
         own.clear(context.bufnr)
         show(err, result, context)
+        require('gemma.cost').heard(result)
         local item = not err and result and (result.items or result)[1]
         own.adopt(context.bufnr, client, item or nil, true)
       end

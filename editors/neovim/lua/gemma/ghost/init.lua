@@ -1,5 +1,6 @@
 -- Grey text: which of the two ways shows it, and what the user does with it.
 local api = vim.api
+local cursor = require('gemma.cursor')
 local editor = require('gemma.ghost.editor')
 local own = require('gemma.ghost.own')
 
@@ -30,6 +31,7 @@ end
 ---@param client_id integer
 function M.attach(bufnr, client_id)
   own.attach(bufnr, client_id, not by_editor())
+  cursor.attach(bufnr, client_id)
   if by_editor() then
     editor.enable(bufnr, true)
   end
@@ -39,6 +41,7 @@ end
 ---@param bufnr integer
 function M.detach(bufnr)
   own.detach(bufnr)
+  cursor.detach(bufnr)
   if by_editor() and api.nvim_buf_is_valid(bufnr) then
     editor.enable(bufnr, false)
   end

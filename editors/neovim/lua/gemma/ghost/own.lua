@@ -198,6 +198,7 @@ function M.request(bufnr, kind, done)
       vim.lsp.log.error('gemma', err)
       return
     end
+    require('gemma.cost').heard(result)
     local item = result and pick(result.items or result, shown)
     if done then
       done(item)
