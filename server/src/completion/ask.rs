@@ -141,8 +141,8 @@ fn lexis(language: Language) -> Lexis {
 
 impl Prepared {
     #[cfg(test)]
-    pub fn into_prompt(self) -> Prompt {
-        self.prompt
+    pub fn prompt(&self) -> &Prompt {
+        &self.prompt
     }
 
     /// Asks, within the time the user allows, and reads the answer. `heard` is told of its text as it comes.

@@ -4,45 +4,32 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gemma_engine::{Engine, LoadOptions, Model, Priority};
-use serde_json::Value;
 
 use super::ask::prepare;
 use super::{Layouts, Request};
+use crate::bench::kind::{Kind, Reach, kinds};
+use crate::bench::playback::Playback;
+use crate::bench::trace::{Trace, What};
 use crate::documents::{Documents, Snapshot};
 use crate::prompt::Prompt;
 use crate::settings::{CompletionSettings, FimIds, FimOrder};
-use crate::text::{Change, Encoding, Position, Range, offset_of};
-
-/// What led to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Key {
-    /// Text was inserted where the cursor stood, or the cursor went over a bracket that stood there.
-    Forward,
-    /// The cursor came back to where an earlier request was made.
-    Back,
-    /// The cursor came to a new place.
-    New,
-    /// Something was deleted or replaced.
-    Edit,
-}
+use crate::text::{Change, Encoding, Position, Range};
 
 /// One request of a session.
-pub struct Step {
-    pub key: Key,
-    /// Tokens of its prompt, and those of them that no earlier prompt began with.
-    pub asked: usize,
-    pub computed: usize,
-    /// Of the document, from 0.
-    pub line: usize,
-    pub prompt: Prompt,
+struct Step {
+    kind: Kind,
+    /// Tokens of its prompt that no earlier prompt began with.
+    computed: usize,
+    line: usize,
+    prompt: Prompt,
 }
 
 /// The model of `GEMMA_LS_TEST_MODEL`.
-pub fn model() -> Option<(Engine, Arc<Model>)> {
+fn model() -> Option<(Engine, Arc<Model>)> {
     let Some(path) = std::env::var_os("GEMMA_LS_TEST_MODEL") else {
         eprintln!("skipped: GEMMA_LS_TEST_MODEL names no model");
         return None;
@@ -53,24 +40,24 @@ pub fn model() -> Option<(Engine, Arc<Model>)> {
     Some((engine, model))
 }
 
-/// The recorded sessions: name and content.
-pub fn traces() -> Vec<(String, String)> {
-    let folder = std::env::var_os("GEMMA_LS_TRACES")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/traces"));
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|e| e == "jsonl") {
-            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            found.push((name, std::fs::read_to_string(&path).expect("a trace")));
-        }
-    }
-    found.sort();
-    found
+/// The recorded sessions.
+fn traces() -> Vec<Trace> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/traces");
+    let names = [
+        "forward-rust",
+        "jump-around",
+        "long-file",
+        "paste-and-switch-go",
+        "python-fixups",
+        "repetitive-edit-ts",
+    ];
+    names
+        .iter()
+        .map(|name| Trace::read(&folder.join(name).with_extension("jsonl")).expect("a trace"))
+        .collect()
 }
 
-pub fn settings(order: FimOrder) -> CompletionSettings {
+fn settings(order: FimOrder) -> CompletionSettings {
     CompletionSettings {
         order: Some(order),
         fim: Some(FimIds { prefix: 67, middle: 68, suffix: 69, separator: 70 }),
@@ -78,87 +65,37 @@ pub fn settings(order: FimOrder) -> CompletionSettings {
     }
 }
 
-/// Where the cursor of a document is, as the session says.
-struct Cursor {
-    uri: String,
-    position: Position,
-    /// What was done since the last request.
-    key: Option<Key>,
-}
-
-/// Plays a session through [`prepare`].
-pub fn replay(model: &Arc<Model>, settings: &CompletionSettings, trace: &str) -> Vec<Step> {
-    let documents = Documents::new();
-    let layouts = Arc::new(Layouts::new());
-    let mut lines = trace.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let header = lines.next().expect("a header");
-    let texts: Vec<(String, String, String)> = header["documents"]
-        .as_array()
-        .expect("documents")
-        .iter()
-        .map(|d| (string(&d["uri"]), string(&d["language"]), string(&d["text"])))
-        .collect();
-    let mut seen: HashSet<u64> = HashSet::new();
-    let mut visited = Visited::default();
-    let mut cursor = Cursor { uri: String::new(), position: Position::default(), key: None };
-    let mut steps = Vec::new();
-    for event in lines {
-        let uri = string(&event["uri"]);
-        match event["event"].as_str().expect("an event") {
-            "open" => {
-                // None of the sessions opens a document a second time.
-                let (_, language, text) = texts.iter().find(|t| t.0 == uri).expect("a document");
-                documents.open(&uri, language, 1, text);
+/// Calls `each` with every request of a session, as the server would make it.
+fn play(trace: &Trace, mut each: impl FnMut(Request)) {
+    let (documents, layouts) = (Documents::new(), Arc::new(Layouts::new()));
+    let uri = |document: usize| format!("file:///project/{}", trace.documents[document].path.display());
+    let mut playback = Playback::new(&trace.documents);
+    for event in &trace.events {
+        playback.apply(event).expect("a sound trace");
+        let (uri, state) = (uri(event.document), &playback.documents[event.document]);
+        match &event.what {
+            What::Open => {
+                let language = &trace.documents[event.document].language;
+                documents.open(&uri, language, state.version, &state.text.to_string());
             }
-            "close" => drop(documents.close(&uri)),
-            "focus" => cursor = Cursor { uri, position: Position::default(), key: Some(Key::New) },
-            "cursor" => {
-                let position = position(&event["position"]);
-                let over = position.line == cursor.position.line
-                    && position.character.abs_diff(cursor.position.character) == 1;
-                let key = if over { cursor.key.unwrap_or(Key::Forward) } else { Key::New };
-                cursor = Cursor { uri, position, key: Some(key) };
+            What::Close => assert!(documents.close(&uri)),
+            What::Change { version, changes } => {
+                let changes: Vec<Change> = changes.iter().map(change).collect();
+                assert!(documents.change(&uri, *version, &changes, Encoding::Utf16));
             }
-            "change" => {
-                let changes: Vec<Change> =
-                    event["changes"].as_array().expect("changes").iter().map(change).collect();
-                let before = documents.snapshot(&uri).expect("an open document").text;
-                documents.change(&uri, 1, &changes, Encoding::Utf16);
-                let now = documents.snapshot(&uri).expect("an open document");
-                visited.shift(&uri, &before, &now.text);
-                let inserted = match &changes[..] {
-                    [Change { range: Some(range), .. }] => {
-                        range.start == range.end && range.start == cursor.position
-                    }
-                    _ => false,
-                };
-                let key = if inserted { Key::Forward } else { Key::Edit };
-                let key = cursor.key.unwrap_or(key);
-                cursor = Cursor { uri, position: end_of(changes.last().expect("a change")), key: Some(key) };
-            }
-            "complete" => {
+            What::Complete(_) => {
                 let document = documents.snapshot(&uri).expect("an open document");
-                let at = offset_of(&document.text, position(&event["position"]), Encoding::Utf16);
-                let line = document.text.char_to_line(at);
-                let mut key = cursor.key.take().unwrap_or(Key::New);
-                if visited.here(&uri, line) && key == Key::New {
-                    key = Key::Back;
-                }
-                let request = request(document, at, documents.others(&uri), &layouts);
-                let prompt = prepare(model, settings, &request).expect("a prompt").into_prompt();
-                let found = known(&mut seen, &prompt.ids);
-                steps.push(Step {
-                    key,
-                    asked: prompt.ids.len(),
-                    computed: prompt.ids.len() - found,
-                    line,
-                    prompt,
-                });
+                each(request(document, state.cursor, documents.others(&uri), &layouts));
             }
-            other => panic!("{other}?"),
+            What::Focus | What::Cursor { .. } => {}
         }
     }
-    steps
+}
+
+fn change(change: &crate::bench::trace::Change) -> Change {
+    let at = |p: crate::bench::trace::Position| Position { line: p.line, character: p.character };
+    let range = Range { start: at(change.range.start), end: at(change.range.end) };
+    Change { range: Some(range), text: change.text.clone() }
 }
 
 fn request(document: Snapshot, cursor: usize, others: Vec<Snapshot>, layouts: &Arc<Layouts>) -> Request {
@@ -166,12 +103,26 @@ fn request(document: Snapshot, cursor: usize, others: Vec<Snapshot>, layouts: &A
         document,
         cursor,
         others,
-        root: Some("/project".into()),
+        root: Some(PathBuf::from("/project")),
         selected: None,
         priority: Priority::Completion,
         variant: 0,
         layouts: Arc::clone(layouts),
     }
+}
+
+/// What a session costs.
+fn steps(model: &Arc<Model>, settings: &CompletionSettings, trace: &Trace) -> Vec<Step> {
+    let mut kinds = kinds(trace, Reach { before: 3072, after: 512 }).into_iter();
+    let mut seen = HashSet::new();
+    let mut steps = Vec::new();
+    play(trace, |request| {
+        let line = request.document.text.char_to_line(request.cursor);
+        let prompt = prepare(model, settings, &request).expect("a prompt").prompt().clone();
+        let computed = prompt.ids.len() - known(&mut seen, &prompt.ids);
+        steps.push(Step { kind: kinds.next().expect("a kind"), computed, line, prompt });
+    });
+    steps
 }
 
 /// How many ids `ids` has in common with the start of one of those before; it becomes one of them.
@@ -187,54 +138,8 @@ fn known(seen: &mut HashSet<u64>, ids: &[u32]) -> usize {
     found
 }
 
-/// Lines where requests were made, by document.
-#[derive(Default)]
-struct Visited(Vec<(String, usize)>);
-
-impl Visited {
-    /// Lines move with the text above them.
-    fn shift(&mut self, uri: &str, before: &ropey::Rope, after: &ropey::Rope) {
-        let same = before.lines().zip(after.lines()).take_while(|(a, b)| a == b).count();
-        for (_, line) in self.0.iter_mut().filter(|(of, line)| of == uri && *line > same) {
-            *line = (*line + after.len_lines()).saturating_sub(before.len_lines());
-        }
-    }
-
-    /// Whether an earlier request was made on this line or on the one above.
-    fn here(&mut self, uri: &str, line: usize) -> bool {
-        let known = self.0.iter().any(|(of, at)| of == uri && (*at == line || at + 1 == line));
-        if !self.0.iter().any(|(of, at)| of == uri && *at == line) {
-            self.0.push((uri.to_owned(), line));
-        }
-        known
-    }
-}
-
-fn string(value: &Value) -> String {
-    value.as_str().expect("a string").to_owned()
-}
-
-fn position(value: &Value) -> Position {
-    let number = |name: &str| value[name].as_u64().and_then(|n| u32::try_from(n).ok()).expect("a number");
-    Position { line: number("line"), character: number("character") }
-}
-
-fn change(value: &Value) -> Change {
-    let range = Range { start: position(&value["range"]["start"]), end: position(&value["range"]["end"]) };
-    Change { range: Some(range), text: string(&value["text"]) }
-}
-
-/// Where the cursor is after a change.
-fn end_of(change: &Change) -> Position {
-    let start = change.range.map(|range| range.start).unwrap_or_default();
-    let breaks = u32::try_from(change.text.matches('\n').count()).expect("few lines");
-    let last = change.text.rsplit('\n').next().unwrap_or_default().encode_utf16().count();
-    let last = u32::try_from(last).expect("a short line");
-    let character = if breaks == 0 { start.character + last } else { last };
-    Position { line: start.line + breaks, character }
-}
-
-fn quantile(mut values: Vec<usize>, part: f64) -> usize {
+fn quantile(values: &[usize], part: f64) -> usize {
+    let mut values = values.to_vec();
     values.sort_unstable();
     let last = values.len().saturating_sub(1);
     values.get((last as f64 * part).round() as usize).copied().unwrap_or_default()
@@ -244,34 +149,35 @@ fn quantile(mut values: Vec<usize>, part: f64) -> usize {
 #[test]
 fn what_sessions_cost() {
     let Some((_engine, model)) = model() else { return };
-    for (name, trace) in traces() {
+    for trace in traces() {
         for order in [FimOrder::Psm, FimOrder::Spm] {
-            if std::env::var("GEMMA_LS_SHOW").is_ok_and(|wanted| !name.contains(&wanted)) {
+            if std::env::var("GEMMA_LS_SHOW").is_ok_and(|wanted| !trace.name.contains(&wanted)) {
                 continue;
             }
-            let steps = replay(&model, &settings(order), &trace);
-            let of = |key: Key| steps.iter().filter(|s| s.key == key).map(|s| s.computed).collect::<Vec<_>>();
-            let show = |values: Vec<usize>| {
-                format!(
-                    "{:>3}x {:>4} {:>4} {:>4}",
-                    values.len(),
-                    quantile(values.clone(), 0.5),
-                    quantile(values.clone(), 0.9),
-                    quantile(values, 0.99)
-                )
+            let steps = steps(&model, &settings(order), &trace);
+            let show = |kind: Option<Kind>| {
+                let of = steps.iter().filter(|s| kind.is_none_or(|kind| s.kind == kind));
+                let values: Vec<usize> = of.map(|s| s.computed).collect();
+                let part = |part| quantile(&values, part);
+                format!("{:>3}x {:>4} {:>4} {:>4}", values.len(), part(0.5), part(0.9), part(0.99))
             };
             let big: usize = steps.iter().filter(|s| s.computed > 100).count();
             println!(
-                "{name:20} {order:?} forward {} | back {} | new {} | edit {} | all {} | over 100: {big}",
-                show(of(Key::Forward)),
-                show(of(Key::Back)),
-                show(of(Key::New)),
-                show(of(Key::Edit)),
-                show(steps.iter().map(|s| s.computed).collect()),
+                "{:20} {order:?} forward {} | back {} | edited {} | other {} | all {} | over 100: {big}",
+                trace.name,
+                show(Some(Kind::Forward)),
+                show(Some(Kind::Back)),
+                show(Some(Kind::BackEdited)),
+                show(Some(Kind::Other)),
+                show(None),
             );
             if std::env::var_os("GEMMA_LS_SHOW").is_some() {
-                for (i, s) in steps.iter().enumerate().filter(|(_, s)| s.computed > 40) {
-                    let part = s.asked - s.computed;
+                for (i, s) in steps
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, s)| s.computed > 40 || matches!(s.kind, Kind::Back | Kind::BackEdited))
+                {
+                    let part = s.prompt.ids.len() - s.computed;
                     let same = |o: &&Step| o.prompt.ids.get(..part) == s.prompt.ids.get(..part);
                     let earlier = steps[..i].iter().rev().find(same).unwrap_or(s);
                     let text = |ids: &[u32]| {
@@ -281,10 +187,10 @@ fn what_sessions_cost() {
                     let marks = s.prompt.ids[..part].iter().filter(|id| (67..=70).contains(*id)).count();
                     println!(
                         "   {i} {:?} line {} computed {} of {}, marks {marks}: {:?} for {:?}",
-                        s.key,
+                        s.kind,
                         s.line + 1,
                         s.computed,
-                        s.asked,
+                        s.prompt.ids.len(),
                         text(&s.prompt.ids),
                         text(&earlier.prompt.ids)
                     );
