@@ -69,6 +69,7 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         selected: None,
         priority: Priority::Completion,
         variant: 0,
+        layouts: Default::default(),
     };
     let settings = &context.settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -15,7 +15,7 @@ use crate::completion::{Answer, Heard, Reason, Request, enough, filters};
 use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
-use crate::prompt::{Material, Prompt, fim, lines, plain};
+use crate::prompt::{Prompt, fim, lines, plain};
 use crate::settings::CompletionSettings;
 use crate::text::LineEnding;
 
@@ -40,16 +40,35 @@ struct Place {
     cursor: usize,
     /// What the client's menu has selected: the answer begins with it.
     selected: String,
+    /// The text before the cursor begins where the document does.
+    whole: bool,
     line_ending: LineEnding,
 }
 
 /// Reads the document and lays out the prompt.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
-    let place = place(settings, request, fim_tokens(model, settings).is_none());
+    let fim = fim_tokens(model, settings);
+    let layout = settings.order.map_or(fim::DEFAULT_LAYOUT, fim::Layout::from);
+    let place = place(settings, request, fim.is_none());
     let (before, seam) = Seam::split(&place.site.before);
-    let around = Around { before, after: &place.site.after, start: place.start };
-    let material = material(model, settings, request, &around)?;
-    let prompt = prompt(model, settings, &material)?;
+    // What the editor closes by itself comes and goes with single keys, and where the text behind the cursor
+    // comes first, all of the prompt would be computed anew for it.
+    let unseen = if fim.is_some() && layout.suffix_first() { place.site.put_there() } else { 0 };
+    let around = Around {
+        before,
+        after: &place.site.after[unseen..],
+        start: place.start,
+        added: place.selected.matches('\n').count(),
+        whole: place.whole,
+    };
+    let tokens = model.tokenizer();
+    let material = material(model, settings, request, &around, tokens)?;
+    let bos = model.config().bos;
+    let mut prompt = match fim {
+        Some(ids) => fim::build(&material, ids, layout, bos, tokens)?,
+        None => plain::build(&material, bos, tokens)?,
+    };
+    prompt.stop.extend(tokens.turns().map(|(_, end)| end));
     Ok(Prepared { prompt, seam, place, priority: request.priority, sampling: sampling(request.variant) })
 }
 
@@ -62,19 +81,6 @@ fn sampling(variant: u64) -> Sampling {
     }
 }
 
-fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> Result<Prompt, Error> {
-    let (tokenizer, bos) = (model.tokenizer(), model.config().bos);
-    let mut prompt = match fim_tokens(model, settings) {
-        Some(tokens) => {
-            let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
-            fim::build(material, tokens, order, bos, tokenizer)?
-        }
-        None => plain::build(material, bos, tokenizer)?,
-    };
-    prompt.stop.extend(tokenizer.turns().map(|(_, end)| end));
-    Ok(prompt)
-}
-
 fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engine::FimTokens> {
     settings.fim.map(Into::into).or_else(|| model.tokenizer().fim())
 }
@@ -85,18 +91,19 @@ fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place
     let (replaced, selected) = request.selected.clone().unwrap_or_default();
     let start = cursor.saturating_sub(replaced);
     let reach = LOOK.max(settings.prefix_tokens.saturating_mul(8));
-    let before = format!("{}{selected}", before(document, start, reach));
+    let (before, whole) = before(document, start, reach);
+    let before = before + &selected;
     let after = after(document, cursor, LOOK.max(settings.suffix_tokens.saturating_mul(8)));
     let lexis = lexis(document.language);
     let quoted = in_comment_or_string(document, start).is_some();
     let shape = decide(&before, &after, &lexis, quoted, settings.multi_line);
     let site = Site::new(before, after, lexis, shape, blind);
-    Place { site, start, cursor, selected, line_ending: document.line_ending }
+    Place { site, start, cursor, selected, whole, line_ending: document.line_ending }
 }
 
 /// Text before an offset: about `reach` bytes of it, from the start of a line unless the cursor's own
-/// line is longer than that. Line ends as `\n`.
-fn before(document: &Snapshot, offset: usize, reach: usize) -> String {
+/// line is longer than that; and whether that is all of it. Line ends as `\n`.
+fn before(document: &Snapshot, offset: usize, reach: usize) -> (String, bool) {
     let text = &document.text;
     let far = text.char_to_byte(offset).saturating_sub(reach);
     let line = text.char_to_line(offset);
@@ -105,7 +112,7 @@ fn before(document: &Snapshot, offset: usize, reach: usize) -> String {
         same if same == line => text.byte_to_char(far),
         above => text.line_to_char(above + 1),
     };
-    lines(&text.slice(first..offset))
+    (lines(&text.slice(first..offset)), first == 0)
 }
 
 /// Text behind an offset: about `reach` bytes of it, to the end of a line unless the cursor's own line
@@ -133,6 +140,11 @@ fn lexis(language: Language) -> Lexis {
 }
 
 impl Prepared {
+    #[cfg(test)]
+    pub fn prompt(&self) -> &Prompt {
+        &self.prompt
+    }
+
     /// Asks, within the time the user allows, and reads the answer. `heard` is told of its text as it comes.
     pub async fn run(
         self,
@@ -144,6 +156,7 @@ impl Prepared {
     ) -> Result<Answer, Error> {
         let stream = engine.submit(GenerateRequest {
             begin_with: self.seam.text().to_owned(),
+            cuts: self.prompt.cuts,
             stop: Stop {
                 tokens: self.prompt.stop,
                 texts: self.prompt.stop_texts,
@@ -214,6 +227,7 @@ mod tests {
             selected: None,
             priority: Priority::Completion,
             variant: 0,
+            layouts: Default::default(),
         }
     }
 
@@ -318,14 +332,14 @@ mod tests {
     fn long_documents_are_read_around_the_cursor() {
         let text = format!("{}‸{}", "é line\n".repeat(50_000), "x\n".repeat(50_000));
         let request = request("rust", &text);
-        let before = before(&request.document, request.cursor, 1000);
-        assert!(before.len() <= 1000 && before.len() > 900 && before.starts_with("é line\n"));
+        let (before, whole) = before(&request.document, request.cursor, 1000);
+        assert!(before.len() <= 1000 && before.len() > 900 && before.starts_with("é line\n") && !whole);
         let after = after(&request.document, request.cursor, 1000);
         assert!(after.len() <= 1000 && after.len() > 900 && after.ends_with("x\n"));
 
         let text = format!("{}‸{}", "é".repeat(50_000), "é".repeat(50_000));
         let request = super::tests::request("rust", &text);
-        assert!((900..=1001).contains(&super::before(&request.document, request.cursor, 1000).len()));
+        assert!((900..=1001).contains(&super::before(&request.document, request.cursor, 1000).0.len()));
         assert!((900..=1001).contains(&super::after(&request.document, request.cursor, 1000).len()));
     }
 }

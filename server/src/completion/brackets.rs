@@ -76,7 +76,8 @@ pub fn ends_quoted(line: &str, lexis: &Lexis) -> bool {
 
 /// Whether a quoted text that reaches the end of its line is closed there.
 fn is_closed(quoted: &str, quote: char) -> bool {
-    let backslashes = quoted[..quoted.len() - 1].chars().rev().take_while(|&c| c == '\\').count();
+    let Some(inside) = quoted.strip_suffix(quote) else { return false };
+    let backslashes = inside.chars().rev().take_while(|&c| c == '\\').count();
     let triple: String = [quote; 3].iter().collect();
     let closing = if quoted.starts_with(&triple) { triple } else { quote.to_string() };
     quoted.len() >= 2 * closing.len() && quoted.ends_with(&closing) && backslashes % 2 == 0
@@ -241,6 +242,8 @@ mod tests {
             ("say(\"", true),
             ("say(\"\"", false),
             ("say(\"a\\\"", true),
+            ("say(\"a 🔺", true),
+            ("say(\"🔺\"", false),
             ("x // y", true),
             ("x /* y", true),
             ("x /* y */", false),

@@ -2,15 +2,15 @@
 //! them, pieces of other documents.
 
 use std::ops::Range;
-use std::path::Path;
+use std::sync::Arc;
 
 use gemma_engine::{Error, Model};
 
 use crate::completion::Request;
-use crate::context::{Context, gather};
+use crate::completion::layouts::shelf::as_shown;
+use crate::context::{Context, own, pieces_of};
 use crate::documents::Snapshot;
-use crate::language::Language;
-use crate::prompt::{Material, Piece, Tokens, fit_pieces, shown_path, window};
+use crate::prompt::{Material, Tokens, shown_path, window};
 use crate::settings::CompletionSettings;
 
 /// The text around the cursor, line ends as `\n`, and where it is.
@@ -21,6 +21,10 @@ pub struct Around<'a> {
     pub after: &'a str,
     /// The document's characters before `before` ends, before anything that is not in the document.
     pub start: usize,
+    /// Line breaks of `before` that are not in the document.
+    pub added: usize,
+    /// `before` begins where the document does.
+    pub whole: bool,
 }
 
 /// Tokens for each part of a prompt.
@@ -42,36 +46,101 @@ impl Budget {
     }
 }
 
-/// Gathers it.
+/// Gathers it. What was shown at this place before is shown again, as far as it can be.
 pub fn material(
     model: &Model,
     settings: &CompletionSettings,
     request: &Request,
     around: &Around<'_>,
+    tokens: &dyn Tokens,
 ) -> Result<Material, Error> {
-    let tokens = model.tokenizer();
     let budget = Budget::of(settings, model.config().context);
-    let Around { before, after, start: cursor } = *around;
+    let Around { before, after, start: cursor, .. } = *around;
     let document = &request.document;
-    let end = window::end(after, budget.suffix, tokens)?;
-    let mut start = window::start(before, budget.prefix, tokens)?;
-    let whole = start == 0;
-    if !whole {
-        // What stands above is told in short, with a quarter of the budget.
-        start = window::start(before, budget.prefix - budget.prefix / 4, tokens)?;
-    }
-    let shown = characters(document, cursor, &before[start..], &after[..end]);
-    let context = gather(document, cursor, &request.others, shown.clone());
-    let head = if whole { String::new() } else { head(&context, shown.start, budget.prefix / 4, tokens)? };
     let root = request.root.as_deref();
+    let mut layout = request.layouts.find(document, cursor);
+    let end = window::end(after, budget.suffix, tokens)?;
+    let start = match layout.start.and_then(|start| around.line_at(document, start)) {
+        Some(start) if fits(&before[start..], around.whole && start == 0, budget.prefix, tokens)? => start,
+        _ => {
+            layout.head = None;
+            chosen(before, budget.prefix, tokens)?
+        }
+    };
+    layout.start = around.line_of(document, start);
+    let shown = characters(document, cursor, &before[start..], &after[..end]);
+    let head = match &layout.head {
+        Some(head) => Arc::clone(head),
+        None if around.whole && start == 0 => Arc::default(),
+        None => head(&own(document, cursor, &shown), shown.start, budget.prefix / 4, tokens)?.into(),
+    };
+    layout.head = Some(Arc::clone(&head));
+    layout.shelf.update(&request.others, layout.arrived, budget.others, tokens, || {
+        let found = pieces_of(document, cursor, &request.others, &shown);
+        found.into_iter().map(|piece| (as_shown(&piece, root), piece)).collect()
+    })?;
+    let pieces = layout.shelf.pieces();
+    request.layouts.keep(document, cursor, layout);
     Ok(Material {
-        pieces: fit_pieces(pieces(&context, root), budget.others, tokens)?,
+        pieces,
         path: shown_path(&document.location(), root),
         language: document.language,
-        head,
+        head: head.to_string(),
         before: before[start..].to_string(),
         after: after[..end].to_string(),
     })
+}
+
+/// How much of its budget a window has: what stands above one that does not begin with the document is told
+/// in short, with a quarter.
+fn room(whole: bool, budget: usize) -> usize {
+    if whole { budget } else { budget - budget / 4 }
+}
+
+/// Where the window begins, in bytes of the text before the cursor.
+fn chosen(before: &str, budget: usize, tokens: &dyn Tokens) -> Result<usize, Error> {
+    match window::start(before, budget, tokens)? {
+        0 => Ok(0),
+        _ => window::start(before, room(false, budget), tokens),
+    }
+}
+
+/// Whether a window that was chosen for another cursor will do.
+fn fits(window: &str, whole: bool, budget: usize, tokens: &dyn Tokens) -> Result<bool, Error> {
+    /// Of the budget a window has to have used up; the cursor went back in it.
+    const LEAST: usize = 4;
+    let (room, used) = (room(whole, budget), tokens.count(window)?);
+    Ok(used <= room && (whole || used >= room / LEAST))
+}
+
+impl Around<'_> {
+    /// Where a line of the document that begins at a byte begins in the text before the cursor.
+    fn line_at(&self, document: &Snapshot, byte: usize) -> Option<usize> {
+        let line = document.text.byte_to_line(byte.min(document.text.len_bytes()));
+        let mut lines = (self.line(document) + self.added).checked_sub(line)?;
+        let mut at = self.before.len();
+        while let Some(newline) = self.before[..at].rfind('\n') {
+            if lines == 0 {
+                return Some(newline + 1);
+            }
+            (lines, at) = (lines - 1, newline);
+        }
+        (lines == 0 && self.whole).then_some(0)
+    }
+
+    /// The byte of the document at which the line begins that begins at a byte of the text before the cursor;
+    /// `None` where that is no start of a line.
+    fn line_of(&self, document: &Snapshot, start: usize) -> Option<usize> {
+        let breaks = self.before[start..].matches('\n').count();
+        let line = (self.line(document) + self.added).checked_sub(breaks)?;
+        let begins = self.before[..start].ends_with('\n') || self.whole && start == 0;
+        begins.then(|| document.text.line_to_byte(line))
+    }
+
+    /// The line that the document's part of the text before the cursor ends on.
+    fn line(&self, document: &Snapshot) -> usize {
+        document.text.char_to_line(self.start.min(document.text.len_chars()))
+    }
 }
 
 /// The characters of a document that two windows beside the cursor show, in whole lines.
@@ -105,15 +174,6 @@ fn head(context: &Context, window: usize, budget: usize, tokens: &dyn Tokens) ->
     Ok(kept.into_iter().map(|(_, text)| text + "\n").collect())
 }
 
-fn pieces(context: &Context, root: Option<&Path>) -> Vec<Piece> {
-    let shown = context.pieces.iter().map(|piece| Piece {
-        path: shown_path(&piece.path, root),
-        language: Language::of_name(&piece.path).unwrap_or(Language::Other),
-        text: piece.text.replace("\r\n", "\n"),
-    });
-    shown.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +197,7 @@ mod tests {
         let text = format!("{above}        c();\n    }}\n}}\n");
         let document = Snapshot::new("file:///a.rs", "rust", &text);
         let window = above.len()..text.len();
-        let context = gather(&document, above.len() + 8, &[], window.clone());
+        let context = own(&document, above.len() + 8, &window);
         let whole = head(&context, window.start, 1000, &words).expect("counts");
         let order = ["use std::io;", "fn far()", "fn near()", "impl X", "fn here()"];
         let places: Vec<_> = order.iter().map(|line| whole.find(line)).collect();

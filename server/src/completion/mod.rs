@@ -8,6 +8,7 @@ pub mod boundary;
 pub mod brackets;
 pub mod enough;
 pub mod filters;
+pub mod layouts;
 pub mod reuse;
 pub mod sentence;
 pub mod shape;
@@ -16,6 +17,8 @@ pub mod supersede;
 
 mod ask;
 mod material;
+#[cfg(test)]
+mod replay;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +27,8 @@ use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Finished, Model, Priori
 
 use crate::documents::Snapshot;
 use crate::settings::Settings;
+
+pub use layouts::Layouts;
 
 /// What a completion is asked for.
 pub struct Request {
@@ -41,6 +46,8 @@ pub struct Request {
     pub priority: Priority,
     /// 0: what is most likely. Any other number draws another suggestion, the same one for the same number.
     pub variant: u64,
+    /// What earlier prompts showed, so that this one begins like them.
+    pub layouts: Arc<Layouts>,
 }
 
 /// Why a completion shows what it shows.

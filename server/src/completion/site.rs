@@ -1,6 +1,6 @@
 //! Where a completion stands: the text around the cursor in the form that every rule works on.
 
-use crate::completion::brackets::Balance;
+use crate::completion::brackets::{Balance, brackets, closer_of, ends_quoted, is_closer};
 use crate::completion::shape::Shape;
 
 /// How a language spells comments and quotes, as far as brackets are concerned.
@@ -60,6 +60,27 @@ impl Site {
         self.after[self.right().len()..].lines().find(|line| !line.trim().is_empty())
     }
 
+    /// Bytes of the text behind the cursor, on its line, that the editor puts there by itself while the user types:
+    /// closing brackets and quotes with the punctuation behind them where nothing else is left of the line, else
+    /// those alone that close what is open left of the cursor.
+    pub fn put_there(&self) -> usize {
+        let (left, right) = (self.left(), self.right());
+        if is_closing(right) {
+            return right.len();
+        }
+        let quote = right.find(|c| !matches!(c, '"' | '\'' | '`')).unwrap_or(right.len());
+        let quote = if ends_quoted(left, &self.lexis) { quote } else { 0 };
+        let mut open: Vec<char> = Vec::new();
+        for bracket in brackets(left, &self.lexis) {
+            match closer_of(bracket.kind) {
+                Some(closer) => open.push(closer),
+                None => drop(open.pop_if(|closer| *closer == bracket.kind)),
+            }
+        }
+        let closers = right[quote..].chars().take_while(|&c| is_closer(c) && open.pop() == Some(c));
+        quote + closers.count()
+    }
+
     /// Whether the cursor's line is blank left of the cursor.
     pub fn on_blank(&self) -> bool {
         self.left().trim().is_empty()
@@ -116,6 +137,31 @@ mod tests {
         let s = site("", "");
         assert_eq!((s.left(), s.right(), s.above(), s.below()), ("", "", None, None));
         assert!(site("a\n", "\nb").on_blank());
+    }
+
+    #[test]
+    fn what_the_editor_closed_stands_behind_the_cursor() {
+        let lexis = Lexis { line_comment: Some("//"), slash_star: true, single_quoted_strings: false };
+        for (document, there) in [
+            ("f(‸)", ")"),
+            ("f(‸);\nx", ");"),
+            ("f(a‸  \nx", "  "),
+            ("f(\"‸\")", "\")"),
+            ("{ a: 1‸ },", " },"),
+            ("f(‸) + g", ")"),
+            ("f(a, \"‸\", b)", "\""),
+            ("g([‸]) + x", "])"),
+            ("f(a‸, b)", ""),
+            ("f‸(a) + g", ""),
+            ("a‸) + g", ""),
+            ("(a‸] + g", ""),
+            ("x‸\n)", ""),
+            ("a ‸\"b\" c", ""),
+        ] {
+            let (before, after) = document.split_once('‸').expect("a cursor");
+            let site = Site::new(before.into(), after.into(), lexis, Shape::Line, false);
+            assert_eq!(&after[..site.put_there()], there, "{document}");
+        }
     }
 
     #[test]

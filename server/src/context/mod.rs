@@ -83,8 +83,23 @@ const LONGEST_OUTLINE: usize = 80;
 ///
 /// Meant for any thread but the message loop: the first time that a document is seen it is parsed.
 pub fn gather(document: &Snapshot, cursor: usize, others: &[Snapshot], window: Range<usize>) -> Context {
-    let end = document.text.len_chars();
-    let window = window.start.min(end)..window.end.min(end);
+    Context { pieces: pieces_of(document, cursor, others, &window), ..own(document, cursor, &window) }
+}
+
+/// The pieces of [`gather`] alone.
+pub fn pieces_of(
+    document: &Snapshot,
+    cursor: usize,
+    others: &[Snapshot],
+    window: &Range<usize>,
+) -> Vec<Piece> {
+    let window = clamped(document, window);
+    pieces::pieces(document, &Facts::of(document), cursor, others, &window)
+}
+
+/// All of [`gather`] but its pieces: what the document says of itself.
+pub fn own(document: &Snapshot, cursor: usize, window: &Range<usize>) -> Context {
+    let window = clamped(document, window);
     let facts = Facts::of(document);
     let scopes = syntax::enclosing_scopes(document, cursor);
     let headers: Vec<_> = scopes.iter().rev().map(|scope| scope.header.clone()).collect();
@@ -94,8 +109,13 @@ pub fn gather(document: &Snapshot, cursor: usize, others: &[Snapshot], window: R
         imports: facts.imports().iter().filter(|chars| hidden(chars)).map(|c| excerpt(document, c)).collect(),
         scopes: before.map(|header| excerpt(document, header)).collect(),
         outline: outline(document, &facts, &headers, &window),
-        pieces: pieces::pieces(document, &facts, cursor, others, &window),
+        pieces: Vec::new(),
     }
+}
+
+fn clamped(document: &Snapshot, window: &Range<usize>) -> Range<usize> {
+    let end = document.text.len_chars();
+    window.start.min(end)..window.end.min(end)
 }
 
 fn excerpt(document: &Snapshot, chars: &Range<usize>) -> Excerpt {

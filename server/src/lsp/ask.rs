@@ -292,6 +292,7 @@ impl Job {
             selected: self.selected.clone(),
             priority: Priority::Completion,
             variant,
+            layouts: Arc::clone(&session.layouts),
         };
         let flag = CancelOnDrop(CancelFlag::new());
         let (completer, settings, cancel) = (completer.clone(), config.settings.clone(), flag.0.clone());

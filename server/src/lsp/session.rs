@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::MessageType;
 
+use crate::completion::Layouts;
 use crate::completion::reuse::Recent;
 use crate::completion::supersede::Slots;
 use crate::documents::Documents;
@@ -49,6 +50,8 @@ pub(super) struct Session {
     pub(super) inline: Slots,
     pub(super) menu: Slots,
     pub(super) recent: Recent,
+    /// What the prompts of each place showed last.
+    pub(super) layouts: Arc<Layouts>,
     pub(super) host: Host,
     pub(super) record: Record,
     /// What becomes of suggestions.
@@ -147,6 +150,7 @@ impl Session {
             inline: Slots::new(),
             menu: Slots::new(),
             recent: Recent::new(),
+            layouts: Arc::default(),
             host,
             record: Record::default(),
             counting: Counting::new(start.statistics),

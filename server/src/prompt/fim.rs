@@ -1,24 +1,54 @@
 //! Fill in the middle, as CodeGemma was trained: control tokens by id, never as text, with no blanks or
 //! line breaks of our own around them.
 //!
-//! Prefix first (PSM):
-//! `<bos>` other files `<|file_separator|>` path `\n` `<|fim_prefix|>` P `<|fim_suffix|>` S `<|fim_middle|>`.
-//! Suffix first (SPM): `... <|fim_prefix|> <|fim_suffix|> S <|fim_middle|> P`. Here P stands last, so
-//! typing only appends, and an accepted completion is in the cache already, as prefix.
+//! All layouts begin with `<bos>` other files `<|file_separator|>` path `\n`; what follows is in [`Layout`].
 
 use gemma_engine::{Error, FimTokens};
 
-use crate::prompt::{Material, Prompt, Tokens};
+use crate::prompt::{Material, Prompt, Tokens, cuts};
 use crate::settings::FimOrder;
 
-/// The order where neither the user nor a measurement says otherwise.
-pub const DEFAULT_ORDER: FimOrder = FimOrder::Psm;
+/// In which order the text before the cursor (P) and the text behind it (S) stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `<|fim_prefix|>` P `<|fim_suffix|>` S `<|fim_middle|>`: with each key that changes P, S is read anew.
+    PrefixFirst,
+    /// `<|fim_prefix|> <|fim_suffix|>` S `<|fim_middle|>` P: typing only appends, and an accepted completion is in
+    /// the cache already, as a part of P.
+    SuffixFirst,
+    /// `<|fim_suffix|>` S `<|fim_prefix|>` P `<|fim_middle|>`: typing appends before one last token, and an
+    /// accepted completion has to be read again.
+    SuffixThenPrefix,
+}
+
+impl Layout {
+    /// All of them, for whoever measures which suits a model.
+    pub const ALL: [Layout; 3] = [Layout::PrefixFirst, Layout::SuffixFirst, Layout::SuffixThenPrefix];
+
+    /// Whether S stands before P.
+    pub fn suffix_first(self) -> bool {
+        self != Layout::PrefixFirst
+    }
+}
+
+impl From<FimOrder> for Layout {
+    fn from(order: FimOrder) -> Self {
+        match order {
+            FimOrder::Psm => Layout::PrefixFirst,
+            FimOrder::Spm => Layout::SuffixFirst,
+        }
+    }
+}
+
+/// The layout where neither the user nor a measurement says otherwise. CodeGemma was trained on both orders, half
+/// on each; with the suffix first a key costs the tokens that it changed and not those of the suffix too.
+pub const DEFAULT_LAYOUT: Layout = Layout::SuffixFirst;
 
 /// Builds the prompt.
 pub fn build(
     material: &Material,
     fim: FimTokens,
-    order: FimOrder,
+    layout: Layout,
     bos: u32,
     tokens: &dyn Tokens,
 ) -> Result<Prompt, Error> {
@@ -28,24 +58,42 @@ pub fn build(
         ids.push(fim.separator);
     }
     ids.extend(tokens.encode(&format!("{}\n", material.path))?);
+    let mut ends = vec![ids.len()];
     let prefix = encode(&material.prefix(), tokens)?;
     let suffix = encode(&material.after, tokens)?;
-    match order {
-        FimOrder::Psm => {
+    match layout {
+        Layout::PrefixFirst => {
             ids.push(fim.prefix);
             ids.extend(prefix);
+            ends.push(ids.len());
             ids.push(fim.suffix);
             ids.extend(suffix);
             ids.push(fim.middle);
         }
-        FimOrder::Spm => {
+        Layout::SuffixFirst => {
             ids.extend([fim.prefix, fim.suffix]);
             ids.extend(suffix);
             ids.push(fim.middle);
+            ends.push(ids.len());
             ids.extend(prefix);
+            ends.push(ids.len());
+        }
+        Layout::SuffixThenPrefix => {
+            ids.push(fim.suffix);
+            ids.extend(suffix);
+            ids.push(fim.prefix);
+            ends.push(ids.len());
+            ids.extend(prefix);
+            ends.push(ids.len());
+            ids.push(fim.middle);
         }
     }
-    Ok(Prompt { ids, stop: vec![fim.prefix, fim.middle, fim.suffix, fim.separator], stop_texts: Vec::new() })
+    Ok(Prompt {
+        ids,
+        stop: vec![fim.prefix, fim.middle, fim.suffix, fim.separator],
+        stop_texts: Vec::new(),
+        cuts: cuts(&ends),
+    })
 }
 
 fn encode(text: &str, tokens: &dyn Tokens) -> Result<Vec<u32>, Error> {
@@ -73,14 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_to_the_token() {
+    fn all_layouts_to_the_token() {
         let words = Words::default();
-        for (order, expected) in [
-            (FimOrder::Psm, "<2>src/b.x\ntwo<70>src/a.x\n<67>use b\none <69> three\n<68>"),
-            (FimOrder::Spm, "<2>src/b.x\ntwo<70>src/a.x\n<67><69> three\n<68>use b\none "),
-        ] {
-            let prompt = build(&material(), FIM, order, 2, &words).expect("a prompt");
-            assert_eq!(words.text(&prompt.ids), expected);
+        for (layout, expected) in Layout::ALL.into_iter().zip([
+            "<2>src/b.x\ntwo<70>src/a.x\n|<67>use b|\n|one| |<69> three\n<68>",
+            "<2>src/b.x\ntwo<70>src/a.x\n|<67><69> three\n<68>|use b|\n|one| |",
+            "<2>src/b.x\ntwo<70>src/a.x\n|<69> three\n<67>|use b|\n|one| |<68>",
+        ]) {
+            let prompt = build(&material(), FIM, layout, 2, &words).expect("a prompt");
+            let ends = prompt.cuts.iter().scan(0, |from, &to| Some(std::mem::replace(from, to)..to));
+            let mut parts: Vec<_> = ends.map(|part| words.text(&prompt.ids[part])).collect();
+            parts.push(words.text(&prompt.ids[prompt.cuts[prompt.cuts.len() - 1]..]));
+            assert_eq!(parts.join("|"), expected);
             assert_eq!(prompt.stop, [67, 68, 69, 70]);
         }
     }
@@ -89,9 +141,9 @@ mod tests {
     fn suffix_first_only_appends_while_typing() {
         let words = Words::default();
         let mut material = material();
-        let before = build(&material, FIM, FimOrder::Spm, 2, &words).expect("a prompt");
+        let before = build(&material, FIM, Layout::SuffixFirst, 2, &words).expect("a prompt");
         material.before.push_str("more");
-        let after = build(&material, FIM, FimOrder::Spm, 2, &words).expect("a prompt");
+        let after = build(&material, FIM, Layout::SuffixFirst, 2, &words).expect("a prompt");
         assert!(after.ids.starts_with(&before.ids));
     }
 
@@ -106,7 +158,7 @@ mod tests {
             before: String::new(),
             after: String::new(),
         };
-        let prompt = build(&material, FIM, FimOrder::Psm, 2, &words).expect("a prompt");
+        let prompt = build(&material, FIM, Layout::PrefixFirst, 2, &words).expect("a prompt");
         assert_eq!(words.text(&prompt.ids), "<2>a\n<67><69><68>");
     }
 }

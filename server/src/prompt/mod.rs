@@ -77,6 +77,9 @@ pub struct Prompt {
     pub stop: Vec<u32>,
     /// Texts that end the answer: what the layout itself puts between its parts, written on by the model.
     pub stop_texts: Vec<String>,
+    /// How many of the ids later prompts will probably have in common with this one, ascending: those for a
+    /// cursor a few keys further on, and those for another place of the document.
+    pub cuts: Vec<usize>,
 }
 
 impl Material {
@@ -102,6 +105,19 @@ pub fn lines(text: &RopeSlice<'_>) -> String {
 fn ended(text: &str) -> String {
     let text = text.trim_end_matches('\n');
     if text.is_empty() { String::new() } else { format!("{text}\n") }
+}
+
+/// The lengths at which later prompts will part from one: where a part of it ends, and, behind the last of
+/// `ends`, where the text before the cursor does, a few tokens earlier too, since the next key may join them.
+fn cuts(ends: &[usize]) -> Vec<usize> {
+    /// One key changes at most so many tokens at the end of a text, nearly always.
+    const JOINED: usize = 3;
+    let Some((&last, parts)) = ends.split_last() else { return Vec::new() };
+    let mut cuts: Vec<usize> = parts.iter().copied().chain(last.saturating_sub(JOINED)..=last).collect();
+    cuts.retain(|&cut| cut > 0);
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
 }
 
 /// Keeps as many pieces as fit a budget of tokens, in their order; the first that does not fit is cut at

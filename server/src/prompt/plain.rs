@@ -6,7 +6,7 @@
 use gemma_engine::Error;
 
 use crate::language::Language;
-use crate::prompt::{Material, Prompt, Tokens, ended};
+use crate::prompt::{Material, Prompt, Tokens, cuts, ended};
 
 /// Builds the prompt.
 pub fn build(material: &Material, bos: u32, tokens: &dyn Tokens) -> Result<Prompt, Error> {
@@ -26,7 +26,8 @@ pub fn build(material: &Material, bos: u32, tokens: &dyn Tokens) -> Result<Promp
     let mut stop_texts: Vec<String> = headers.chain([own]).map(|header| format!("\n{header}")).collect();
     stop_texts.sort();
     stop_texts.dedup();
-    Ok(Prompt { ids, stop: Vec::new(), stop_texts })
+    let cuts = cuts(&[ids.len()]);
+    Ok(Prompt { ids, stop: Vec::new(), stop_texts, cuts })
 }
 
 /// A line that names a file, in the language's own comments.

@@ -1,0 +1,238 @@
+//! The pieces of other documents that a place shows: chosen once, then left where they stand.
+//!
+//! They come first in a prompt, so changing one means computing all behind it anew. A piece stays as it is while
+//! what it shows is true: every line of it stands in its document, in this order, or goes on there. (What was
+//! added in between is missing; that is no reason to read a thousand tokens again.) It goes when it is untrue,
+//! and then the others keep their order and what is new comes behind them. Besides, something new comes in only
+//! where it is worth clearly more, and seldom.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use gemma_engine::Error;
+use ropey::Rope;
+
+use super::edit::{Edit, Inserted};
+use crate::context;
+use crate::documents::Snapshot;
+use crate::language::Language;
+use crate::prompt::{Piece, Tokens, fit_pieces, shown_path};
+
+/// Requests at a place between two looks at what else could be shown, and between two changes for the better.
+const LOOK: usize = 24;
+const CALM: usize = 64;
+/// What is worth this much (see [`context::Piece::score`]) is added where there is room.
+const WORTHY: f32 = 1.0;
+/// What is worth this much more than another takes its place: it defines a name that is used here.
+const BETTER: f32 = 1.0;
+
+/// Pieces of other documents, in the order in which they are shown.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    kept: Vec<Kept>,
+    state: State,
+    /// Requests since the last look and since the last change.
+    looked: usize,
+    changed: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// What is kept was chosen for this place.
+    Chosen,
+    /// What is kept was chosen for another place: only what would be shown here anyway stays.
+    Preferred,
+}
+
+/// A piece, and where it comes from.
+#[derive(Debug, Clone)]
+struct Kept {
+    shown: Piece,
+    uri: Arc<str>,
+    /// The document as it was when this was last compared with it, and the piece's bytes in that.
+    source: Rope,
+    revision: u64,
+    bytes: Range<usize>,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self { kept: Vec::new(), state: State::Preferred, looked: 0, changed: 0 }
+    }
+}
+
+impl Shelf {
+    /// The same pieces, as what a new place begins with.
+    pub fn as_preference(&self) -> Shelf {
+        Shelf { kept: self.kept.clone(), ..Shelf::default() }
+    }
+
+    /// What is shown.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.kept.iter().map(|kept| kept.shown.clone()).collect()
+    }
+
+    /// Brings the shelf up to date within a budget of tokens. `others` are the documents that may be shown;
+    /// `arrived` says that the last request was made elsewhere; `found` gives what could be shown (and as what), the
+    /// best first, and is asked seldom: that takes long.
+    pub fn update(
+        &mut self,
+        others: &[Snapshot],
+        arrived: bool,
+        budget: usize,
+        tokens: &dyn Tokens,
+        found: impl FnOnce() -> Vec<(Piece, context::Piece)>,
+    ) -> Result<(), Error> {
+        let before = self.kept.len();
+        self.kept.retain_mut(|kept| kept.is_true(others));
+        let lost = self.kept.len() < before;
+        (self.looked, self.changed) = (self.looked + 1, self.changed + 1);
+        let due = self.looked >= LOOK && (self.changed >= CALM || self.kept.is_empty());
+        if self.state == State::Chosen && !lost && !arrived && !due {
+            return Ok(());
+        }
+        self.looked = 0;
+        let found = found();
+        let sources: HashMap<&str, &Snapshot> = others.iter().map(|other| (&*other.uri, other)).collect();
+        let offers: Vec<Offer> = found.into_iter().filter_map(|found| Offer::new(found, &sources)).collect();
+        let wanted = match self.state {
+            State::Preferred => self.chosen_anew(offers, budget, tokens)?,
+            State::Chosen => self.bettered(offers, lost, budget, tokens)?,
+        };
+        self.state = State::Chosen;
+        if let Some(wanted) = wanted {
+            self.kept = wanted;
+            self.changed = 0;
+        }
+        Ok(())
+    }
+
+    /// The best offers; those of them that are kept come first, as they are.
+    fn chosen_anew(
+        &self,
+        offers: Vec<Offer>,
+        budget: usize,
+        tokens: &dyn Tokens,
+    ) -> Result<Option<Vec<Kept>>, Error> {
+        let best = fit(offers.into_iter().map(|offer| offer.kept).collect(), budget, tokens)?;
+        let (known, new): (Vec<Kept>, Vec<Kept>) =
+            best.into_iter().partition(|one| self.kept.iter().any(|kept| kept.overlaps(one)));
+        let mut wanted: Vec<Kept> =
+            self.kept.iter().filter(|kept| known.iter().any(|one| one.overlaps(kept))).cloned().collect();
+        wanted.extend(new);
+        Ok(Some(fit(wanted, budget, tokens)?))
+    }
+
+    /// What is kept, with what is clearly better behind it.
+    fn bettered(
+        &self,
+        offers: Vec<Offer>,
+        lost: bool,
+        budget: usize,
+        tokens: &dyn Tokens,
+    ) -> Result<Option<Vec<Kept>>, Error> {
+        let score = |kept: &Kept| {
+            offers.iter().find(|offer| offer.kept.overlaps(kept)).map_or(0.0, |offer| offer.score)
+        };
+        let worth: Vec<f32> = self.kept.iter().map(score).collect();
+        let new = offers.iter().filter(|offer| !self.kept.iter().any(|kept| kept.overlaps(&offer.kept)));
+        let fill = lost || self.kept.is_empty();
+        let new: Vec<&Offer> = new.filter(|offer| fill || offer.score >= WORTHY).collect();
+        let mut wanted = self.kept.clone();
+        wanted.extend(new.iter().map(|offer| offer.kept.clone()));
+        let wanted = fit(wanted, budget, tokens)?;
+        if lost || wanted.len() > self.kept.len() {
+            return Ok(Some(wanted));
+        }
+        let worst = (0..worth.len()).min_by(|&a, &b| worth[a].total_cmp(&worth[b]).then(b.cmp(&a)));
+        let (Some(worst), Some(best)) = (worst, new.first()) else { return Ok(None) };
+        if best.score < worth[worst] + BETTER {
+            return Ok(None);
+        }
+        let mut wanted = self.kept.clone();
+        wanted.remove(worst);
+        wanted.push(best.kept.clone());
+        let wanted = fit(wanted, budget, tokens)?;
+        Ok((wanted.len() == self.kept.len()).then_some(wanted))
+    }
+}
+
+/// As many as a budget has room for, in their order.
+fn fit(pieces: Vec<Kept>, budget: usize, tokens: &dyn Tokens) -> Result<Vec<Kept>, Error> {
+    let shown = fit_pieces(pieces.iter().map(|kept| kept.shown.clone()).collect(), budget, tokens)?;
+    let cut = |(kept, shown): (Kept, Piece)| Kept { bytes: kept.bytes_of(&shown.text), shown, ..kept };
+    Ok(pieces.into_iter().zip(shown).map(cut).collect())
+}
+
+/// Something that could be shown.
+struct Offer {
+    kept: Kept,
+    score: f32,
+}
+
+impl Offer {
+    fn new((shown, piece): (Piece, context::Piece), sources: &HashMap<&str, &Snapshot>) -> Option<Self> {
+        let source = sources.get(&*piece.uri)?;
+        let byte = |chars: usize| source.text.char_to_byte(chars.min(source.text.len_chars()));
+        let bytes = byte(piece.chars.start)..byte(piece.chars.end);
+        let kept =
+            Kept { shown, uri: piece.uri, source: source.text.clone(), revision: source.revision, bytes };
+        Some(Self { kept, score: piece.score })
+    }
+}
+
+impl Kept {
+    fn overlaps(&self, other: &Kept) -> bool {
+        self.uri == other.uri && self.bytes.start < other.bytes.end && other.bytes.start < self.bytes.end
+    }
+
+    /// The bytes of the first lines of this piece, as many as `text` has.
+    fn bytes_of(&self, text: &str) -> Range<usize> {
+        let lines = text.trim_end_matches('\n').matches('\n').count() + 1;
+        let first = self.source.byte_to_line(self.bytes.start);
+        let end = self.source.line_to_byte((first + lines).min(self.source.len_lines()));
+        self.bytes.start..end.min(self.bytes.end)
+    }
+
+    /// Whether what is shown still stands in its document, which may be shown.
+    fn is_true(&mut self, others: &[Snapshot]) -> bool {
+        let Some(now) = others.iter().find(|other| other.uri == self.uri) else { return false };
+        if now.revision == self.revision {
+            return true;
+        }
+        self.revision = now.revision;
+        let Some(edit) = Edit::between(&self.source, &now.text) else { return true };
+        let start = edit.moved_line(self.bytes.start, &self.source, &now.text);
+        let end = edit.moved(self.bytes.end, Inserted::Behind);
+        let bytes = start.unwrap_or(edit.start)..end.unwrap_or(edit.new_end);
+        self.source = now.text.clone();
+        let untouched =
+            bytes.len() == self.bytes.len() && (edit.new_end <= bytes.start || edit.start >= bytes.end);
+        self.bytes = bytes;
+        untouched || self.stands_there()
+    }
+
+    /// Whether every line that is shown stands in the piece's bytes, in order and perhaps longer, and not too
+    /// much between them.
+    fn stands_there(&self) -> bool {
+        /// A piece may grow by so many lines beyond its own number.
+        const GROWN: usize = 8;
+        let text = &self.source;
+        let (first, last) = (text.byte_to_line(self.bytes.start), text.byte_to_line(self.bytes.end));
+        let mut now = (first..=last).map(|line| String::from(text.line(line)));
+        let shown = self.shown.text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let count = shown.clone().count();
+        last - first <= 2 * count + GROWN
+            && shown.into_iter().all(|line| now.any(|now| now.starts_with(line)))
+    }
+}
+
+/// A piece as the model is shown it.
+pub fn as_shown(piece: &context::Piece, root: Option<&std::path::Path>) -> Piece {
+    Piece {
+        path: shown_path(&piece.path, root),
+        language: Language::of_name(&piece.path).unwrap_or(Language::Other),
+        text: piece.text.replace("\r\n", "\n"),
+    }
+}
