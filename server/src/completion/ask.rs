@@ -16,7 +16,7 @@ use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
 use crate::prompt::{Material, Prompt, fim, lines, plain};
-use crate::settings::CompletionSettings;
+use crate::settings::{CompletionSettings, FimOrder};
 use crate::text::LineEnding;
 
 /// Bytes of the document on each side of the cursor that rules may look at, at least.
@@ -76,7 +76,8 @@ fn prompt(model: &Model, settings: &CompletionSettings, material: &Material) -> 
 }
 
 fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engine::FimTokens> {
-    settings.fim.map(Into::into).or_else(|| model.tokenizer().fim())
+    let known = || settings.fim.map(Into::into).or_else(|| model.tokenizer().fim());
+    (settings.order != Some(FimOrder::Plain)).then(known).flatten()
 }
 
 fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place {
@@ -133,6 +134,11 @@ fn lexis(language: Language) -> Lexis {
 }
 
 impl Prepared {
+    /// The prompt, and what the answer has to begin with.
+    pub fn into_parts(self) -> (Prompt, String) {
+        (self.prompt, self.seam.text().to_owned())
+    }
+
     /// Asks, within the time the user allows, and reads the answer. `heard` is told of its text as it comes.
     pub async fn run(
         self,
@@ -202,7 +208,6 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::FimOrder;
 
     fn request(language: &str, text: &str) -> Request {
         let cursor = text.chars().position(|c| c == '‸').expect("a cursor");

@@ -4,7 +4,8 @@
 //! Prefix first (PSM):
 //! `<bos>` other files `<|file_separator|>` path `\n` `<|fim_prefix|>` P `<|fim_suffix|>` S `<|fim_middle|>`.
 //! Suffix first (SPM): `... <|fim_prefix|> <|fim_suffix|> S <|fim_middle|> P`. Here P stands last, so
-//! typing only appends, and an accepted completion is in the cache already, as prefix.
+//! typing only appends, and an accepted completion is in the cache already, as prefix. With the token of the
+//! middle last: `... <|fim_suffix|> S <|fim_prefix|> P <|fim_middle|>`.
 
 use gemma_engine::{Error, FimTokens};
 
@@ -44,6 +45,15 @@ pub fn build(
             ids.push(fim.middle);
             ids.extend(prefix);
         }
+        FimOrder::SpmMiddleLast => {
+            ids.push(fim.suffix);
+            ids.extend(suffix);
+            ids.push(fim.prefix);
+            ids.extend(prefix);
+            ids.push(fim.middle);
+        }
+        // Who wants that asks for no such prompt.
+        FimOrder::Plain => ids.extend(prefix),
     }
     Ok(Prompt { ids, stop: vec![fim.prefix, fim.middle, fim.suffix, fim.separator], stop_texts: Vec::new() })
 }
@@ -78,6 +88,7 @@ mod tests {
         for (order, expected) in [
             (FimOrder::Psm, "<2>src/b.x\ntwo<70>src/a.x\n<67>use b\none <69> three\n<68>"),
             (FimOrder::Spm, "<2>src/b.x\ntwo<70>src/a.x\n<67><69> three\n<68>use b\none "),
+            (FimOrder::SpmMiddleLast, "<2>src/b.x\ntwo<70>src/a.x\n<69> three\n<67>use b\none <68>"),
         ] {
             let prompt = build(&material(), FIM, order, 2, &words).expect("a prompt");
             assert_eq!(words.text(&prompt.ids), expected);

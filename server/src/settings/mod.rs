@@ -169,14 +169,33 @@ pub enum MultiLine {
     Never,
 }
 
-/// What comes first in a fill-in-the-middle prompt.
+/// How the text around the cursor is put before a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum FimOrder {
     /// Prefix, suffix, middle.
     Psm,
-    /// Suffix, prefix, middle.
+    /// Suffix, prefix, middle: the token of the middle stands between the two texts.
     Spm,
+    /// The same, where the token of the middle stands last.
+    SpmMiddleLast,
+    /// The text before the cursor alone, also where the model can fill in the middle.
+    Plain,
+}
+
+impl FimOrder {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Psm, Self::Spm, Self::SpmMiddleLast];
+
+    /// As it is written in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+            Self::SpmMiddleLast => "spmMiddleLast",
+            Self::Plain => "plain",
+        }
+    }
 }
 
 /// The fill-in-the-middle token ids of a model whose vocabulary does not name them.
