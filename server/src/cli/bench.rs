@@ -3,13 +3,16 @@
 use clap::Subcommand;
 
 use super::Context;
+use super::bench_fim::{self, FimArgs};
 use super::bench_keystroke::{self, KeystrokeArgs};
 use super::failure::{Exit, Outcome};
+use crate::settings::{FimIds, FimOrder};
 
 /// Measure what a keystroke costs here
 #[derive(Subcommand)]
 pub enum BenchCommand {
     Keystroke(Box<KeystrokeArgs>),
+    Fim(Box<FimArgs>),
 }
 
 impl BenchCommand {
@@ -17,6 +20,7 @@ impl BenchCommand {
     pub fn json(&self) -> bool {
         match self {
             Self::Keystroke(args) => args.json,
+            Self::Fim(args) => args.json,
         }
     }
 }
@@ -25,5 +29,42 @@ impl BenchCommand {
 pub fn run(context: &Context, command: &BenchCommand) -> Outcome<Exit> {
     match command {
         BenchCommand::Keystroke(args) => bench_keystroke::run(context, args),
+        BenchCommand::Fim(args) => bench_fim::run(context, args),
+    }
+}
+
+/// An order as the settings write it.
+pub fn order(text: &str) -> Result<FimOrder, String> {
+    let known = FimOrder::ALL.into_iter().find(|order| order.name().eq_ignore_ascii_case(text));
+    known.ok_or_else(|| {
+        let names: Vec<&str> = FimOrder::ALL.iter().map(|order| order.name()).collect();
+        format!("it is one of {}", names.join(", "))
+    })
+}
+
+/// Token ids in the order prefix, middle, suffix, separator.
+pub fn fim_ids(text: &str) -> Result<FimIds, String> {
+    let ids: Result<Vec<u32>, _> = text.split(',').map(|id| id.trim().parse()).collect();
+    match ids.as_deref() {
+        Ok(&[prefix, middle, suffix, separator]) => Ok(FimIds { prefix, middle, suffix, separator }),
+        _ => Err("four token ids are wanted: prefix, middle, suffix, separator".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_and_ids_are_read_as_the_settings_write_them() {
+        for known in FimOrder::ALL {
+            assert_eq!(order(known.name()), Ok(known));
+            assert_eq!(serde_json::to_value(known).ok(), Some(known.name().into()));
+        }
+        assert_eq!(order("SPM"), Ok(FimOrder::Spm));
+        assert!(order("mps").expect_err("no order").contains("psm, spm"));
+        let ids = FimIds { prefix: 67, middle: 68, suffix: 69, separator: 70 };
+        assert_eq!(fim_ids("67,68, 69,70"), Ok(ids));
+        assert!(fim_ids("67,68,69").is_err() && fim_ids("a,b,c,d").is_err() && fim_ids("1,2,3,-4").is_err());
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gemma_engine::ErrorKind;
 use serde_json::{Map, Value, json};
 
+use super::bench::{fim_ids, order};
 use super::failure::{Exit, Failure, Outcome};
 use super::{Context, ModelArgs, interrupt, output, session};
 use crate::bench::kind::{KINDS, Reach};
@@ -14,7 +15,7 @@ use crate::bench::replay::{Options, Outcome as Replayed, replay};
 use crate::bench::report::{Group, Percentiles, Request, Setup, to_json};
 use crate::bench::trace::Trace;
 use crate::lsp::Start;
-use crate::settings::FimIds;
+use crate::settings::{FimIds, FimOrder};
 
 const EXAMPLES: &str = "\
 A trace is an editing session as data: documents, edits and the completions asked for between them, with
@@ -57,8 +58,13 @@ pub struct KeystrokeArgs {
     trace: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
+    /// What a prompt begins with: the text before the cursor (psm), the text behind it (spm) [default: as set]
+    #[arg(long, value_name = "ORDER", value_parser = order)]
+    order: Option<FimOrder>,
+    /// The ids of the tokens before prefix, middle and suffix and between files, such as 67,68,69,70
+    /// [default: those of the vocabulary]
+    #[arg(long, value_name = "P,M,S,SEP", value_parser = fim_ids)]
+    fim_ids: Option<FimIds>,
     /// Print one JSON object, with every request
     #[arg(long)]
     pub json: bool,
@@ -83,45 +89,6 @@ pub struct KeystrokeArgs {
     /// Play it so many times with the same server, and tell its memory after each
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     repeat: u32,
-}
-
-/// How a fill-in-the-middle prompt is made.
-#[derive(Debug, Clone, Default, Args)]
-pub struct PromptArgs {
-    /// What a prompt begins with: psm the text before the cursor, spm the text behind it [default: as set]
-    #[arg(long, value_enum)]
-    pub order: Option<Order>,
-    /// The ids of the tokens before the prefix, middle and suffix and between files, as 67,68,69,70
-    /// [default: those of the vocabulary]
-    #[arg(long, value_name = "P,M,S,SEP", value_parser = fim_ids)]
-    pub fim_ids: Option<FimIds>,
-}
-
-/// What a prompt begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Order {
-    /// The text before the cursor.
-    Psm,
-    /// The text behind it.
-    Spm,
-}
-
-impl Order {
-    /// As in the settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Psm => "psm",
-            Self::Spm => "spm",
-        }
-    }
-}
-
-fn fim_ids(text: &str) -> Result<FimIds, String> {
-    let ids: Result<Vec<u32>, _> = text.split(',').map(|id| id.trim().parse()).collect();
-    match ids.as_deref() {
-        Ok(&[prefix, middle, suffix, separator]) => Ok(FimIds { prefix, middle, suffix, separator }),
-        _ => Err("four token ids are wanted: prefix, middle, suffix, separator".to_owned()),
-    }
 }
 
 /// Runs `gemma-ls bench keystroke`.
@@ -175,7 +142,7 @@ pub fn run(context: &Context, args: &KeystrokeArgs) -> Outcome<Exit> {
         with_chat: args.with_chat,
         speculation: !args.no_speculation,
         max_tokens: args.max_tokens.into(),
-        order: args.prompt.order.map(|order| order.name().to_owned()),
+        order: args.order.map(|order| order.name().to_owned()),
     };
     match args.json {
         true => output::print_json(&to_json(&setup, &replayed))?,
@@ -186,7 +153,7 @@ pub fn run(context: &Context, args: &KeystrokeArgs) -> Outcome<Exit> {
 
 /// What the client sets: what was asked for, and whatever would keep the server from completing.
 fn settings(context: &Context, args: &KeystrokeArgs, model: &std::path::Path) -> Value {
-    /// No deadline: what a run computes is not to depend on how fast it is.
+    /// What a run computes is not to depend on how fast it is.
     const NO_DEADLINE_MS: u64 = 600_000;
     let mut settings = Map::new();
     let mut set = |key: &str, value: Value| settings.insert(key.to_owned(), value);
@@ -202,16 +169,19 @@ fn settings(context: &Context, args: &KeystrokeArgs, model: &std::path::Path) ->
     if let Some(budget) = args.memory_budget_mb {
         set("memoryBudgetMb", json!(budget));
     }
-    if let Some(order) = args.prompt.order {
+    if let Some(order) = args.order {
         set("fimOrder", json!(order.name()));
     }
-    if let Some(ids) = args.prompt.fim_ids {
+    if let Some(ids) = args.fim_ids {
         set("fim", json!(ids));
     }
     if args.no_speculation {
         set("speculation", json!(false));
     }
     if !args.paced {
+        // What is done behind an answer depends on how long the next key is in coming.
+        set("aheadOfTime", json!(false));
+        set("adaptiveDelay", json!(false));
         set("maxTimeMs", json!(NO_DEADLINE_MS));
     }
     Value::Object(settings)

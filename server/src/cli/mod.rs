@@ -5,6 +5,7 @@
 
 mod answer;
 mod bench;
+mod bench_fim;
 mod bench_keystroke;
 mod chat;
 mod chat_input;

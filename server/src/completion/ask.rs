@@ -16,7 +16,7 @@ use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
 use crate::prompt::{Prompt, fim, lines, plain};
-use crate::settings::CompletionSettings;
+use crate::settings::{CompletionSettings, FimOrder};
 use crate::text::LineEnding;
 
 /// Bytes of the document on each side of the cursor that rules may look at, at least.
@@ -48,12 +48,12 @@ struct Place {
 /// Reads the document and lays out the prompt.
 pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
     let fim = fim_tokens(model, settings);
-    let layout = settings.order.map_or(fim::DEFAULT_LAYOUT, fim::Layout::from);
+    let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
     let place = place(settings, request, fim.is_none());
     let (before, seam) = Seam::split(&place.site.before);
     // What the editor closes by itself comes and goes with single keys, and where the text behind the cursor
     // comes first, all of the prompt would be computed anew for it.
-    let unseen = if fim.is_some() && layout.suffix_first() { place.site.put_there() } else { 0 };
+    let unseen = if fim.is_some() && order.suffix_first() { place.site.put_there() } else { 0 };
     let around = Around {
         before,
         after: &place.site.after[unseen..],
@@ -65,7 +65,7 @@ pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) 
     let material = material(model, settings, request, &around, tokens)?;
     let bos = model.config().bos;
     let mut prompt = match fim {
-        Some(ids) => fim::build(&material, ids, layout, bos, tokens)?,
+        Some(ids) => fim::build(&material, ids, order, bos, tokens)?,
         None => plain::build(&material, bos, tokens)?,
     };
     prompt.stop.extend(tokens.turns().map(|(_, end)| end));
@@ -82,7 +82,8 @@ fn sampling(variant: u64) -> Sampling {
 }
 
 fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engine::FimTokens> {
-    settings.fim.map(Into::into).or_else(|| model.tokenizer().fim())
+    let known = || settings.fim.map(Into::into).or_else(|| model.tokenizer().fim());
+    (settings.order != Some(FimOrder::Plain)).then(known).flatten()
 }
 
 fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place {
@@ -143,6 +144,11 @@ impl Prepared {
     #[cfg(test)]
     pub fn prompt(&self) -> &Prompt {
         &self.prompt
+    }
+
+    /// The prompt, and what the answer has to begin with.
+    pub fn into_parts(self) -> (Prompt, String) {
+        (self.prompt, self.seam.text().to_owned())
     }
 
     /// Asks, within the time the user allows, and reads the answer. `heard` is told of its text as it comes.
@@ -215,7 +221,6 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::FimOrder;
 
     fn request(language: &str, text: &str) -> Request {
         let cursor = text.chars().position(|c| c == '‸').expect("a cursor");

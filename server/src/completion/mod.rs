@@ -26,6 +26,7 @@ use std::time::Instant;
 use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Finished, Model, Priority};
 
 use crate::documents::Snapshot;
+use crate::prompt::Prompt;
 use crate::settings::Settings;
 
 pub use layouts::Layouts;
@@ -116,4 +117,13 @@ pub async fn complete(
     let prepared = tokio::task::spawn_blocking(move || ask::prepare(&asked_of, &limits, &request));
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
     prepared.run(engine, model, &settings.completion, &cancel, heard).await
+}
+
+/// What the model would be shown for a request, and what its answer would have to begin with: the word before
+/// the cursor, which is not in the prompt.
+///
+/// # Errors
+/// The text cannot be encoded.
+pub fn lay_out(model: &Model, settings: &Settings, request: &Request) -> Result<(Prompt, String), Error> {
+    Ok(ask::prepare(model, &settings.completion, request)?.into_parts())
 }

@@ -1,54 +1,22 @@
 //! Fill in the middle, as CodeGemma was trained: control tokens by id, never as text, with no blanks or
 //! line breaks of our own around them.
 //!
-//! All layouts begin with `<bos>` other files `<|file_separator|>` path `\n`; what follows is in [`Layout`].
+//! All orders begin with `<bos>` other files `<|file_separator|>` path `\n`; what follows is in [`FimOrder`].
 
 use gemma_engine::{Error, FimTokens};
 
 use crate::prompt::{Material, Prompt, Tokens, cuts};
 use crate::settings::FimOrder;
 
-/// In which order the text before the cursor (P) and the text behind it (S) stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// `<|fim_prefix|>` P `<|fim_suffix|>` S `<|fim_middle|>`: with each key that changes P, S is read anew.
-    PrefixFirst,
-    /// `<|fim_prefix|> <|fim_suffix|>` S `<|fim_middle|>` P: typing only appends, and an accepted completion is in
-    /// the cache already, as a part of P.
-    SuffixFirst,
-    /// `<|fim_suffix|>` S `<|fim_prefix|>` P `<|fim_middle|>`: typing appends before one last token, and an
-    /// accepted completion has to be read again.
-    SuffixThenPrefix,
-}
-
-impl Layout {
-    /// All of them, for whoever measures which suits a model.
-    pub const ALL: [Layout; 3] = [Layout::PrefixFirst, Layout::SuffixFirst, Layout::SuffixThenPrefix];
-
-    /// Whether S stands before P.
-    pub fn suffix_first(self) -> bool {
-        self != Layout::PrefixFirst
-    }
-}
-
-impl From<FimOrder> for Layout {
-    fn from(order: FimOrder) -> Self {
-        match order {
-            FimOrder::Psm => Layout::PrefixFirst,
-            FimOrder::Spm => Layout::SuffixFirst,
-        }
-    }
-}
-
-/// The layout where neither the user nor a measurement says otherwise. CodeGemma was trained on both orders, half
+/// The order where neither the user nor a measurement says otherwise. CodeGemma was trained on both orders, half
 /// on each; with the suffix first a key costs the tokens that it changed and not those of the suffix too.
-pub const DEFAULT_LAYOUT: Layout = Layout::SuffixFirst;
+pub const DEFAULT_ORDER: FimOrder = FimOrder::Spm;
 
 /// Builds the prompt.
 pub fn build(
     material: &Material,
     fim: FimTokens,
-    layout: Layout,
+    order: FimOrder,
     bos: u32,
     tokens: &dyn Tokens,
 ) -> Result<Prompt, Error> {
@@ -61,8 +29,8 @@ pub fn build(
     let mut ends = vec![ids.len()];
     let prefix = encode(&material.prefix(), tokens)?;
     let suffix = encode(&material.after, tokens)?;
-    match layout {
-        Layout::PrefixFirst => {
+    match order {
+        FimOrder::Psm => {
             ids.push(fim.prefix);
             ids.extend(prefix);
             ends.push(ids.len());
@@ -70,7 +38,7 @@ pub fn build(
             ids.extend(suffix);
             ids.push(fim.middle);
         }
-        Layout::SuffixFirst => {
+        FimOrder::Spm => {
             ids.extend([fim.prefix, fim.suffix]);
             ids.extend(suffix);
             ids.push(fim.middle);
@@ -78,7 +46,7 @@ pub fn build(
             ids.extend(prefix);
             ends.push(ids.len());
         }
-        Layout::SuffixThenPrefix => {
+        FimOrder::SpmMiddleLast => {
             ids.push(fim.suffix);
             ids.extend(suffix);
             ids.push(fim.prefix);
@@ -87,6 +55,8 @@ pub fn build(
             ends.push(ids.len());
             ids.push(fim.middle);
         }
+        // Who wants that asks for no such prompt.
+        FimOrder::Plain => ids.extend(prefix),
     }
     Ok(Prompt {
         ids,
@@ -123,12 +93,12 @@ mod tests {
     #[test]
     fn all_layouts_to_the_token() {
         let words = Words::default();
-        for (layout, expected) in Layout::ALL.into_iter().zip([
+        for (order, expected) in [FimOrder::Psm, FimOrder::Spm, FimOrder::SpmMiddleLast].into_iter().zip([
             "<2>src/b.x\ntwo<70>src/a.x\n|<67>use b|\n|one| |<69> three\n<68>",
             "<2>src/b.x\ntwo<70>src/a.x\n|<67><69> three\n<68>|use b|\n|one| |",
             "<2>src/b.x\ntwo<70>src/a.x\n|<69> three\n<67>|use b|\n|one| |<68>",
         ]) {
-            let prompt = build(&material(), FIM, layout, 2, &words).expect("a prompt");
+            let prompt = build(&material(), FIM, order, 2, &words).expect("a prompt");
             let ends = prompt.cuts.iter().scan(0, |from, &to| Some(std::mem::replace(from, to)..to));
             let mut parts: Vec<_> = ends.map(|part| words.text(&prompt.ids[part])).collect();
             parts.push(words.text(&prompt.ids[prompt.cuts[prompt.cuts.len() - 1]..]));
@@ -141,9 +111,9 @@ mod tests {
     fn suffix_first_only_appends_while_typing() {
         let words = Words::default();
         let mut material = material();
-        let before = build(&material, FIM, Layout::SuffixFirst, 2, &words).expect("a prompt");
+        let before = build(&material, FIM, FimOrder::Spm, 2, &words).expect("a prompt");
         material.before.push_str("more");
-        let after = build(&material, FIM, Layout::SuffixFirst, 2, &words).expect("a prompt");
+        let after = build(&material, FIM, FimOrder::Spm, 2, &words).expect("a prompt");
         assert!(after.ids.starts_with(&before.ids));
     }
 
@@ -158,7 +128,7 @@ mod tests {
             before: String::new(),
             after: String::new(),
         };
-        let prompt = build(&material, FIM, Layout::PrefixFirst, 2, &words).expect("a prompt");
+        let prompt = build(&material, FIM, FimOrder::Psm, 2, &words).expect("a prompt");
         assert_eq!(words.text(&prompt.ids), "<2>a\n<67><69><68>");
     }
 }

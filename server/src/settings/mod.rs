@@ -169,14 +169,40 @@ pub enum MultiLine {
     Never,
 }
 
-/// What comes first in a fill-in-the-middle prompt.
+/// How the text around the cursor is put before a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum FimOrder {
-    /// Prefix, suffix, middle.
+    /// `<|fim_prefix|>` P `<|fim_suffix|>` S `<|fim_middle|>`: with each key that changes P, S is read anew.
     Psm,
-    /// Suffix, prefix, middle.
+    /// `<|fim_prefix|> <|fim_suffix|>` S `<|fim_middle|>` P: typing only appends, and an accepted completion is in
+    /// the cache already, as a part of P.
     Spm,
+    /// `<|fim_suffix|>` S `<|fim_prefix|>` P `<|fim_middle|>`: typing appends before one last token, and an
+    /// accepted completion has to be read again.
+    SpmMiddleLast,
+    /// The text before the cursor alone, also where the model can fill in the middle.
+    Plain,
+}
+
+impl FimOrder {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Psm, Self::Spm, Self::SpmMiddleLast];
+
+    /// Whether the text behind the cursor stands before the text before it.
+    pub fn suffix_first(self) -> bool {
+        matches!(self, Self::Spm | Self::SpmMiddleLast)
+    }
+
+    /// As it is written in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+            Self::SpmMiddleLast => "spmMiddleLast",
+            Self::Plain => "plain",
+        }
+    }
 }
 
 /// The fill-in-the-middle token ids of a model whose vocabulary does not name them.

@@ -144,10 +144,12 @@ const KEYS: &[Key] = &[
     },
     Key {
         name: "fimOrder",
-        kind: Kind::Choice(&["psm", "spm"]),
+        kind: Kind::Choice(&["psm", "spm", "spmMiddleLast", "plain"]),
         optional: true,
         doc: "What a fill-in-the-middle prompt begins with: `psm` the text before the cursor, `spm` the text \
-              behind it. `null`: what suits the model.",
+              behind it, `spmMiddleLast` the same in another arrangement of the tokens; `plain` shows the model \
+              the text before the cursor only. `gemma-ls bench fim` measures which suits. `null`: what suits the \
+              model.",
     },
     Key {
         name: "fim",
