@@ -64,6 +64,14 @@ impl Snapshot {
         self.syntax.as_ref()?.tree(&self.text)
     }
 
+    /// Parses on the calling thread however long that takes, for threads that nobody waits for; then
+    /// [`Snapshot::tree`] is free.
+    pub(crate) fn parse(&self) {
+        if let Some(syntax) = &self.syntax {
+            syntax.parse(&self.text);
+        }
+    }
+
     /// Where the document is, or what it is called where it is not on disk.
     pub fn location(&self) -> PathBuf {
         self.path.clone().unwrap_or_else(|| name_of(&self.uri))

@@ -143,6 +143,12 @@ impl Language {
         table::ALL.iter().map(|spec| spec.language)
     }
 
+    /// Whether code of one may use what code of the other defines.
+    pub fn is_kin_of(self, other: Language) -> bool {
+        let together = |family: &&[Language]| family.contains(&self) && family.contains(&other);
+        self == other || table::FAMILIES.iter().any(together)
+    }
+
     /// What the protocol usually calls it.
     pub fn id(self) -> &'static str {
         self.spec().ids.first().copied().unwrap_or("plaintext")

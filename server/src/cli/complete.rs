@@ -66,6 +66,7 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         document: document.clone(),
         cursor: offset.chars,
         others: Vec::new(),
+        index: None,
         selected: None,
         priority: Priority::Completion,
         variant: 0,

@@ -228,6 +228,7 @@ mod tests {
             document: Snapshot::new("file:///project/src/a", language, &text.replace('‸', "")),
             cursor,
             others: Vec::new(),
+            index: None,
             root: None,
             selected: None,
             priority: Priority::Completion,

@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Finished, Model, Priority};
 
+use crate::context::index::Index;
 use crate::documents::Snapshot;
 use crate::prompt::Prompt;
 use crate::settings::Settings;
@@ -39,6 +40,8 @@ pub struct Request {
     pub cursor: usize,
     /// Other open documents, most recently used first.
     pub others: Vec<Snapshot>,
+    /// Which files of the workspace define what; `None`: nothing but open documents is looked at.
+    pub index: Option<Arc<Index>>,
     /// Where the workspace begins, for paths shown to the model.
     pub root: Option<std::path::PathBuf>,
     /// What the client's completion menu has selected, replacing this many characters before the cursor.
@@ -49,6 +52,19 @@ pub struct Request {
     pub variant: u64,
     /// What earlier prompts showed, so that this one begins like them.
     pub layouts: Arc<Layouts>,
+}
+
+impl Request {
+    /// Puts the files that define what is used at the cursor behind the open documents. Reads them where they were
+    /// not read before: not for the message loop.
+    pub fn look_around(&mut self) {
+        /// Bytes that are read while somebody waits: a few milliseconds' worth.
+        const HURRIED: u64 = 128 << 10;
+        let budget = if self.priority == Priority::Background { u64::MAX } else { HURRIED };
+        if let Some(index) = &self.index {
+            self.others.extend(index.files(&self.document, self.cursor, &self.others, budget));
+        }
+    }
 }
 
 /// Why a completion shows what it shows.
@@ -114,7 +130,11 @@ pub async fn complete(
         return Ok(Answer::nothing(cursor, Reason::Superseded, None));
     }
     let (asked_of, limits) = (model.clone(), settings.completion.clone());
-    let prepared = tokio::task::spawn_blocking(move || ask::prepare(&asked_of, &limits, &request));
+    let prepared = tokio::task::spawn_blocking(move || {
+        let mut request = request;
+        request.look_around();
+        ask::prepare(&asked_of, &limits, &request)
+    });
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
     prepared.run(engine, model, &settings.completion, &cancel, heard).await
 }

@@ -7,6 +7,7 @@
 
 mod facts;
 mod grammar;
+pub mod index;
 mod lines;
 mod pieces;
 mod survey;

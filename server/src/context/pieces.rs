@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::facts::{Chunk, Facts, contents, identity, names};
@@ -116,15 +116,17 @@ impl Other<'_> {
         self.facts.chunks(self.document)
     }
 
-    /// What an import calls this document: its file's name, or its folder's where files of that name
-    /// stand for their folder.
     fn stem(&self) -> Option<String> {
-        const FOLDER: [&str; 5] = ["mod", "index", "__init__", "lib", "init"];
-        let path = self.document.location();
-        let stem = path.file_stem()?.to_str()?;
-        let stem = if FOLDER.contains(&stem) { path.parent()?.file_name()?.to_str()? } else { stem };
-        (stem.len() > 1).then(|| stem.to_owned())
+        stem(&self.document.location())
     }
+}
+
+/// What an import calls a file: its name, or its folder's where files of that name stand for their folder.
+pub(super) fn stem(path: &Path) -> Option<String> {
+    const FOLDER: [&str; 5] = ["mod", "index", "__init__", "lib", "init"];
+    let stem = path.file_stem()?.to_str()?;
+    let stem = if FOLDER.contains(&stem) { path.parent()?.file_name()?.to_str()? } else { stem };
+    (stem.len() > 1).then(|| stem.to_owned())
 }
 
 struct Ranked<'a> {
@@ -209,7 +211,7 @@ impl Query {
 }
 
 /// The names in the lines around the cursor, without the word that the cursor touches; sorted.
-fn names_around(document: &Snapshot, cursor: usize) -> Vec<u64> {
+pub(super) fn names_around(document: &Snapshot, cursor: usize) -> Vec<u64> {
     let text = &document.text;
     let cursor = cursor.min(text.len_chars());
     let step = text.char_to_line(cursor) / STEP * STEP;

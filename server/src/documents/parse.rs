@@ -76,6 +76,11 @@ impl Syntax {
         self.tree_within(text, if text.len_bytes() <= SMALL { PATIENCE } else { BUDGET })
     }
 
+    /// Makes the tree of `text`, which must be the text that this was made for, on the calling thread.
+    pub(super) fn parse(&self, text: &Rope) {
+        self.tree_within(text, PATIENCE);
+    }
+
     fn tree_within(&self, text: &Rope, budget: Duration) -> Option<Tree> {
         if let Some(tree) = self.tree.get() {
             return Some(tree.clone());

@@ -55,6 +55,10 @@ const SCRIPT: &[Definition] = &[
     group(Kind::Value, "public_field_definition", "name", "value"),
 ];
 
+/// Languages whose files use each other's definitions by name.
+pub(super) static FAMILIES: &[&[Language]] =
+    &[&[Language::C, Language::Cpp], &[Language::TypeScript, Language::Tsx, Language::JavaScript]];
+
 /// Every language that has a grammar.
 pub(super) static ALL: &[Spec] = &[
     Spec {

@@ -288,6 +288,7 @@ impl Job {
             document: self.document.clone(),
             cursor: self.cursor,
             others: others.into_iter().filter(|o| config.permission.may_be_read(&o.location())).collect(),
+            index: Some(Arc::clone(&session.index)),
             root: self.document.path.as_deref().and_then(|path| session.root_of(path)),
             selected: self.selected.clone(),
             priority: Priority::Completion,
@@ -296,7 +297,7 @@ impl Job {
         };
         let flag = CancelOnDrop(CancelFlag::new());
         let (completer, settings, cancel) = (completer.clone(), config.settings.clone(), flag.0.clone());
-        let running = session.running.begin();
+        let running = (session.running.begin(), session.index.rest());
         let task = tokio::spawn(async move {
             let _running = running;
             completer.complete(&settings, request, cancel, Box::new(|_| {})).await

@@ -115,6 +115,7 @@ fn service(
         .custom_method("textDocument/codeAction", methods::code_action::handle)
         .custom_method("workspace/didRenameFiles", methods::did_rename_files::handle)
         .custom_method("workspace/didChangeConfiguration", methods::did_change_configuration::handle)
+        .custom_method("workspace/didChangeWatchedFiles", methods::did_change_watched_files::handle)
         .custom_method("workspace/didChangeWorkspaceFolders", methods::did_change_workspace_folders::handle)
         .custom_method("workspace/executeCommand", methods::execute_command::handle)
         .custom_method("window/workDoneProgress/cancel", methods::cancel_progress::handle)

@@ -17,6 +17,7 @@ use tower_lsp::gen_lsp_types::MessageType;
 use crate::completion::Layouts;
 use crate::completion::reuse::Recent;
 use crate::completion::supersede::Slots;
+use crate::context::index::{Coverage, Index};
 use crate::documents::Documents;
 use crate::permission::Permission;
 use crate::settings::{LogLevel, Problem, Settings};
@@ -46,6 +47,8 @@ pub(super) struct Session {
     pub(super) talkers: Arc<OnDemand<dyn Talker>>,
     pub(super) viewers: Arc<OnDemand<dyn Viewer>>,
     pub(super) documents: Documents,
+    /// What the files of the workspace define.
+    pub(super) index: Arc<Index>,
     /// The completions running for ghost text, and those for menus: an editor may want both at once.
     pub(super) inline: Slots,
     pub(super) menu: Slots,
@@ -87,6 +90,8 @@ pub(super) struct Agreed {
     pub(super) configuration: bool,
     /// The client wants to be asked to tell of configuration changes.
     pub(super) register_configuration: bool,
+    /// The client wants to be asked to tell of changes on disk.
+    pub(super) register_watching: bool,
     /// The client renders Markdown beside its menu.
     pub(super) markdown: bool,
     /// The client changes documents when the server asks it to.
@@ -147,6 +152,7 @@ impl Session {
             talkers: Arc::default(),
             viewers: Arc::default(),
             documents: Documents::new(),
+            index: Arc::new(Index::new()),
             inline: Slots::new(),
             menu: Slots::new(),
             recent: Recent::new(),
@@ -232,6 +238,7 @@ impl Session {
     fn take_effect(&self) {
         let config = self.config();
         self.host.want(&config.settings);
+        self.cover();
         for problem in &config.problems {
             self.tell_once(MessageType::Warning, format!("gemma-ls settings: {problem}"));
         }
@@ -268,6 +275,19 @@ impl Session {
         let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
         roots.retain(|root| !removed.contains(root) && !added.contains(root));
         roots.extend(added);
+        drop(roots);
+        if self.started.load(Ordering::SeqCst) {
+            self.cover();
+        }
+    }
+
+    /// Keeps the index to the folders and the settings in force.
+    fn cover(&self) {
+        let settings = self.config().settings.clone();
+        let wanted = settings.workspace_index && settings.completion.other_files_tokens > 0;
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        let roots = if wanted && !self.is_shut_down() { roots.clone() } else { Vec::new() };
+        self.index.cover(Coverage { roots, secret_files: settings.secret_files.clone() });
     }
 
     /// The innermost folder of the workspace that holds a file.
@@ -281,6 +301,7 @@ impl Session {
     pub(super) fn shut_down(&self) {
         self.shut_down.store(true, Ordering::SeqCst);
         self.closing.send_replace(true);
+        self.cover();
     }
 
     /// Whether the client said `shutdown`.

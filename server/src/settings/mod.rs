@@ -41,6 +41,8 @@ pub struct Settings {
     pub files_off: Vec<String>,
     /// Globs of files that are neither completed nor read as context, added to the built-in list.
     pub secret_files: Vec<String>,
+    /// Whether files of the workspace that are not open are read as context.
+    pub workspace_index: bool,
     /// Whether suggestions and what is taken of them are counted.
     pub statistics: bool,
     /// How much is written to the log.
@@ -63,6 +65,7 @@ impl Default for Settings {
             languages_off: Vec::new(),
             files_off: Vec::new(),
             secret_files: Vec::new(),
+            workspace_index: true,
             statistics: true,
             log_level: LogLevel::default(),
             completion: CompletionSettings::default(),

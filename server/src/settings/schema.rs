@@ -114,7 +114,7 @@ const KEYS: &[Key] = &[
         name: "otherFilesTokens",
         kind: Kind::Integer { min: 0, max: 131_072 },
         optional: false,
-        doc: "Most tokens of other open files that the model reads. 0: this file only.",
+        doc: "Most tokens of other files that the model reads. 0: this file only.",
     },
     Key {
         name: "speculation",
@@ -141,6 +141,13 @@ const KEYS: &[Key] = &[
         optional: false,
         doc: "Globs of files that are neither completed nor shown to the model as context, besides the \
               built-in list (`.env`, private keys and their like). `!` in front takes files out again.",
+    },
+    Key {
+        name: "workspaceIndex",
+        kind: Kind::Bool,
+        optional: false,
+        doc: "Whether files of the workspace that are not open are looked through for the definitions of what you \
+              use. What `.gitignore` and `secretFiles` name is never read.",
     },
     Key {
         name: "fimOrder",
@@ -438,7 +445,7 @@ mod tests {
             "memoryBudgetMb": 512, "precision": "exact", "trigger": "manual", "multiLine": "never",
             "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
             "otherFilesTokens": 7, "speculation": false, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
-            "secretFiles": ["*.secret"], "fimOrder": "spm", "statistics": false,
+            "secretFiles": ["*.secret"], "fimOrder": "spm", "statistics": false, "workspaceIndex": false,
             "fim": {"prefix": 67, "middle": 68, "suffix": 69, "separator": 70}, "logLevel": "debug",
         })
     }

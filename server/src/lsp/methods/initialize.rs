@@ -48,6 +48,9 @@ fn agree(client: &lsp::ClientCapabilities) -> Agreed {
         register_configuration: workspace
             .and_then(|w| w.did_change_configuration.as_ref()?.dynamic_registration)
             .unwrap_or(false),
+        register_watching: workspace
+            .and_then(|w| w.did_change_watched_files.as_ref()?.dynamic_registration)
+            .unwrap_or(false),
         markdown: formats.contains(&lsp::MarkupKind::Markdown),
         code_actions: actions.is_some_and(|actions| actions.code_action_literal_support.is_some()),
         apply_edit: workspace.and_then(|w| w.apply_edit).unwrap_or(false),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tower_lsp::gen_lsp_types::{InitializedParams, Registration};
 
 use super::did_change_configuration::pull;
+use super::did_change_watched_files;
 use crate::lsp::session::Session;
 use crate::lsp::{Server, announce, counting, host};
 
@@ -21,9 +22,7 @@ pub(in crate::lsp) async fn handle(server: &Server, _: InitializedParams) {
 
 async fn start(session: Arc<Session>) {
     let agreed = session.agreed();
-    if agreed.register_configuration {
-        tokio::spawn(register(session.clone()));
-    }
+    tokio::spawn(register(session.clone()));
     if agreed.configuration {
         let number = session.ask_for_configuration();
         let mut pulling = tokio::spawn(pull(session.clone(), number));
@@ -36,14 +35,24 @@ async fn start(session: Arc<Session>) {
     host::keep_loaded(session).await;
 }
 
-/// Asks the client to tell of configuration changes, as some do only when asked.
+/// Asks the client to tell of changes of the configuration and of files, as far as it does that only when asked.
 async fn register(session: Arc<Session>) {
-    let registration = Registration {
-        id: "gemma-ls/configuration".into(),
-        method: "workspace/didChangeConfiguration".into(),
-        register_options: Some(serde_json::json!({"section": "gemma"})),
+    let registration = |method: &str, options| Registration {
+        id: format!("gemma-ls/{method}"),
+        method: method.to_owned(),
+        register_options: Some(options),
     };
-    if let Err(error) = session.client.register_capability(vec![registration]).await {
-        tracing::warn!("the client will not tell of configuration changes: {error}");
+    let agreed = session.agreed();
+    let configuration = agreed
+        .register_configuration
+        .then(|| registration("workspace/didChangeConfiguration", serde_json::json!({"section": "gemma"})));
+    let files = agreed
+        .register_watching
+        .then(|| registration("workspace/didChangeWatchedFiles", did_change_watched_files::registration()));
+    for wish in [configuration, files].into_iter().flatten() {
+        let method = wish.method.clone();
+        if let Err(error) = session.client.register_capability(vec![wish]).await {
+            tracing::warn!("the client will not send {method}: {error}");
+        }
     }
 }

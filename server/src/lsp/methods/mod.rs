@@ -8,6 +8,7 @@ pub(super) mod completion;
 pub(super) mod did_accept_completion;
 pub(super) mod did_change;
 pub(super) mod did_change_configuration;
+pub(super) mod did_change_watched_files;
 pub(super) mod did_change_workspace_folders;
 pub(super) mod did_close;
 pub(super) mod did_open;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tower_lsp::jsonrpc::{Error, Result};
 
 use crate::completion::sentence::off;
+use crate::context::index;
 use crate::documents::Snapshot;
 use crate::lsp::Server;
 use crate::lsp::host;
@@ -37,6 +38,8 @@ struct Status<'a> {
     pictures: Option<host::Status>,
     engine: Engine,
     completions: Summary,
+    /// The definitions of the workspace.
+    index: index::Status,
     /// Of the document that was asked about.
     document: Option<Document>,
     settings: &'a Settings,
@@ -77,6 +80,7 @@ pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Va
         pictures: session.viewers.status(),
         engine: Engine { running: session.running.count(), cache_bytes },
         completions: session.record.summary(),
+        index: session.index.status(),
         document: params.uri.map(|uri| document(session, &config, &uri)),
         settings: &config.settings,
         problems: config.problems.iter().map(ToString::to_string).collect(),

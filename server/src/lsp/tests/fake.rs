@@ -181,11 +181,12 @@ impl Completer for Model {
     fn complete<'a>(
         &'a self,
         _: &'a Settings,
-        request: Request,
+        mut request: Request,
         cancel: CancelFlag,
         mut heard: completion::Heard<'a>,
     ) -> Pending<'a, Result<Answer, Error>> {
         Box::pin(async move {
+            request.look_around();
             let before = request.document.text.slice(..request.cursor).to_string();
             let control = &self.control;
             control.begun.lock().unwrap().push(before.clone());

@@ -4,6 +4,7 @@ mod actions;
 mod client;
 mod completing;
 mod fake;
+mod index;
 mod robust;
 mod settings;
 mod statistics;
