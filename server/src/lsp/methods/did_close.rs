@@ -7,7 +7,8 @@ use crate::lsp::Server;
 pub(in crate::lsp) async fn handle(server: &Server, params: DidCloseTextDocumentParams) {
     let (session, uri) = (&server.0, &params.text_document.uri.0);
     session.documents.close(uri);
-    session.inline.cancel(uri);
-    session.menu.cancel(uri);
+    session.inline.close(uri);
+    session.menu.close(uri);
+    session.ahead.close(uri);
     session.recent.forget(uri);
 }
