@@ -150,7 +150,7 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
 fn settings(context: &Context, args: &FimArgs) -> Settings {
     let mut settings = context.settings.clone();
     settings.completion.max_tokens = args.max_tokens.into();
-    settings.completion.max_time_ms = 600_000;
+    settings.completion.max_time_ms = Some(600_000);
     settings.completion.fim = args.fim_ids.or(settings.completion.fim);
     settings
 }

@@ -107,6 +107,7 @@ fn request(document: Snapshot, cursor: usize, others: Vec<Snapshot>, layouts: &A
         selected: None,
         priority: Priority::Completion,
         variant: 0,
+        index: None,
         layouts: Arc::clone(layouts),
     }
 }

@@ -109,6 +109,8 @@ impl Filler<'_> {
             selected: None,
             priority: Priority::Completion,
             variant: 0,
+            index: None,
+            layouts: Arc::default(),
         }
     }
 
