@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gemma_kernels::{Activation, Cpu, Format, KvFormat, Level, Ops, Reference};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::cache::{CacheStatistics, Layout};
+use crate::cache::{CacheFolder, CacheStatistics, Kept, Layout};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +26,8 @@ pub struct EngineOptions {
     /// Most bytes of keys and values kept for reuse, all models together; `None`: a quarter of memory. What
     /// pictures were encoded to takes at most an eighth of it on top.
     pub cache_bytes: Option<u64>,
+    /// Where keys and values outlive the engine; `None`: nowhere.
+    pub cache_folder: Option<CacheFolder>,
 }
 
 /// How numbers are computed.
@@ -164,6 +166,7 @@ pub struct Engine {
 
 struct Inner {
     scheduler: Scheduler,
+    cache_folder: Option<CacheFolder>,
     cpu: Arc<Cpu>,
     next_model: AtomicU64,
     /// One load at a time: two would fight over the compute threads and the disk.
@@ -176,7 +179,8 @@ impl Engine {
         let threads = options.threads.unwrap_or_else(Cpu::physical_cores).max(1);
         let cache_bytes = options.cache_bytes.unwrap_or_else(|| total_memory() / 4);
         let inner = Inner {
-            scheduler: Scheduler::start(cache_bytes)?,
+            scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone())?,
+            cache_folder: options.cache_folder,
             cpu: Arc::new(Cpu::new(threads, Level::detect())),
             next_model: AtomicU64::new(1),
             loading: Mutex::new(()),
@@ -235,7 +239,11 @@ impl Engine {
             speed: Mutex::default(),
             commands: self.inner.scheduler.sender(),
         };
-        self.inner.scheduler.send(Command::Add(id, Box::new(network)));
+        let kept = self.inner.cache_folder.as_ref().and_then(|folder| {
+            let how = format!("{:?} {kv:?} {:?}", options.precision, self.inner.cpu.level());
+            Kept::look(folder, checkpoint.path(), &how, network.layout())
+        });
+        self.inner.scheduler.send(Command::Add(id, Box::new(network), kept.map(Box::new)));
         Ok(Arc::new(model))
     }
 

@@ -21,7 +21,7 @@ pub mod scheduler;
 pub(crate) mod test_cache;
 pub mod tokenizer;
 
-pub use cache::CacheStatistics;
+pub use cache::{CacheFolder, CacheStatistics};
 pub use config::ModelConfig;
 pub use engine::{
     DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, LogitsRequest, Model, Precision,

@@ -132,8 +132,8 @@ impl SpanKeys {
     }
 }
 
-/// Keys of spans are above, token ids below.
-const SPANS: u32 = 1 << 31;
+/// Keys of spans are above, token ids below. A span's key means nothing in another process.
+pub(crate) const SPANS: u32 = 1 << 31;
 
 /// How much of a prompt a sequence that shares its first `len` keys may be resumed for: no span is cut.
 pub(crate) fn resumable(keys: &[u32], len: usize) -> usize {

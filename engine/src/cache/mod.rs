@@ -10,8 +10,12 @@
 //! (GreedyDual). The clock runs with what is lost and with what comes in, so that whatever nobody uses ends up
 //! below everything that somebody does.
 
+mod image;
 mod ledger;
 mod sequence;
+mod store;
+#[cfg(test)]
+mod store_tests;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,6 +26,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use sequence::{Layout, Marks, Sequence};
+pub use store::CacheFolder;
+pub(crate) use store::Kept;
+use store::Store;
 use tree::Tree;
 
 /// Prompts whose next token's logits are kept: those of the last few places, a vocabulary of numbers each.
@@ -59,6 +66,7 @@ pub struct PrefixCache {
     rows: VecDeque<Row>,
     clock: f64,
     counted: CacheStatistics,
+    store: Option<Store>,
 }
 
 /// The logits behind a prompt.
@@ -82,7 +90,44 @@ impl PrefixCache {
     /// An empty cache that keeps at most `budget` bytes.
     pub fn new(budget: u64) -> Self {
         let (trees, rows, counted) = (HashMap::new(), VecDeque::new(), CacheStatistics::default());
-        Self { budget, trees, rows, clock: 0.0, counted }
+        Self { budget, trees, rows, clock: 0.0, counted, store: None }
+    }
+
+    /// The same, but what it holds can outlive it in this folder.
+    pub(crate) fn stored_in(mut self, folder: Option<CacheFolder>) -> Self {
+        self.store = folder.filter(|folder| folder.max_bytes > 0 && self.budget > 0).map(Store::new);
+        self
+    }
+
+    /// Begins a model with what an earlier session left of it.
+    pub(crate) fn begin(&mut self, model: u64, kept: Kept) {
+        let Some(store) = &mut self.store else { return };
+        store.name(model, kept.key);
+        if let Some((mut tree, clock)) = kept.tree {
+            // What was used last then counts as used now.
+            self.clock = self.clock.max(clock);
+            tree.set_forward(self.clock - clock);
+            self.trees.insert(model, tree);
+            self.shrink();
+        }
+    }
+
+    /// Whether anything is ever written.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Writes for the next session what has changed since it was last written, unless that is being done already.
+    pub(crate) fn save(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        if store.is_writing() {
+            return;
+        }
+        for (&model, tree) in &mut self.trees {
+            if std::mem::take(&mut tree.changed) {
+                store.write(model, tree.clone(), self.clock);
+            }
+        }
     }
 
     /// A sequence that holds the longest prefix of `prompt` (the keys of its tokens) that is kept of this
@@ -148,9 +193,13 @@ impl PrefixCache {
         }
     }
 
-    /// Forgets a model's sequences.
+    /// Forgets a model's sequences, in memory.
     pub fn forget(&mut self, model: u64) {
-        self.trees.remove(&model);
+        if let (Some(tree), Some(store)) = (self.trees.remove(&model), &mut self.store)
+            && tree.changed
+        {
+            store.write(model, tree, self.clock);
+        }
         self.rows.retain(|row| row.model != model);
     }
 
@@ -164,6 +213,12 @@ impl PrefixCache {
     pub fn statistics(&self) -> CacheStatistics {
         let nodes = self.trees.values().map(|tree| tree.nodes() as u64).sum();
         CacheStatistics { bytes: self.bytes(), budget: self.budget, nodes, ..self.counted }
+    }
+
+    /// Writes what has changed for the next session, and waits for that.
+    pub(crate) fn close(mut self) {
+        let models: Vec<u64> = self.trees.keys().copied().collect();
+        models.into_iter().for_each(|model| self.forget(model));
     }
 
     /// Drops what is worth least, until the rest is within the budget or in use.

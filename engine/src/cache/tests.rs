@@ -25,12 +25,12 @@ impl Sequence {
     }
 }
 
-fn attention(horizon: Option<usize>) -> Arc<Layout> {
+pub(super) fn attention(horizon: Option<usize>) -> Arc<Layout> {
     Arc::new(Layout::without_state(KvLayout::new(KvFormat::F32, [(1, 8)]), horizon))
 }
 
 /// A sequence whose memory says which tokens it is of.
-fn sequence(layout: &Arc<Layout>, tokens: &[u32]) -> Sequence {
+pub(super) fn sequence(layout: &Arc<Layout>, tokens: &[u32]) -> Sequence {
     let mut sequence = Sequence::new(layout.clone());
     extend(&mut sequence, tokens);
     sequence
@@ -41,7 +41,7 @@ fn recurrence(tokens: &[u32]) -> f32 {
     tokens.iter().fold(1, |state, token| (state * 31 + token) % 65_521) as f32
 }
 
-fn extend(sequence: &mut Sequence, tokens: &[u32]) {
+pub(super) fn extend(sequence: &mut Sequence, tokens: &[u32]) {
     sequence.reserve(tokens.len(), Marks::default());
     let rows = |width| -> Vec<f32> { tokens.iter().flat_map(|&t| vec![t as f32; width]).collect() };
     let attention = attention_layer(sequence.layout());
@@ -62,7 +62,7 @@ fn attention_layer(layout: &Layout) -> usize {
 }
 
 /// Panics unless everything that the next token sees is that of the sequence's tokens.
-fn assert_sound(sequence: &Sequence) {
+pub(super) fn assert_sound(sequence: &Sequence) {
     let (tokens, layout) = (sequence.tokens(), sequence.layout());
     let seen_from = layout.seen_from(tokens.len());
     assert!(sequence.pages_from() <= seen_from, "what is seen is there");

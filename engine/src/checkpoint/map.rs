@@ -9,14 +9,14 @@ use memmap2::Mmap;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A whole file as bytes, paged in by the operating system when it is read.
-pub(super) struct MappedFile {
+pub(crate) struct MappedFile {
     /// `None` for an empty file, which cannot be mapped.
     map: Option<Mmap>,
 }
 
 impl MappedFile {
     /// Maps a file for reading.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| cannot_read(path, &e))?;
         let metadata = file.metadata().map_err(|e| cannot_read(path, &e))?;
         if !metadata.is_file() {
@@ -27,7 +27,7 @@ impl MappedFile {
         }
         // SAFETY: the map is private to this struct, read-only, and handed out only as `&[u8]` borrowed
         // from it. Nobody but another process can change the bytes below us: model files are replaced by
-        // renaming (our own `pull` and the hub's tools do), never written in place, and any byte value
+        // renaming (our own `pull` and the hub's tools do), as is the prefix cache's file, never written in place, and any byte value
         // is a valid `u8`, so that even a file that is overwritten gives wrong numbers at worst. A file
         // cut short by force ends the process with SIGBUS, as it does in every program that maps files.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| cannot_read(path, &e))?;
@@ -35,7 +35,7 @@ impl MappedFile {
     }
 
     /// The file's bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
     }
 }

@@ -7,7 +7,7 @@ mod gguf_config;
 mod hf_config;
 mod hub;
 mod locate;
-mod map;
+pub(crate) mod map;
 mod names;
 mod network;
 mod pull;

@@ -12,10 +12,11 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crate::cache::{CacheStatistics, PrefixCache, Sequence};
+use crate::cache::{CacheFolder, CacheStatistics, Kept, PrefixCache, Sequence};
 use crate::engine::{Logits, LogitsRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{CancelFlag, Priority};
@@ -27,10 +28,13 @@ use job::Tools;
 use pace::Pace;
 use pictures::PictureCache;
 
+/// After so long without a request, what is kept is written for the next session.
+const IDLE: Duration = Duration::from_secs(180);
+
 /// What the engine's thread is told.
 pub(crate) enum Command {
-    /// Take over a model.
-    Add(u64, Box<Network>),
+    /// Take over a model, and what an earlier session kept of it.
+    Add(u64, Box<Network>, Option<Box<Kept>>),
     /// Forget a model; none of its jobs is left.
     Remove(u64),
     /// Work on a request.
@@ -72,14 +76,14 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn start(cache_bytes: u64) -> Result<Self> {
+    pub(crate) fn start(cache_bytes: u64, cache_folder: Option<CacheFolder>) -> Result<Self> {
         let (commands, receiver) = channel();
         let (shutdown, waiting) = (CancelFlag::new(), Arc::<Waiting>::default());
         let worker = Worker {
             waiting: waiting.clone(),
             commands: receiver,
             shutdown: shutdown.clone(),
-            cache: PrefixCache::new(cache_bytes),
+            cache: PrefixCache::new(cache_bytes).stored_in(cache_folder),
             pictures: PictureCache::new(cache_bytes / 8),
             networks: HashMap::new(),
             paces: HashMap::new(),
@@ -149,16 +153,31 @@ impl Worker {
         while self.take_commands() {
             self.step();
         }
+        if let Err(error) = guarded(|| self.cache.close()) {
+            tracing::error!("prefixes for the next session were not written: {error}");
+        }
+    }
+
+    /// Waits for a command. What has changed in the cache is written when there is none for long.
+    fn wait(&mut self) -> std::result::Result<Command, TryRecvError> {
+        while self.cache.is_stored() {
+            match self.commands.recv_timeout(IDLE) {
+                Ok(command) => return Ok(command),
+                Err(RecvTimeoutError::Disconnected) => return Err(TryRecvError::Disconnected),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = guarded(|| self.cache.save()) {
+                        tracing::error!("prefixes for the next session were not written: {error}");
+                    }
+                }
+            }
+        }
+        self.commands.recv().map_err(|_| TryRecvError::Disconnected)
     }
 
     /// Takes what has arrived, waiting while there is nothing to do. `false` ends the thread.
     fn take_commands(&mut self) -> bool {
         loop {
-            let command = if self.jobs.is_empty() {
-                self.commands.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                self.commands.try_recv()
-            };
+            let command = if self.jobs.is_empty() { self.wait() } else { self.commands.try_recv() };
             match command {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(command) => self.obey(command),
@@ -169,8 +188,11 @@ impl Worker {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Add(id, network) => {
+            Command::Add(id, network, kept) => {
                 self.networks.insert(id, network);
+                if let Some(kept) = kept {
+                    self.cache.begin(id, *kept);
+                }
             }
             Command::Remove(id) => {
                 self.networks.remove(&id);

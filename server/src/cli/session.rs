@@ -33,6 +33,7 @@ pub fn start(context: &Context) -> Outcome<Engine> {
     Ok(Engine::start(EngineOptions {
         threads: settings.threads,
         cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
+        cache_folder: None,
     })?)
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gemma_engine::checkpoint::{self, DEFAULT_MODEL};
 use gemma_engine::{
-    CancelFlag, Engine, EngineOptions, Error, ErrorKind, Finished, LoadOptions, Model, Picture,
+    CacheFolder, CancelFlag, Engine, EngineOptions, Error, ErrorKind, Finished, LoadOptions, Model, Picture,
 };
 
 use crate::chat::{ChatModel, ChatRequest, Conversation};
@@ -38,6 +38,14 @@ struct Running {
 struct EngineKey {
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
+    persist_cache_mb: u64,
+}
+
+/// Where prefixes are kept for the next session; `None` if they are not.
+fn cache_folder(settings: &Settings) -> Option<CacheFolder> {
+    let max_bytes = settings.persist_cache_mb.saturating_mul(1 << 20);
+    let path = dirs::cache_dir().filter(|_| max_bytes > 0)?.join("gemma-ls").join("prefix");
+    Some(CacheFolder { path, max_bytes })
 }
 
 impl Running {
@@ -45,6 +53,7 @@ impl Running {
         let options = EngineOptions {
             threads: settings.threads,
             cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
+            cache_folder: cache_folder(settings),
         };
         Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
     }
@@ -59,7 +68,11 @@ impl Running {
 
 impl EngineKey {
     fn of(settings: &Settings) -> Self {
-        Self { threads: settings.threads, memory_budget_mb: settings.memory_budget_mb }
+        Self {
+            threads: settings.threads,
+            memory_budget_mb: settings.memory_budget_mb,
+            persist_cache_mb: settings.persist_cache_mb,
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Most MiB of keys and values kept for reuse; `None`: a quarter of memory.
     pub memory_budget_mb: Option<u64>,
+    /// Most MiB of them that a file keeps for the next session; 0: none.
+    pub persist_cache_mb: u64,
     /// How numbers are computed.
     pub precision: Precision,
     /// When completions are computed.
@@ -64,6 +66,7 @@ impl Default for Settings {
             device: Device::default(),
             threads: None,
             memory_budget_mb: None,
+            persist_cache_mb: 0,
             precision: Precision::default(),
             trigger: Trigger::default(),
             ahead_of_time: true,

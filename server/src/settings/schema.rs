@@ -67,6 +67,14 @@ const KEYS: &[Key] = &[
               quarter of the machine's.",
     },
     Key {
+        name: "persistCacheMb",
+        kind: Kind::Integer { min: 0, max: 16 << 20 },
+        optional: false,
+        doc: "Most disk space, in MiB, for what is kept from one session to the next, so that yesterday's files are \
+              warm when the editor opens. It holds your text in a form that this user's programs alone can read, \
+              in `gemma-ls/prefix` in the user's cache folder. 0: nothing is written.",
+    },
+    Key {
         name: "precision",
         kind: Kind::Choice(&["fast", "exact"]),
         optional: false,

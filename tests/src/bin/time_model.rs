@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
-    let engine = Engine::start(EngineOptions { threads: arguments.threads, cache_bytes: None })?;
+    let engine = Engine::start(EngineOptions { threads: arguments.threads, ..EngineOptions::default() })?;
     let options = LoadOptions { path: arguments.model.clone(), name: None, precision: Precision::Fast };
     let model = engine.load(options, &mut |_| {})?;
     let mut prefill = Vec::new();
