@@ -1,0 +1,1 @@
+"""llama.cpp's server beside gemma-ls: the same model file, the same threads, the same questions."""
