@@ -51,6 +51,7 @@ export async function insist<T>(what: string, act: (limit: Limit) => Promise<unk
       return await until(what, probe, patience);
     } catch (error) {
       trouble = error;
+      console.log(`        not at once: ${what}`);
     }
   }
   throw new Error(`tried in vain, again and again, for ${what}; at last: ${String(trouble)}`);
