@@ -249,11 +249,12 @@ export class Window {
     const tabs = this.page.locator('.editor-group-container .tab');
     await insist(
       'the editors to close',
-      async () => {
+      async (limit) => {
         await this.press('Escape');
         await this.press(KEY.clearNotices);
         for (let left = await tabs.count(); left > 0; left--) {
           await this.press(KEY.discard);
+          await until('one editor to close', async () => (await tabs.count()) < left, limit.timeout);
         }
       },
       async () => (await tabs.count()) === 0,
