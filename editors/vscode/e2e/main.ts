@@ -20,7 +20,7 @@ const runner = new Runner(join(tmpdir(), `gemma-e2e-failures-${process.pid}`));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.once(signal, () => {
     console.log(`\nended by ${signal}: nothing is counted`);
-    void runner.end().finally(() => process.exit(1));
+    void runner.abandon().finally(() => process.exit(1));
   });
 }
 try {
