@@ -17,6 +17,12 @@ const all = process.env['E2E_SCREENSHOTS'] ? screenshots : everything;
 const chosen = all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
 
 const runner = new Runner(join(tmpdir(), `gemma-e2e-failures-${process.pid}`));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    console.log(`\nended by ${signal}: nothing is counted`);
+    void runner.abandon().finally(() => process.exit(1));
+  });
+}
 try {
   process.exitCode = (await runner.run(chosen)) > 0 ? 1 : 0;
 } finally {

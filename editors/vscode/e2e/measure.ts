@@ -8,7 +8,7 @@ import { openBrowser } from './src/browser.ts';
 import { CodeServer } from './src/codeServer.ts';
 import { places, Sandbox } from './src/places.ts';
 import { LINE } from './src/texts.ts';
-import { until } from './src/wait.ts';
+import { insist, until } from './src/wait.ts';
 import { Window } from './src/window.ts';
 
 /** Milliseconds since the browser was sent to VS Code's page, but for the last. */
@@ -47,10 +47,21 @@ async function coldStart(): Promise<Run> {
     const window = await Window.open(page, vscode.url(folder), folder);
     await window.show('cold.py');
     const editor = passed();
-    await window.type(LINE.slice(-1));
     let ready = 0;
     const loaded = window.ready().then(() => (ready = passed()));
-    await window.ghostShown();
+    let again = false;
+    await insist(
+      'grey text',
+      async () => {
+        // A VS Code that has just started drops the question of a key now and then.
+        if (again) {
+          await window.edit('Backspace');
+        }
+        again = true;
+        await window.type(LINE.slice(-1));
+      },
+      () => window.ghost(),
+    );
     const grey = passed();
     await Promise.all([running, loaded]);
     return { editor, server, ready, grey, activation: await activation(window) };

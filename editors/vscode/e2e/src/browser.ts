@@ -20,6 +20,10 @@ export async function openBrowser(): Promise<BrowserContext> {
     headless: true,
     args: FLAGS,
     timeout: PATIENCE_MS,
+    // Playwright would close the browser and let the tests go on without it.
+    handleSIGINT: false,
+    handleSIGTERM: false,
+    handleSIGHUP: false,
   });
   const context = await browser.newContext({
     viewport: { width: 1200, height: 760 },

@@ -17,7 +17,7 @@ const QUIET: Settings = {
   'workbench.editor.useModal': 'off',
   'workbench.welcomePage.walkthroughs.openOnInstall': false,
   'telemetry.telemetryLevel': 'off',
-  'extensions.autoUpdate': false,
+  'extensions.autoUpdate': 'off',
   'extensions.autoCheckUpdates': false,
   'security.workspace.trust.enabled': false,
   'git.enabled': false,

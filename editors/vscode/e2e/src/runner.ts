@@ -29,6 +29,7 @@ interface Failure {
 export class Runner {
   readonly #kept: string;
   #world: World | undefined;
+  #abandoned = false;
 
   /** Screenshots and logs of what failed are kept in a folder of this path. */
   constructor(kept: string) {
@@ -59,6 +60,12 @@ export class Runner {
     return failed;
   }
 
+  /** Ends VS Code in the middle of a test, and begins no other. */
+  async abandon(): Promise<void> {
+    this.#abandoned = true;
+    await this.end();
+  }
+
   /** Ends VS Code. */
   async end(): Promise<void> {
     const world = this.#world;
@@ -77,6 +84,10 @@ export class Runner {
       await within('the test', LONGEST_MS, test.run(this.#world));
       console.log(`ok      ${test.name} (${seconds()})`);
     } catch (error) {
+      if (this.#abandoned) {
+        // Whoever abandoned the tests ends this program.
+        return new Promise(() => undefined);
+      }
       console.log(`FAILED  ${test.name} (${seconds()})`);
       const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
       const folder = join(this.#kept, `${test.name.replace(/[^a-z0-9]+/gi, '-')}-${which}-try`);

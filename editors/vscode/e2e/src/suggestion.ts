@@ -1,6 +1,6 @@
 // What the server suggested, in the words of the protocol, and what becomes of a document with it.
 
-import { until } from './wait.ts';
+import { insist, until } from './wait.ts';
 import type { Window } from './window.ts';
 import type { World } from './world.ts';
 
@@ -31,6 +31,28 @@ export function answers(world: World, name: string, at: Position): Item[][] {
 /** The answer for the end of `text`, which is all of a file: the last one, and as soon as there is one. */
 export function answer(world: World, name: string, text: string): Promise<Item[]> {
   return until(`an answer for the end of ${name}`, () => answers(world, name, end(text)).at(-1));
+}
+
+/**
+ * Types the last character of `text`, of which an open file has the rest, until the server has been asked what comes next.
+ *
+ * While VS Code's settings change, as they do for a while after its start, it drops such a question now and then.
+ */
+export async function typeLast(world: World, window: Window, name: string, text: string): Promise<void> {
+  const before = answers(world, name, end(text)).length;
+  let again = false;
+  await insist(
+    `an answer for the end of ${name}`,
+    async () => {
+      if (again) {
+        await window.focus();
+        await window.edit('Backspace');
+      }
+      again = true;
+      await window.type(text.slice(-1));
+    },
+    () => answers(world, name, end(text)).length > before,
+  );
 }
 
 /** The one suggestion for the end of `text`, as soon as there is one. */

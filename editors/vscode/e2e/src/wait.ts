@@ -5,8 +5,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 /** Long enough for two slow cores under load. No test measures time with it. */
 export const PATIENCE_MS = Number(process.env['E2E_PATIENCE_S'] ?? 120) * 1000;
 
-/** For one try of several: playwright gives up what it cannot do in this time. */
-export const ONE_TRY = { timeout: 5_000 };
+/** How long one try of several may take: for playwright, which gives up what it cannot do in this time. */
+export interface Limit {
+  readonly timeout: number;
+}
+
+/** The first try's. */
+export const ONE_TRY: Limit = { timeout: 5_000 };
 
 type Probe<T> = () => T | undefined | false | Promise<T | undefined | false>;
 
@@ -29,9 +34,10 @@ export async function until<T>(what: string, probe: Probe<T>, patience = PATIENC
  * Does what can get lost on its way, and does it again until what it is for is there.
  *
  * A key goes where the keyboard is, and that may be about to move; a menu closes again when something arrives late. So
- * `act` is something that may be done twice. It is given longer each time: what is only slow is not to be done again.
+ * `act` is something that may be done twice. It and what it is for are given longer each time: what is only slow is not to be
+ * done again, and on the slowest machine one try has the time that it needs.
  */
-export async function insist<T>(what: string, act: () => Promise<unknown>, probe: Probe<T>): Promise<T> {
+export async function insist<T>(what: string, act: (limit: Limit) => Promise<unknown>, probe: Probe<T>): Promise<T> {
   const end = Date.now() + PATIENCE_MS;
   let trouble: unknown;
   for (let patience = ONE_TRY.timeout; Date.now() < end; patience = Math.min(2 * patience, PATIENCE_MS)) {
@@ -41,10 +47,11 @@ export async function insist<T>(what: string, act: () => Promise<unknown>, probe
       if (late !== undefined && late !== false) {
         return late;
       }
-      await act();
+      await act({ timeout: patience });
       return await until(what, probe, patience);
     } catch (error) {
       trouble = error;
+      console.log(`        not at once: ${what}`);
     }
   }
   throw new Error(`tried in vain, again and again, for ${what}; at last: ${String(trouble)}`);

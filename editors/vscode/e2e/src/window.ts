@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Locator, Page } from 'playwright-core';
 import { ghostText } from './ghost.ts';
 import { KEY } from './keys.ts';
-import { insist, ONE_TRY, until } from './wait.ts';
+import { insist, type Limit, until } from './wait.ts';
 
 export class Window {
   readonly page: Page;
@@ -43,15 +43,15 @@ export class Window {
 
   /** Carries out a command of the palette. What comes of it is for the caller to wait for. */
   async command(title: string): Promise<void> {
-    await insist(`the command ${title}`, () => this.pick('F1', `>${title}`, title), () => true);
+    await insist(`the command ${title}`, (limit) => this.pick('F1', `>${title}`, title, limit), () => true);
   }
 
   /** Opens the field on top with a key, writes into it, and takes the row that is marked then. Fails where it closes again. */
-  private async pick(key: string, text: string, row: string): Promise<void> {
+  private async pick(key: string, text: string, row: string, limit: Limit): Promise<void> {
     await this.page.keyboard.press(key);
-    await this.page.locator('.quick-input-widget input.input').fill(text, ONE_TRY);
+    await this.page.locator('.quick-input-widget input.input').fill(text, limit);
     // Not with Enter: where the field closes again, that would go to whatever has the keyboard then.
-    await this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row }).click(ONE_TRY);
+    await this.page.locator('.quick-input-list .monaco-list-row.focused').filter({ hasText: row }).click(limit);
     await this.page.mouse.move(0, 0);
   }
 
@@ -64,7 +64,7 @@ export class Window {
   async openMenu(row = 'Open the log'): Promise<string[]> {
     return insist(
       `the menu with "${row}"`,
-      () => this.status.click(ONE_TRY),
+      (limit) => this.status.click(limit),
       async () => {
         const rows = await this.row('').allInnerTexts();
         return rows.some((text) => text.includes(row)) && rows;
@@ -74,9 +74,9 @@ export class Window {
 
   /** Chooses an entry of the menu of the status bar item. */
   async choose(entry: string): Promise<void> {
-    const choose = async (): Promise<void> => {
-      await this.status.click(ONE_TRY);
-      await this.row(entry).click(ONE_TRY);
+    const choose = async (limit: Limit): Promise<void> => {
+      await this.status.click(limit);
+      await this.row(entry).click(limit);
     };
     await insist(`"${entry}" in the menu`, choose, () => true);
     await until('the menu to close', () => this.isMenuClosed());
@@ -96,7 +96,7 @@ export class Window {
     const path = join(this.#folder, name);
     await insist(
       `${name} in the editor`,
-      () => this.pick('Control+p', path, basename(name)),
+      (limit) => this.pick('Control+p', path, basename(name), limit),
       () => this.tab(basename(name)).isVisible(),
     );
     const lines = readFileSync(path, 'utf8').split(/\r?\n/);
@@ -228,10 +228,10 @@ export class Window {
     const tab = this.tab('settings.json');
     await insist(
       'the settings to be written',
-      async () => {
+      async (limit) => {
         if (!(await tab.isVisible())) {
           await this.press(KEY.settings);
-          await tab.waitFor(ONE_TRY);
+          await tab.waitFor(limit);
         }
         await this.focus();
         await this.press('Control+a');
@@ -249,11 +249,12 @@ export class Window {
     const tabs = this.page.locator('.editor-group-container .tab');
     await insist(
       'the editors to close',
-      async () => {
+      async (limit) => {
         await this.press('Escape');
         await this.press(KEY.clearNotices);
         for (let left = await tabs.count(); left > 0; left--) {
           await this.press(KEY.discard);
+          await until('one editor to close', async () => (await tabs.count()) < left, limit.timeout);
         }
       },
       async () => (await tabs.count()) === 0,

@@ -1,6 +1,6 @@
 // All that a test works with: VS Code, its windows, the folder that is open in them, and the servers behind them.
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
@@ -9,6 +9,8 @@ import { openBrowser } from './browser.ts';
 import { CodeServer, type Settings, userSettings } from './codeServer.ts';
 import { places, Sandbox } from './places.ts';
 import { Servers } from './servers.ts';
+import { typeLast } from './suggestion.ts';
+import { LINE } from './texts.ts';
 import { PATIENCE_MS, until, within } from './wait.ts';
 import { Window } from './window.ts';
 
@@ -75,9 +77,22 @@ export class World {
 
   /** The window that tests share, with a server that is ready. */
   async window(): Promise<Window> {
-    this.#shared ??= await this.open();
+    if (this.#shared === undefined) {
+      this.#shared = await this.open();
+      await this.#shared.ready();
+      await this.#settle(this.#shared);
+    }
     await this.#shared.ready();
     return this.#shared;
+  }
+
+  /** Waits until a VS Code that has just started asks for suggestions. */
+  async #settle(window: Window): Promise<void> {
+    const file = this.write('settle.py', LINE.slice(0, -1));
+    await window.show('settle.py');
+    await typeLast(this, window, 'settle.py', LINE);
+    await window.tidy();
+    rmSync(file);
   }
 
   async close(window: Window): Promise<void> {

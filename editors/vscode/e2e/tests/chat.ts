@@ -4,7 +4,7 @@ import { equal, match, notEqual, ok } from 'node:assert/strict';
 import { ChatView } from '../src/chat.ts';
 import type { Exchange, Server } from '../src/servers.ts';
 import { tests } from '../src/runner.ts';
-import { insist, ONE_TRY, until } from '../src/wait.ts';
+import { insist, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
 import type { World } from '../src/world.ts';
 
@@ -152,11 +152,11 @@ export const chats = tests({
     const action = window.page.locator('.action-widget .monaco-list-row').filter({ hasText: 'Gemma: explain' }).first();
     await insist(
       'a question by a code action',
-      async () => {
+      async (limit) => {
         // Whatever still arrives about the selection closes the menu.
         await window.select('Control+Home', 'Shift+ArrowDown', 'Shift+ArrowDown');
         await window.press('Control+.');
-        await action.click(ONE_TRY);
+        await action.click(limit);
       },
       async () => (await count(world)) > before,
     );
@@ -215,11 +215,11 @@ export const chats = tests({
     await chat.answered(1);
     const change = chat.page.getByRole('button', { name: 'Show as a Change to the File' });
     const apply = window.page.getByRole('button', { name: 'Apply Change' });
-    await insist('the change', () => change.click(ONE_TRY), () => apply.isVisible());
+    await insist('the change', (limit) => change.click(limit), () => apply.isVisible());
     await window.page.locator('.monaco-diff-editor').waitFor();
     equal(world.read('change.py'), SOURCE);
     const difference = window.page.locator('.monaco-diff-editor').filter({ visible: true });
-    await insist('the change to be applied', () => apply.click(ONE_TRY), async () => (await difference.count()) === 0);
+    await insist('the change to be applied', (limit) => apply.click(limit), async () => (await difference.count()) === 0);
     await window.focus();
     await window.save();
     equal(world.read('change.py'), SOURCE.replace('return width * height\n', 'return abs(width * height)\n'));

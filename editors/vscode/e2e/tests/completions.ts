@@ -4,7 +4,7 @@ import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { isDeepStrictEqual } from 'node:util';
 import { KEY } from '../src/keys.ts';
 import { tests } from '../src/runner.ts';
-import { answer, answers, drawn, end, type Item, type Position, shown, suggestion, taken } from '../src/suggestion.ts';
+import { answer, answers, drawn, end, type Item, type Position, shown, suggestion, taken, typeLast } from '../src/suggestion.ts';
 import { BLOCK, LINE, OPEN, WIDE } from '../src/texts.ts';
 import { insist, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
@@ -15,7 +15,7 @@ async function typed(world: World, name: string, text: string): Promise<Window> 
   const window = await world.window();
   world.write(name, text.slice(0, -1));
   await window.show(name);
-  await window.type(text.slice(-1));
+  await typeLast(world, window, name, text);
   return window;
 }
 

@@ -4,7 +4,7 @@ import { equal, match, notEqual } from 'node:assert/strict';
 import { ChatView } from '../src/chat.ts';
 import { KEY } from '../src/keys.ts';
 import { tests } from '../src/runner.ts';
-import { insist, ONE_TRY, until } from '../src/wait.ts';
+import { insist, until } from '../src/wait.ts';
 import type { World } from '../src/world.ts';
 
 interface Explained {
@@ -32,7 +32,7 @@ export const pictures = tests({
       await navigator.clipboard.write([new ClipboardItem({ 'image/png': new Blob([bytes], { type: 'image/png' }) })]);
     }, picture);
     const attached = chat.page.locator('.attachment img');
-    await insist('the picture in the chat', () => chat.field.press('Control+v', ONE_TRY), () => attached.first().isVisible());
+    await insist('the picture in the chat', (limit) => chat.field.press('Control+v', limit), () => attached.first().isVisible());
     await chat.ask('What is this?');
     const turn = await chat.answered(1);
     const { params, result } = await explained(world);
@@ -61,11 +61,11 @@ export const pictures = tests({
     );
     await insist(
       'a question about the picture',
-      async () => {
+      async (limit) => {
         await window.press('Escape');
-        await row.click({ ...ONE_TRY, button: 'right' });
+        await row.click({ ...limit, button: 'right' });
         // A click right after the menu has opened would be ignored.
-        await window.page.locator('.monaco-menu .action-label').filter({ hasText: 'Explain Screenshot' }).hover(ONE_TRY);
+        await window.page.locator('.monaco-menu .action-label').filter({ hasText: 'Explain Screenshot' }).hover(limit);
         await window.press('Enter');
       },
       () => server.exchanges('gemma/explainImage').length > before,

@@ -2,7 +2,7 @@
 
 import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { tests } from '../src/runner.ts';
-import { answer, shown } from '../src/suggestion.ts';
+import { answer, shown, typeLast } from '../src/suggestion.ts';
 import { LINE } from '../src/texts.ts';
 import { insist, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
@@ -22,7 +22,7 @@ async function status(world: World, name: string): Promise<Status> {
 async function nothingFor(world: World, window: Window, name: string, text: string): Promise<void> {
   world.write(name, text.slice(0, -1));
   await window.show(name);
-  await window.type(text.slice(-1));
+  await typeLast(world, window, name, text);
   deepEqual(await answer(world, name, text), []);
   equal(await window.ghost(), undefined);
 }
@@ -52,7 +52,7 @@ export const switches = tests({
     await until('the server to know', async () => (await status(world, 'off.py')).settings.languagesOff.length === 0);
     await window.focus();
     await window.edit('Backspace');
-    await window.type(LINE.slice(-1));
+    await typeLast(world, window, 'off.py', LINE);
     await shown(world, window, 'off.py', LINE);
   },
 
@@ -93,7 +93,7 @@ export const switches = tests({
     world.write('late.py', LINE.slice(0, -1));
     await window.show('late.py');
     world.servers.delay(2_000);
-    await window.type(LINE.slice(-1));
+    await typeLast(world, window, 'late.py', LINE);
     await shown(world, window, 'late.py', LINE);
   },
 });

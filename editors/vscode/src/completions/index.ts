@@ -31,8 +31,9 @@ interface Place {
 export class Completions implements Disposable {
   private readonly tracker = new Tracker();
   private readonly listening: Disposable[];
-  /** Where something was written last, while there was no model to go on with it. */
-  private early: Place | undefined;
+  /** Where something was written last, until a server with a model has answered what goes on there. */
+  private open: Place | undefined;
+  private wasAway = true;
 
   constructor(private readonly gemma: Gemma) {
     this.listening = [
@@ -50,7 +51,12 @@ export class Completions implements Disposable {
     token,
     next,
   ) => {
+    const asked = NO_MODEL_YET.has(this.gemma.status.state) ? undefined : this.open;
     const result = await next(document, position, context, token);
+    // A server that ended before it answered gives nothing at all, and may not be known to be gone.
+    if (this.open === asked && result) {
+      this.open = undefined;
+    }
     if (!token.isCancellationRequested) {
       this.show(shownBy(document, position, itemsOf(result)[0]));
     }
@@ -67,9 +73,8 @@ export class Completions implements Disposable {
       this.accepted(taken);
     }
     const [change] = contentChanges;
-    const written = change !== undefined && change.text !== '' && document === window.activeTextEditor?.document;
-    if (written && NO_MODEL_YET.has(this.gemma.status.state)) {
-      this.early = { document, version: document.version, offset: change.rangeOffset + change.text.length };
+    if (change !== undefined && change.text !== '' && document === window.activeTextEditor?.document) {
+      this.open = { document, version: document.version, offset: change.rangeOffset + change.text.length };
     }
   }
 
@@ -87,14 +92,19 @@ export class Completions implements Disposable {
 
   /** VS Code would ask at the next key only, which somebody who waits for the model does not press. */
   private async askAgain({ state }: Status): Promise<void> {
-    const { early } = this;
-    if (early === undefined || state !== 'ready') {
+    this.wasAway ||= NO_MODEL_YET.has(state);
+    const { open } = this;
+    if (state !== 'ready' || !this.wasAway) {
       return;
     }
-    this.early = undefined;
-    const uri = early.document.uri.toString();
+    this.wasAway = false;
+    this.open = undefined;
+    if (open === undefined) {
+      return;
+    }
+    const uri = open.document.uri.toString();
     const { document } = await this.gemma.request('gemma/status', { textDocument: { uri } });
-    if (isHere(early) && typeof document?.off !== 'string') {
+    if (isHere(open) && typeof document?.off !== 'string') {
       await commands.executeCommand('editor.action.inlineSuggest.trigger');
     }
   }
