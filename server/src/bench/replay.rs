@@ -184,7 +184,7 @@ async fn held(client: &Client, round: usize) -> Result<Round> {
     Ok(Round {
         round,
         cache_bytes: cache["bytes"].as_u64().or(status["engine"]["cacheBytes"].as_u64()),
-        budget_bytes: cache["budget_bytes"].as_u64().or(cache["budgetBytes"].as_u64()),
+        budget_bytes: cache["budget"].as_u64(),
         evictions: cache["evictions"].as_u64(),
         rss_bytes: memory.now,
         peak_rss_bytes: memory.peak,
@@ -245,11 +245,7 @@ impl Player<'_> {
             }
             if let Some(pending) = self.send(event)? {
                 let reply = pending.answer().await?;
-                let mut measured = Measured::of(&reply);
-                if !measured.is_complete() {
-                    measured.take_status(&self.client.ask("gemma/status", json!({})).await?);
-                }
-                self.note(number, event, measured);
+                self.note(number, event, Measured::of(&reply));
                 number += 1;
                 progress(number);
             }

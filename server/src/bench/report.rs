@@ -23,7 +23,6 @@ pub struct Measured {
     queue_ms: Option<f64>,
     ttft_ms: Option<f64>,
     total_ms: f64,
-    complete: bool,
 }
 
 impl Measured {
@@ -34,7 +33,6 @@ impl Measured {
             Ok(result) => result,
             Err(error) => {
                 measured.error = Some(error.clone());
-                measured.complete = true;
                 return measured;
             }
         };
@@ -42,7 +40,6 @@ impl Measured {
         let told = &result["gemma"];
         let (text, count) =
             (|key: &str| told[key].as_str().map(str::to_owned), |key: &str| told[key].as_u64());
-        measured.complete = told.is_object();
         measured.reason = text("reason");
         measured.rule = text("rule");
         measured.tokens = count("tokensFound").zip(count("tokensComputed"));
@@ -51,31 +48,10 @@ impl Measured {
         measured.draft_tokens = count("draftTokens");
         measured.accepted_tokens = count("acceptedTokens");
         measured.queue_ms = told["queueMs"].as_f64();
-        measured.ttft_ms = told["firstTokenMs"].as_f64();
+        // Of a request that was given up, the time until then is no time to a token.
+        let given_up = matches!(measured.reason.as_deref(), Some("superseded" | "disabled" | "loading"));
+        measured.ttft_ms = told["firstTokenMs"].as_f64().filter(|_| !given_up);
         measured
-    }
-
-    /// Whether the answer said all itself.
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// Of what `gemma/status` says of the last completion: for a server whose answers say nothing.
-    pub fn take_status(&mut self, status: &Value) {
-        let last = &status["completions"]["last"];
-        let timings = &last["timings"];
-        let count = |key: &str| timings[key].as_u64();
-        let decode_ms = timings["decode_ms"].as_f64().unwrap_or(0.0);
-        self.reason = last["reason"].as_str().map(str::to_owned);
-        self.rule = last["rule"].as_str().map(str::to_owned);
-        self.tokens = count("cached_tokens").zip(count("prefill_tokens"));
-        self.decode_tokens = count("decode_tokens");
-        self.forward_passes = count("decode_passes");
-        self.draft_tokens = count("draft_tokens");
-        self.accepted_tokens = count("accepted_tokens");
-        self.queue_ms = timings["queue_ms"].as_f64();
-        // All but what came behind the first token: the prompt's layout is part of it.
-        self.ttft_ms = Some((self.total_ms - decode_ms).max(0.0));
     }
 }
 
@@ -302,7 +278,7 @@ impl<'a> Group<'a> {
 }
 
 /// What was asked for, to stand beside what was measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Setup {
     /// The trace's name.
     pub trace: String,
@@ -363,4 +339,97 @@ pub fn to_json(setup: &Setup, outcome: &Outcome) -> Value {
         "rounds": outcome.rounds,
         "requests": outcome.requests,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bench::trace::Trigger;
+
+    fn reply(result: Result<Value, &str>) -> Reply {
+        Reply { result: result.map_err(str::to_owned), took: Duration::from_millis(80) }
+    }
+
+    fn request(number: usize, kind: Kind, expected: &str, result: Result<Value, &str>) -> Request {
+        let complete = Complete {
+            position: Position { line: 1, character: 2 },
+            trigger: Trigger::Automatic,
+            expect_prefix: expected.into(),
+        };
+        Request::new((0, number), 7, "a.rs".into(), kind, &complete, Measured::of(&reply(result)))
+    }
+
+    fn computed(text: &str, found: u64, computed: u64, first_token_ms: f64) -> Result<Value, &'static str> {
+        Ok(json!({
+            "items": [{"insertText": text}],
+            "gemma": {
+                "reason": "shown", "rule": null, "tokensAsked": found + computed, "tokensFound": found,
+                "tokensComputed": computed, "decodeTokens": 16, "decodePasses": 9, "queueMs": 0.5,
+                "firstTokenMs": first_token_ms, "totalMs": 70.0,
+            },
+        }))
+    }
+
+    fn served(text: &str) -> Result<Value, &'static str> {
+        let gemma = json!({"reason": "shown", "rule": "reuse", "tokensAsked": null, "firstTokenMs": 0.25});
+        Ok(json!({"items": [{"insertText": text}], "gemma": gemma}))
+    }
+
+    fn superseded() -> Result<Value, &'static str> {
+        Ok(json!({"items": [], "gemma": {"reason": "superseded", "rule": null, "firstTokenMs": 30.0}}))
+    }
+
+    #[test]
+    fn what_was_served_computed_nothing_and_what_was_given_up_has_no_first_token() {
+        let one = request(0, Kind::Forward, "größe", computed("größer", 90, 10, 30.0));
+        assert_eq!(
+            (one.tokens_asked, one.tokens_found, one.tokens_computed),
+            (Some(100), Some(90), Some(10))
+        );
+        assert_eq!((one.ttft_ms, one.total_ms, one.agreed_chars), (Some(30.0), 80.0, 5));
+        let one = request(0, Kind::Forward, "ab", served("xb"));
+        assert_eq!((one.tokens_asked, one.tokens_computed, one.ttft_ms), (None, Some(0), Some(0.25)));
+        assert_eq!((one.agreed_chars, one.rule.as_deref()), (0, Some("reuse")));
+        let one = request(0, Kind::Forward, "", superseded());
+        assert_eq!((one.tokens_computed, one.ttft_ms, one.text), (None, None, None));
+        let one = request(0, Kind::Forward, "", Err("no memory"));
+        assert_eq!((one.error.as_deref(), one.reason), (Some("no memory"), None));
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let all = |n: usize| percentiles((1..=n).rev().map(|v| v as f64));
+        assert_eq!(all(100), Some(Percentiles { p50: 50.0, p90: 90.0, p99: 99.0 }));
+        assert_eq!(all(3), Some(Percentiles { p50: 2.0, p90: 3.0, p99: 3.0 }));
+        assert_eq!(all(1), Some(Percentiles { p50: 1.0, p90: 1.0, p99: 1.0 }));
+        assert_eq!(all(0), None);
+    }
+
+    #[test]
+    fn the_summary_is_of_all_and_of_each_kind() {
+        let requests = vec![
+            request(0, Kind::Other, "ab", computed("abc", 0, 100, 500.0)),
+            request(1, Kind::Forward, "b", computed("b", 99, 1, 30.0)),
+            request(2, Kind::Forward, "x", served("y")),
+            request(3, Kind::Forward, "", superseded()),
+            request(4, Kind::Forward, "", Err("no memory")),
+        ];
+        let rounds = vec![Round { cache_bytes: Some(5), evictions: Some(2), ..Round::default() }];
+        let outcome = Outcome { requests, rounds, ..Outcome::default() };
+        let report = to_json(&Setup { max_tokens: 16, ..Setup::default() }, &outcome);
+        let summary = &report["summary"];
+        assert_eq!(summary["tokens_computed"], json!({"p50": 1.0, "p90": 100.0, "p99": 100.0}));
+        assert_eq!(summary["kinds"]["forward"]["tokens_computed"]["p50"], 0.0);
+        assert_eq!(summary["kinds"]["back"]["tokens_computed"], Value::Null);
+        assert_eq!(summary["asked_of_model"]["requests"], 2);
+        assert_eq!((&summary["shown"], &summary["agreed_chars"]), (&json!(3), &json!(1.0)));
+        assert_eq!(summary["full_length_ms"]["p50"], 80.0);
+        assert_eq!((&summary["forward_passes"], &summary["decode_tokens"]), (&json!(18), &json!(32)));
+        assert_eq!((&summary["evictions"], &summary["cache_bytes"]), (&json!(2), &json!(5)));
+        let reasons = json!({"shown": 2, "shown (reuse)": 1, "superseded": 1, "failed": 1});
+        assert_eq!(summary["reasons"], reasons);
+        assert_eq!(report["requests"].as_array().map(Vec::len), Some(5));
+    }
 }

@@ -286,3 +286,44 @@ fn remarks(replayed: &Replayed) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::kind::Kind;
+    use crate::bench::report::{Measured, Round};
+    use crate::bench::trace::{Complete, Position, Trigger};
+
+    fn replayed() -> Replayed {
+        let complete = Complete {
+            position: Position { line: 0, character: 0 },
+            trigger: Trigger::Automatic,
+            expect_prefix: String::new(),
+        };
+        let nothing = Measured::default();
+        let request = Request::new((0, 0), 0, "a.rs".into(), Kind::Forward, &complete, nothing);
+        Replayed { requests: vec![request], rounds: vec![Round::default()], ..Replayed::default() }
+    }
+
+    #[test]
+    fn the_help_names_all_that_is_in_the_json() {
+        let report = to_json(&Setup::default(), &replayed());
+        for object in [&report, &report["summary"], &report["requests"][0], &report["rounds"][0]] {
+            for name in object.as_object().expect("an object").keys() {
+                assert!(EXAMPLES.contains(name.as_str()), "the help does not name {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn columns_stand_under_their_heads() {
+        let table = table(&Setup::default(), &replayed());
+        let rows: Vec<&str> =
+            table.lines().skip(2).take_while(|line| !line.is_empty()).map(str::trim_end).collect();
+        assert!(rows.len() == 4 && rows[2].starts_with("typing forward"), "{table}");
+        assert_eq!(rows[1].chars().count(), rows[2].chars().count(), "{table}");
+        let percentiles = Percentiles { p50: 0.25, p90: 12.0, p99: 1234.5 };
+        assert_eq!(triple(Some(percentiles), 7, 1).len(), WIDE_HEAD.len());
+        assert_eq!(triple(None, 6, 0).len(), HEAD.len());
+    }
+}
