@@ -16,6 +16,7 @@ use ropey::Rope;
 use tree_sitter::{InputEdit, Tree};
 
 use crate::context::Facts;
+use crate::context::recent::Edits;
 use crate::language::Language;
 use crate::text::{Change, Encoding, LineEnding, offsets_of};
 use parse::{Syntax, point};
@@ -46,6 +47,8 @@ pub struct Snapshot {
     /// Whether the client saved exactly this text.
     pub saved: bool,
     syntax: Option<Arc<Syntax>>,
+    /// Where it was edited lately.
+    pub(crate) edits: Arc<Edits>,
     /// What [`crate::context`] has worked out from this text.
     pub(crate) facts: Arc<OnceLock<Arc<Facts>>>,
 }
@@ -217,6 +220,7 @@ impl Document {
             line_ending: LineEnding::of(&text).unwrap_or_default(),
             saved: false,
             syntax: syntax_for(language),
+            edits: Arc::default(),
             facts: Arc::default(),
             text,
         };
@@ -240,6 +244,7 @@ impl Document {
     /// Replaces `range`, in characters and inside the text.
     fn replace(&mut self, range: std::ops::Range<usize>, with: &str) {
         let now = &mut self.now;
+        Arc::make_mut(&mut now.edits).note(&now.text, range.clone(), with);
         let bytes = now.text.char_to_byte(range.start)..now.text.char_to_byte(range.end);
         let lone = now.text.len_lines() != self.line_feeds + 1;
         let (start_position, old_end_position) =

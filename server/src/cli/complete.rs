@@ -67,6 +67,7 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         cursor: offset.chars,
         others: Vec::new(),
         index: None,
+        drafts: Default::default(),
         selected: None,
         priority: Priority::Completion,
         variant: 0,

@@ -9,6 +9,7 @@ use gemma_engine::{
 };
 
 use crate::completion::boundary::Seam;
+use crate::completion::drafts::vocabulary;
 use crate::completion::material::{Around, material};
 use crate::completion::shape::decide;
 use crate::completion::site::{Lexis, Site};
@@ -27,6 +28,7 @@ const LOOK: usize = 64 * 1024;
 /// and where the answer belongs.
 pub struct Prepared {
     prompt: Prompt,
+    drafts: Vec<Arc<[u32]>>,
     seam: Seam,
     place: Place,
     priority: Priority,
@@ -70,7 +72,10 @@ pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) 
         None => plain::build(&material, bos, tokens)?,
     };
     prompt.stop.extend(tokens.turns().map(|(_, end)| end));
-    Ok(Prepared { prompt, seam, place, priority: request.priority, sampling: sampling(request.variant) })
+    let here = (&request.document, request.cursor);
+    let drafts = request.drafts.gather(&vocabulary(model), tokens, here, &request.others)?;
+    let (priority, sampling) = (request.priority, sampling(request.variant));
+    Ok(Prepared { prompt, drafts, seam, place, priority, sampling })
 }
 
 /// How tokens are picked for the suggestion of this number: near to what is most likely, since code that is only
@@ -171,6 +176,7 @@ impl Prepared {
                 ..Stop::default()
             },
             speculate: settings.speculation,
+            drafts: self.drafts,
             priority: self.priority,
             sampling: self.sampling,
             deadline: deadline(self.priority, settings, model.speed(), self.prompt.ids.len()),
@@ -253,6 +259,7 @@ mod tests {
             cursor,
             others: Vec::new(),
             index: None,
+            drafts: Arc::default(),
             root: None,
             selected: None,
             priority: Priority::Completion,

@@ -19,9 +19,12 @@ pub mod site;
 pub mod supersede;
 
 mod ask;
+mod drafts;
 mod material;
 #[cfg(test)]
 mod replay;
+
+pub use drafts::Drafts;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,6 +48,8 @@ pub struct Request {
     pub others: Vec<Snapshot>,
     /// Which files of the workspace define what; `None`: nothing but open documents is looked at.
     pub index: Option<Arc<Index>>,
+    /// Earlier suggestions, which the engine may try ahead.
+    pub drafts: Arc<Drafts>,
     /// Where the workspace begins, for paths shown to the model.
     pub root: Option<std::path::PathBuf>,
     /// What the client's completion menu has selected, replacing this many characters before the cursor.
@@ -132,6 +137,7 @@ pub async fn complete(
     if cancel.is_cancelled() {
         return Ok(Answer::nothing(cursor, Reason::Superseded, None));
     }
+    let drafts = Arc::clone(&request.drafts);
     let (asked_of, limits) = (model.clone(), settings.completion.clone());
     let prepared = tokio::task::spawn_blocking(move || {
         let mut request = request;
@@ -139,7 +145,11 @@ pub async fn complete(
         ask::prepare(&asked_of, &limits, &request)
     });
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
-    prepared.run(engine, model, &settings.completion, &cancel, heard).await
+    let answer = prepared.run(engine, model, &settings.completion, &cancel, heard).await?;
+    if let Some(finished) = &answer.finished {
+        drafts.said(&drafts::vocabulary(model), &finished.tokens);
+    }
+    Ok(answer)
 }
 
 /// What the model would be shown for a request, and what its answer would have to begin with: the word before

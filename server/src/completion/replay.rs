@@ -108,6 +108,7 @@ fn request(document: Snapshot, cursor: usize, others: Vec<Snapshot>, layouts: &A
         priority: Priority::Completion,
         variant: 0,
         index: None,
+        drafts: Arc::default(),
         layouts: Arc::clone(layouts),
     }
 }

@@ -10,6 +10,7 @@ mod grammar;
 pub mod index;
 mod lines;
 mod pieces;
+pub mod recent;
 mod survey;
 pub mod syntax;
 #[cfg(test)]

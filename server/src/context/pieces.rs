@@ -46,6 +46,8 @@ const MOST_OF_ONE: usize = 6;
 const DOCUMENTS: usize = 24;
 /// Scores are rounded down to multiples of one over this.
 const STEPS: f32 = 8.0;
+/// What it adds to a piece that it was edited lately, in steps: as much as being of a file that is mentioned.
+const EDITED: u32 = 4;
 
 pub(super) fn pieces(
     document: &Snapshot,
@@ -180,8 +182,12 @@ impl Query {
         let related = stem.is_some_and(|stem| {
             lines::has_word(&self.imports, &stem) || self.around.binary_search(&identity(&stem)).is_ok()
         });
+        let edited: Vec<_> = other.document.edits.lines(&other.document.text).collect();
+        let is_edited =
+            |lines: &Range<usize>| edited.iter().any(|e| e.start < lines.end && lines.start < e.end);
         let score = |chunk: &'a Chunk| {
             let score = self.score(chunk, related);
+            let score = if score > 0 && is_edited(&chunk.lines) { score + EDITED } else { score };
             (score > 0).then_some(Ranked { score, other, chunk })
         };
         other.chunks().iter().filter_map(score).collect()

@@ -294,3 +294,27 @@ fn a_window_or_cursor_outside_of_the_text_is_clamped() {
     let empty = Snapshot::new("untitled:x", "rust", "");
     assert_eq!(gather(&empty, 1, &[shapes()], 0..1), Context::default());
 }
+
+#[test]
+fn what_was_edited_lately_comes_first() {
+    use crate::documents::Documents;
+    use crate::text::{Change, Encoding, Position, Range as Place};
+    let documents = Documents::new();
+    let functions = ["first", "second", "third"].map(|name| {
+        format!("pub fn {name}() {{\n    let shared = 1;\n    let other = 2;\n    let {name}_one = 3;\n    print(other);\n}}\n\n")
+    });
+    documents.open("file:///p/many.rs", "rust", 1, &functions.concat());
+    let best = || {
+        let (document, cursor) = at_cursor("rust", "fn f() {\n    let shared = 2;\n    $0\n}\n");
+        let pieces = gather(&document, cursor, &documents.others("-"), 0..20).pieces;
+        pieces
+            .into_iter()
+            .map(|piece| piece.text.lines().next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(best(), ["pub fn first() {", "pub fn second() {", "pub fn third() {"]);
+    let at = Position { line: 17, character: 10 };
+    let change = Change { range: Some(Place { start: at, end: at }), text: "x".into() };
+    documents.change("file:///p/many.rs", 2, &[change], Encoding::Utf16);
+    assert_eq!(best(), ["pub fn third() {", "pub fn first() {", "pub fn second() {"]);
+}

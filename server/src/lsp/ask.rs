@@ -389,6 +389,7 @@ pub(super) fn request(
         cursor,
         others: others.into_iter().filter(|o| config.permission.may_be_read(&o.location())).collect(),
         index: Some(Arc::clone(&session.index)),
+        drafts: Arc::clone(&session.drafts),
         root: document.path.as_deref().and_then(|path| session.root_of(path)),
         selected,
         priority,

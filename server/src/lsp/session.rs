@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::MessageType;
 
-use crate::completion::Layouts;
 use crate::completion::reuse::Recent;
+use crate::completion::{Drafts, Layouts};
 use crate::context::index::{Coverage, Index};
 use crate::documents::Documents;
 use crate::permission::Permission;
@@ -50,6 +50,8 @@ pub(super) struct Session {
     pub(super) documents: Documents,
     /// What the files of the workspace define.
     pub(super) index: Arc<Index>,
+    /// What the engine may try ahead.
+    pub(super) drafts: Arc<Drafts>,
     /// Ghost text, and menus.
     pub(super) inline: Arc<Lane>,
     pub(super) menu: Arc<Lane>,
@@ -156,6 +158,7 @@ impl Session {
             viewers: Arc::default(),
             documents: Documents::new(),
             index: Arc::new(Index::new()),
+            drafts: Arc::default(),
             inline: Arc::default(),
             menu: Arc::default(),
             ahead: Ahead::default(),

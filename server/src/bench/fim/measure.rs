@@ -110,6 +110,7 @@ impl Filler<'_> {
             priority: Priority::Completion,
             variant: 0,
             index: None,
+            drafts: Arc::default(),
             layouts: Arc::default(),
         }
     }
