@@ -77,6 +77,16 @@ impl Snapshot {
         self.path.clone().unwrap_or_else(|| name_of(&self.uri))
     }
 
+    /// What this would be with `text` in place of some of its characters. The document itself never hears of it.
+    pub fn with(&self, range: std::ops::Range<usize>, text: &str) -> Snapshot {
+        let mut now = self.clone();
+        now.syntax = now.syntax.as_ref().map(|syntax| Arc::new(syntax.fork()));
+        let mut document = Document { line_feeds: line_feeds(now.text.slice(..)), now, used: 0 };
+        document.replace(range, text);
+        document.now.revise();
+        document.now
+    }
+
     /// After a change: nothing that was known of the old text holds.
     fn revise(&mut self) {
         self.revision = next_revision();

@@ -65,14 +65,19 @@ def test_control_tokens_in_a_text_are_text_and_none_is_shown(real, token):
 # 3. Slow machines need control over when something is computed.
 
 
-def test_nothing_is_computed_that_nobody_asked_for(real):
-    uri = real.open()
+def test_nothing_is_computed_that_nobody_asked_for(start):
+    running = start(model=server.model(), aheadOfTime=False, **server.UNHURRIED)
+    running.initialize()
+    running.ready()
+    uri = running.open()
+    running.notify("gemma/didMoveCursor", {"textDocument": {"uri": uri}, "position": CURSOR})
     for version, letter in enumerate("fibonacci", start=2):
-        real.change(uri, version, letter, at={"line": CURSOR["line"], "character": CURSOR["character"] + version - 2})
-    real.notify("textDocument/didSave", {"textDocument": {"uri": uri}})
-    status = real.status()
-    assert status["engine"]["running"] == 0
-    assert status["completions"]["requested"] == status["completions"]["cache"]["computedTokens"] == 0
+        running.change(uri, version, letter, at={"line": CURSOR["line"], "character": CURSOR["character"] + version - 2})
+    running.notify("textDocument/didSave", {"textDocument": {"uri": uri}})
+    status = running.status()
+    assert status["engine"]["running"] == status["engine"]["ahead"] == 0
+    completions = status["completions"]
+    assert completions["requested"] == completions["cache"]["computedTokens"] == completions["ahead"]["computedTokens"] == 0
 
 
 @pytest.mark.parametrize(("limit", "fewest", "most"), [(100_000, 40, 120), (10, 0, 39)])
@@ -91,7 +96,11 @@ def test_a_time_limit_holds(start, limit, fewest, most):
 
 @pytest.mark.parametrize(
     ("off", "rule"),
-    [({"languagesOff": ["python"]}, "languagesOff"), ({"filesOff": ["**/*.py"]}, "filesOff"), ({"trigger": "manual"}, "trigger")],
+    [
+        ({"languagesOff": ["python"]}, "languagesOff"),
+        ({"filesOff": ["**/*.py"]}, "filesOff"),
+        ({"trigger": "manual", "aheadOfTime": False}, "trigger"),
+    ],
 )
 def test_what_is_off_computes_nothing_not_even_when_a_file_is_opened(start, off, rule):
     running = start(model=server.model(), **server.UNHURRIED, **off)
@@ -103,7 +112,8 @@ def test_what_is_off_computes_nothing_not_even_when_a_file_is_opened(start, off,
     assert asked(running, uri, position=place) == []
     status = running.status()
     assert status["completions"]["disabled"] == 1 and status["completions"]["last"]["rule"] == rule
-    assert status["engine"]["running"] == 0 and status["completions"]["cache"]["computedTokens"] == 0
+    assert status["engine"]["running"] == status["engine"]["ahead"] == 0
+    assert status["completions"]["cache"]["computedTokens"] == status["completions"]["ahead"]["computedTokens"] == 0
 
 
 # 5. Nothing is shown, and nobody can say why.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Stop,
+    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Speed,
+    Stop,
 };
 
 use crate::completion::boundary::Seam;
@@ -172,7 +173,7 @@ impl Prepared {
             speculate: settings.speculation,
             priority: self.priority,
             sampling: self.sampling,
-            deadline: Some(Duration::from_millis(settings.max_time_ms)),
+            deadline: deadline(self.priority, settings, model.speed(), self.prompt.ids.len()),
             cancel: cancel.clone(),
             ..GenerateRequest::new(model.clone(), self.prompt.ids, settings.max_tokens)
         });
@@ -192,6 +193,29 @@ impl Prepared {
         };
         Ok(Answer { finished: Some(finished), first_token, ..answer })
     }
+}
+
+/// How long an answer may take: what the user says, else what the model takes on this machine, and half as much
+/// again. `None` where nobody waits.
+fn deadline(
+    priority: Priority,
+    settings: &CompletionSettings,
+    speed: Option<Speed>,
+    prompt: usize,
+) -> Option<Duration> {
+    /// What is sent to wait longer than this is no longer wanted when it comes; shorter than that, and a
+    /// moment in which the machine is busy costs the answer.
+    const BOUNDS: (f64, f64) = (1500.0, 15_000.0);
+    const UNMEASURED: f64 = 5000.0;
+    if priority == Priority::Background {
+        return None;
+    }
+    let measured = |speed: Speed| {
+        let (prompt, answer) = (prompt as f64, settings.max_tokens as f64);
+        ((prompt * speed.prefill_ms + answer * speed.decode_ms) * 1.5).clamp(BOUNDS.0, BOUNDS.1)
+    };
+    let usual = speed.map_or(UNMEASURED, measured);
+    Some(settings.max_time_ms.map_or(Duration::from_secs_f64(usual / 1e3), Duration::from_millis))
 }
 
 impl Place {
@@ -286,6 +310,25 @@ mod tests {
         ] {
             let answer = answer(&request, raw);
             assert_eq!((answer.reason, answer.rule), (reason, rule), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_may_take_what_the_machine_takes() {
+        let settings = CompletionSettings { max_tokens: 100, ..CompletionSettings::default() };
+        let impatient = CompletionSettings { max_time_ms: Some(10), ..settings.clone() };
+        let speed = |prefill_ms, decode_ms| Some(Speed { prefill_ms, decode_ms });
+        for (priority, settings, speed, expected) in [
+            (Priority::Completion, &settings, None, Some(5000)),
+            (Priority::Completion, &settings, speed(2.0, 16.0), Some(5400)),
+            (Priority::Completion, &settings, speed(0.1, 2.0), Some(1500)),
+            (Priority::Completion, &settings, speed(11.0, 130.0), Some(15_000)),
+            (Priority::Completion, &impatient, speed(2.0, 16.0), Some(10)),
+            // Nobody waits for it.
+            (Priority::Background, &impatient, speed(2.0, 16.0), None),
+        ] {
+            let deadline = deadline(priority, settings, speed, 1000);
+            assert_eq!(deadline.map(|time| time.as_millis()), expected, "{priority:?} {speed:?}");
         }
     }
 

@@ -2,14 +2,17 @@
 //!
 //! The path of a completion: the document around the cursor becomes a [`site::Site`]; the site decides
 //! the [`shape`]; `ask` lays out the prompt; the engine generates until [`enough`]; [`filters`] cut what
-//! is not for the user. [`supersede`] and [`reuse`] belong to whoever holds the documents open.
+//! is not for the user. [`supersede`], [`running`], [`reuse`] and [`pace`] belong to whoever holds the documents open.
 
 pub mod boundary;
 pub mod brackets;
 pub mod enough;
 pub mod filters;
 pub mod layouts;
+pub mod pace;
+pub mod place;
 pub mod reuse;
+pub mod running;
 pub mod sentence;
 pub mod shape;
 pub mod site;

@@ -1,39 +1,46 @@
 //! Recent suggestions: while the user types exactly what was suggested, the rest is served at once.
 //!
+//! Each is kept under the place where it was made, and what is typed leads along it. So every way back to a
+//! place on it (a backspace, an undo, a part that was accepted) finds it, for as long as it is kept.
+//!
 //! Invariants:
 //! - What is served is what was suggested, less what has been typed of it since: at that place, with the
 //!   same text before and behind it.
-//! - A backspace leads back to the suggestion that was made there.
+//! - Of several that fit, the one made nearest to the cursor is served, and of those the newest.
 //! - Nothing is served where all of it has been typed.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ropey::Rope;
-
-use crate::completion::brackets::is_closer;
+use crate::completion::place::Place;
 use crate::completion::{Answer, Reason};
 use crate::documents::Snapshot;
 
-/// How many suggestions are remembered.
-const REMEMBERED: usize = 50;
-/// How many characters before and behind the cursor have to be the same.
-const BEFORE: usize = 1024;
-const AFTER: usize = 256;
+/// How many suggestions are remembered: a few minutes of typing.
+const REMEMBERED: usize = 256;
 
 /// The suggestions made lately, in all documents. Shared by reference; usable from any thread.
 #[derive(Debug, Default)]
 pub struct Recent {
-    newest_first: Mutex<VecDeque<Suggestion>>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// Of each document by cursor, newest last.
+    documents: HashMap<Arc<str>, BTreeMap<usize, Vec<Suggestion>>>,
+    kept: usize,
+    clock: u64,
 }
 
 #[derive(Debug)]
 struct Suggestion {
-    uri: Arc<str>,
-    cursor: usize,
-    before: String,
-    after: String,
+    place: Place,
     answer: Answer,
+    /// In characters.
+    length: usize,
+    /// When it was kept, by [`Memory::clock`].
+    kept: u64,
 }
 
 impl Recent {
@@ -48,79 +55,85 @@ impl Recent {
         if answer.reason != Reason::Shown || answer.range.start != cursor {
             return;
         }
-        let (before, after) = around(&document.text, cursor);
-        let mut newest_first = self.newest_first.lock().unwrap_or_else(PoisonError::into_inner);
-        newest_first.retain(|s| {
-            !(s.uri == document.uri && s.cursor == cursor && s.before == before && s.after == after)
-        });
-        newest_first.push_front(Suggestion {
-            uri: document.uri.clone(),
-            cursor,
-            before,
-            after,
+        let place = Place::new(&document.text, cursor);
+        let mut memory = self.lock();
+        memory.clock += 1;
+        let suggestion = Suggestion {
             answer: answer.clone(),
-        });
-        newest_first.truncate(REMEMBERED);
+            length: answer.text.chars().count(),
+            kept: memory.clock,
+            place: place.clone(),
+        };
+        let here = memory.documents.entry(document.uri.clone()).or_default().entry(cursor).or_default();
+        let before = here.len();
+        here.retain(|one| one.place != place);
+        let replaced = before - here.len();
+        here.push(suggestion);
+        memory.kept += 1 - replaced;
+        if memory.kept > REMEMBERED {
+            memory.drop_oldest();
+        }
     }
 
-    /// The rest of a suggestion, where what is typed agrees with it. The one made nearest to the cursor
-    /// goes first, then the newest.
+    /// The rest of a suggestion, where what is typed agrees with it.
     pub fn serve(&self, document: &Snapshot, cursor: usize) -> Option<Answer> {
-        let newest_first = self.newest_first.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = newest_first.iter().filter(|s| s.uri == document.uri && s.cursor <= cursor);
-        let (_, answer) = here
-            .filter_map(|s| Some((s.cursor, s.rest(&document.text, cursor)?)))
-            .reduce(|best, next| if next.0 > best.0 { next } else { best })?;
-        Some(answer)
+        let memory = self.lock();
+        let nearest_first = memory.documents.get(&document.uri)?.range(..=cursor).rev();
+        let newest_first = nearest_first.flat_map(|(_, here)| here.iter().rev());
+        newest_first
+            .filter(|one| cursor - one.place.cursor < one.length)
+            .find_map(|one| rest(&one.place, &one.answer, document, cursor))
     }
 
     /// Forgets a document.
     pub fn forget(&self, uri: &str) {
-        let mut newest_first = self.newest_first.lock().unwrap_or_else(PoisonError::into_inner);
-        newest_first.retain(|s| &*s.uri != uri);
+        let mut memory = self.lock();
+        let gone = memory.documents.remove(uri).unwrap_or_default();
+        memory.kept -= gone.values().map(Vec::len).sum::<usize>();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Suggestion {
-    fn rest(&self, text: &Rope, cursor: usize) -> Option<Answer> {
-        let length = text.len_chars();
-        let typed = cursor
-            .checked_sub(self.cursor)
-            .filter(|&n| cursor <= length && n < self.answer.text.chars().count())?;
-        let split = self.answer.text.char_indices().nth(typed).map(|(at, _)| at)?;
-        let (expected, rest) = self.answer.text.split_at(split);
-        if text.slice(self.cursor..cursor) != expected || around(text, self.cursor).0 != self.before {
-            return None;
+impl Memory {
+    fn drop_oldest(&mut self) {
+        let places = self.documents.iter().flat_map(|(uri, places)| places.iter().map(move |at| (uri, at)));
+        let oldest =
+            places.filter_map(|(uri, (&cursor, here))| Some((here.first()?.kept, uri.clone(), cursor)));
+        let Some((_, uri, cursor)) = oldest.min() else { return };
+        let Some(places) = self.documents.get_mut(&uri) else { return };
+        if let Some(here) = places.get_mut(&cursor) {
+            here.remove(0);
+            self.kept -= 1;
+            if here.is_empty() {
+                places.remove(&cursor);
+            }
         }
-        let covered = self.answer.range.len();
-        let after = around(text, cursor).1;
-        let closed = usize::from(typed > 0 && covered == 0 && closes_itself(&after, &self.after, rest));
-        if closed == 0 && after != self.after {
-            return None;
+        if places.is_empty() {
+            self.documents.remove(&uri);
         }
-        let mut answer = self.answer.clone();
-        answer.text = rest.to_string();
-        answer.range = cursor..cursor + covered + closed;
-        Some(answer)
     }
 }
 
-/// Whether the editor closed a bracket or a quote that was typed from the suggestion, which goes on to
-/// close it too. The suggestion then replaces the editor's.
-fn closes_itself(after: &str, expected: &str, rest: &str) -> bool {
-    let Some(first) = after.chars().next() else { return false };
-    let same = after[first.len_utf8()..].chars().zip(expected.chars()).all(|(a, b)| a == b);
-    same && (is_closer(first) || matches!(first, '"' | '\'' | '`'))
-        && rest.contains(first)
-        && !rest.contains('\n')
-}
-
-fn around(text: &Rope, cursor: usize) -> (String, String) {
-    let length = text.len_chars();
-    let cursor = cursor.min(length);
-    let before = text.slice(cursor.saturating_sub(BEFORE)..cursor).to_string();
-    let after = text.slice(cursor..length.min(cursor + AFTER)).to_string();
-    (before, after)
+/// What is left of an answer for a cursor, after something was typed at the place where the answer belongs.
+/// An answer that shows nothing says so at its own place only.
+pub fn rest(place: &Place, answer: &Answer, document: &Snapshot, cursor: usize) -> Option<Answer> {
+    let typed = place.typed(&document.text, cursor)?;
+    if typed.text.is_empty() {
+        return Some(answer.clone());
+    }
+    let rest = answer.text.strip_prefix(&typed.text).filter(|rest| !rest.is_empty())?;
+    let mut covered = answer.range.len();
+    if let Some(closer) = typed.closer {
+        // The suggestion goes on to close what the editor closed, and replaces that.
+        if covered > 0 || !rest.contains(closer) || rest.contains('\n') {
+            return None;
+        }
+        covered = 1;
+    }
+    Some(Answer { text: rest.to_string(), range: cursor..cursor + covered, ..answer.clone() })
 }
 
 #[cfg(test)]
@@ -165,16 +178,36 @@ mod tests {
     }
 
     #[test]
-    fn a_backspace_finds_the_suggestion_made_there() {
+    fn a_backspace_finds_the_suggestion_made_there_or_further_left() {
         let recent = Recent::new();
         suggested(&recent, "a = ‸\n", "b + c");
         suggested(&recent, "a = x‸\n", ".y");
-        assert_eq!(served(&recent, "a = x‸\n").as_deref(), Some(".y"));
-        assert_eq!(served(&recent, "a = ‸\n").as_deref(), Some("b + c"));
+        suggested(&recent, "a = bx‸\n", ".z");
+        for (text, rest) in
+            [("a = bx‸\n", ".z"), ("a = b‸\n", " + c"), ("a = x‸\n", ".y"), ("a = ‸\n", "b + c")]
+        {
+            assert_eq!(served(&recent, text).as_deref(), Some(rest), "{text}");
+        }
     }
 
     #[test]
-    fn the_suggestion_made_nearest_wins() {
+    fn a_part_that_was_accepted_and_an_undo_lead_to_the_same_suggestion() {
+        let recent = Recent::new();
+        suggested(&recent, "if ‸\n", "let Some(x) = y {\n    f(x);\n}");
+        suggested(&recent, "if let Some(x) = y {\n    f(x);\n}‸\n", " else {}");
+        for (text, rest) in [
+            ("if let ‸\n", "Some(x) = y {\n    f(x);\n}"),
+            ("if let Some(x) = y {\n    ‸\n", "f(x);\n}"),
+            // Accepted as a whole, then undone.
+            ("if let Some(x) = y {\n    f(x);\n}‸\n", " else {}"),
+            ("if ‸\n", "let Some(x) = y {\n    f(x);\n}"),
+        ] {
+            assert_eq!(served(&recent, text).as_deref(), Some(rest), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_suggestion_made_nearest_wins_then_the_newest() {
         let recent = Recent::new();
         suggested(&recent, "a‸\n", "bcd");
         suggested(&recent, "ab‸\n", "xyz");
@@ -193,15 +226,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_to_show_is_so_at_its_own_place_only() {
+        let (here, cursor) = document("a = ‸\n");
+        let place = Place::new(&here.text, cursor);
+        let nothing = Answer::nothing(cursor, Reason::Filtered, Some("scope"));
+        assert_eq!(rest(&place, &nothing, &here, cursor).and_then(|answer| answer.rule), Some("scope"));
+        let (further, cursor) = document("a = b‸\n");
+        assert!(rest(&place, &nothing, &further, cursor).is_none());
+    }
+
+    #[test]
     fn old_suggestions_and_closed_documents_are_forgotten() {
         let recent = Recent::new();
         suggested(&recent, "first‸\n", "rest");
         for n in 0..REMEMBERED {
-            suggested(&recent, &format!("line {n}‸\n"), "rest");
+            // Places of their own and one again and again.
+            suggested(&recent, &format!("{}‸\n", "x".repeat(n)), "rest");
+            suggested(&recent, "again‸\n", "rest");
         }
         assert_eq!(served(&recent, "first‸\n"), None);
-        assert!(served(&recent, "line 0‸\n").is_some());
+        assert!(served(&recent, "again‸\n").is_some() && served(&recent, "xxxx‸\n").is_some());
+        assert_eq!(recent.lock().kept, REMEMBERED);
         recent.forget("file:///a.rs");
-        assert_eq!(served(&recent, "line 0‸\n"), None);
+        assert_eq!(served(&recent, "again‸\n"), None);
+        assert_eq!(recent.lock().kept, 0);
     }
 }

@@ -8,6 +8,9 @@ use super::Reason;
 pub fn sentence(reason: Reason, rule: Option<&str>) -> Cow<'static, str> {
     match (reason, rule) {
         (Reason::Shown, Some("reuse")) => "The rest of an earlier suggestion was shown.".into(),
+        (Reason::Shown, Some("running")) => {
+            "The rest of a suggestion was shown that was computed while you typed.".into()
+        }
         (Reason::Shown, _) => "A suggestion was shown.".into(),
         (Reason::Empty, Some("unknownDocument")) => {
             "The editor has not opened this file with gemma-ls.".into()

@@ -1,15 +1,15 @@
-//! One completion a document: a newer request cancels the computing of the older one.
+//! One request a document: a newer one takes the place of the older one, which is answered at once.
 //!
-//! Clients do not reliably cancel what they no longer want, so the server does it for them.
+//! Clients do not reliably cancel what they no longer want, so the server does it for them. Whether what was
+//! computed for the older one goes on is the business of [`running`](super::running).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
-use gemma_engine::CancelFlag;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
-/// The running completion of each document.
+/// The newest request of each document.
 #[derive(Debug, Clone, Default)]
 pub struct Slots {
     shared: Arc<Shared>,
@@ -17,91 +17,77 @@ pub struct Slots {
 
 #[derive(Debug, Default)]
 struct Shared {
-    running: DashMap<Arc<str>, Running>,
+    newest: DashMap<Arc<str>, Newest>,
     next: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Running {
+struct Newest {
     number: u64,
-    cancel: CancelFlag,
-    told: Arc<Notify>,
+    superseded: watch::Sender<bool>,
 }
 
-/// The right to complete in one document, until a newer ticket for it is drawn. Dropping it stops the
-/// computing, so a handler that is aborted leaves nothing running behind.
+/// The right to be answered in one document, until a newer ticket for it is drawn.
 #[derive(Debug)]
 pub struct Ticket {
     shared: Arc<Shared>,
     uri: Arc<str>,
     number: u64,
-    cancel: CancelFlag,
-    told: Arc<Notify>,
+    superseded: watch::Receiver<bool>,
 }
 
 impl Slots {
-    /// No document has anything running.
+    /// No document has a request.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Draws the newest ticket for a document and cancels the one before it. Call it in the order in
+    /// Draws the newest ticket for a document; the one before it is superseded. Call it in the order in
     /// which the requests arrived.
     pub fn begin(&self, uri: &Arc<str>) -> Ticket {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (cancel, told) = (CancelFlag::new(), Arc::<Notify>::default());
-        let running = Running { number, cancel: cancel.clone(), told: told.clone() };
-        if let Some(older) = self.shared.running.insert(uri.clone(), running) {
-            older.stop();
+        let (sender, superseded) = watch::channel(false);
+        if let Some(older) = self.shared.newest.insert(uri.clone(), Newest { number, superseded: sender }) {
+            older.superseded.send_replace(true);
         }
-        Ticket { shared: self.shared.clone(), uri: uri.clone(), number, cancel, told }
+        Ticket { shared: self.shared.clone(), uri: uri.clone(), number, superseded }
     }
 
-    /// Cancels what runs for a document, for instance when it is closed or edited.
+    /// Nobody wants an answer in a document any more, for instance because it is closed.
     pub fn cancel(&self, uri: &str) {
-        if let Some(running) = self.shared.running.get(uri) {
-            running.stop();
+        if let Some(newest) = self.shared.newest.get(uri) {
+            newest.superseded.send_replace(true);
         }
     }
 
-    /// How many completions are running.
-    pub fn running(&self) -> usize {
-        self.shared.running.len()
+    /// How many documents have a request.
+    pub fn len(&self) -> usize {
+        self.shared.newest.len()
     }
-}
 
-impl Running {
-    fn stop(&self) {
-        self.cancel.cancel();
-        // Kept for the ticket if it does not wait yet.
-        self.told.notify_one();
+    /// Whether no document has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
 impl Ticket {
-    /// Waits until a newer ticket is drawn or the document's completion is cancelled. For one waiter.
+    /// Waits until a newer ticket is drawn or nobody wants the answer any more.
     pub async fn superseded(&self) {
-        if !self.is_superseded() {
-            self.told.notified().await;
-        }
+        // Without a sender there is a newer ticket.
+        let _ = self.superseded.clone().wait_for(|superseded| *superseded).await;
     }
 
-    /// The flag to hand to the engine.
-    pub fn flag(&self) -> CancelFlag {
-        self.cancel.clone()
-    }
-
-    /// Whether a newer ticket was drawn or the client cancelled.
+    /// Whether that is so.
     pub fn is_superseded(&self) -> bool {
-        self.cancel.is_cancelled()
+        *self.superseded.borrow()
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.cancel.cancel();
         // Only its own entry: a newer ticket may have taken the place.
-        self.shared.running.remove_if(&self.uri, |_, running| running.number == self.number);
+        self.shared.newest.remove_if(&self.uri, |_, newest| newest.number == self.number);
     }
 }
 
@@ -110,13 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newest_of_a_burst_is_the_only_one_not_cancelled() {
+    fn newest_of_a_burst_is_the_only_one_not_superseded() {
         let slots = Slots::new();
         let uri: Arc<str> = "file:///a".into();
         let tickets: Vec<_> = (0..20).map(|_| slots.begin(&uri)).collect();
         let live: Vec<_> = (0..20).filter(|&i| !tickets[i].is_superseded()).collect();
         assert_eq!(live, [19]);
-        assert_eq!(slots.running(), 1);
+        assert_eq!(slots.len(), 1);
     }
 
     #[tokio::test]
@@ -142,17 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn dropping_stops_the_computing_and_spares_the_newer() {
+    fn dropping_the_older_one_spares_the_newer() {
         let slots = Slots::new();
         let uri: Arc<str> = "file:///a".into();
         let older = slots.begin(&uri);
-        let flag = older.flag();
         let newer = slots.begin(&uri);
         drop(older);
-        assert!(flag.is_cancelled());
         assert!(!newer.is_superseded());
-        assert_eq!(slots.running(), 1);
+        assert_eq!(slots.len(), 1);
         drop(newer);
-        assert_eq!(slots.running(), 0);
+        assert!(slots.is_empty());
     }
 }

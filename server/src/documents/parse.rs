@@ -63,6 +63,15 @@ impl Syntax {
         Syntax { document: Arc::new(document), edits: 0, tree: OnceLock::new(), slow: AtomicBool::new(false) }
     }
 
+    /// For the same text in a document of its own.
+    pub(super) fn fork(&self) -> Syntax {
+        let fork = Syntax::new(self.document.language.clone());
+        if let Some(tree) = self.tree.get() {
+            fork.document.lock().newest = Some((fork.edits, tree.clone()));
+        }
+        fork
+    }
+
     /// For the text after `edit`.
     pub(super) fn after(&self, edit: InputEdit) -> Syntax {
         let edits = self.edits + 1;

@@ -3,23 +3,27 @@
 //! **Invariants.**
 //! - What a request is about (the document as it is, its place in line) is settled before the first
 //!   wait; messages that come later do not change it.
-//! - When a request is answered, given up or cancelled, nothing goes on computing for it.
+//! - When a request is answered, given up or cancelled, nothing is computed that only it wanted.
 //! - An answer belongs to the text that the document has when it is given, or it is empty.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gemma_engine::{CancelFlag, Error, ErrorKind, Priority};
 use tokio::sync::watch;
 use tower_lsp::jsonrpc;
 
+use crate::completion::pace::Pace;
+use crate::completion::place::Place;
+use crate::completion::running::{Computing, Runs, Seat, Served};
 use crate::completion::supersede::{Slots, Ticket};
 use crate::completion::{Answer, Reason, Request};
 use crate::documents::Snapshot;
-use crate::settings::Trigger;
+use crate::settings::{Settings, Trigger};
 use crate::text::{Position, Range, offset_of, offsets_of};
 
 use super::backend::Completer;
+use super::compute::{Work, compute};
 use super::host::closed;
 use super::record::{Cost, Record};
 use super::session::{Config, Session};
@@ -27,12 +31,39 @@ use super::session::{Config, Session};
 /// After an edit, a client that follows its user sends its next request within this time.
 const SETTLE: Duration = Duration::from_millis(15);
 
+/// Completions of one kind: the requests, and what is computed for them. An editor may want both kinds at once.
+#[derive(Default)]
+pub(super) struct Lane {
+    requests: Slots,
+    runs: Runs,
+    pace: Mutex<Pace>,
+}
+
+impl Lane {
+    /// The text of a document has changed.
+    pub(super) fn edited(&self, document: &Snapshot) {
+        self.runs.edited(document);
+    }
+
+    /// A document is closed.
+    pub(super) fn close(&self, uri: &str) {
+        self.requests.cancel(uri);
+        self.runs.stop(uri);
+        self.pace().forget(uri);
+    }
+
+    /// How fast is typed and answered.
+    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A client's request.
 pub(super) struct Ask<'a> {
     /// The protocol's method.
     pub(super) method: &'static str,
     /// The requests that it competes with.
-    pub(super) slots: &'a Slots,
+    pub(super) lane: &'a Arc<Lane>,
     pub(super) uri: &'a str,
     pub(super) position: Position,
     /// What the client's menu has selected, and where.
@@ -131,7 +162,9 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
     if let Some(rule) = config.permission.refusal(&job.document) {
         return Ok(Some(job.nothing(Reason::Disabled, Some(rule))));
     }
-    let ticket = ask.slots.begin(&job.document.uri);
+    let ticket = ask.lane.requests.begin(&job.document.uri);
+    session.ahead.seen(ask.uri, ask.position);
+    job.delay = delay(ask, &job.document.uri, &config.settings);
     if ask.automatic && config.settings.trigger == Trigger::Manual {
         return Ok(Some(job.nothing(Reason::Disabled, Some("trigger"))));
     }
@@ -149,24 +182,30 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
         }
         let end = tokio::select! {
             biased;
-            answers = job.answers(session, &config, &completer, remembered) => End::Answers(Box::new(answers?)),
             () = given_up(&ticket, &mut closing) => End::GivenUp,
             () = edited(session, &job.document, &mut edits) => End::Edited,
+            answers = job.answers(session, &config, &completer, remembered) => {
+                answers?.map_or(End::Edited, |answers| End::Answers(Box::new(answers)))
+            }
         };
         match end {
             End::GivenUp => return Ok(Some(job.nothing(Reason::Superseded, None))),
             End::Answers(answers) => {
                 let (answer, others) = *answers;
-                if is_newest(session, &job.document) {
-                    return Ok(Some(job.told(answer, others)));
-                }
+                return Ok(Some(job.told(answer, others)));
             }
-            End::Edited => tokio::select! {
-                () = given_up(&ticket, &mut closing) => {
-                    return Ok(Some(job.nothing(Reason::Superseded, None)));
-                }
-                () = tokio::time::sleep(SETTLE) => {}
-            },
+            End::Edited => {}
+        }
+        let Some(document) = session.documents.snapshot(ask.uri) else { break };
+        let next = Job::new(session, ask, document);
+        if job.is_left_behind(&next) {
+            break;
+        }
+        tokio::select! {
+            () = given_up(&ticket, &mut closing) => {
+                return Ok(Some(job.nothing(Reason::Superseded, None)));
+            }
+            () = tokio::time::sleep(SETTLE) => {}
         }
         let Some(document) = session.documents.snapshot(ask.uri) else { break };
         job = Job::new(session, ask, document);
@@ -174,12 +213,22 @@ async fn told(session: &Arc<Session>, ask: &Ask<'_>) -> Result<Option<Told>, Err
     Ok(Some(job.nothing(Reason::Superseded, Some("edited"))))
 }
 
+/// How long the newest request waits before anything is begun for it.
+fn delay(ask: &Ask<'_>, uri: &Arc<str>, settings: &Settings) -> Duration {
+    let mut pace = ask.lane.pace();
+    pace.asked(uri, Instant::now());
+    match ask.automatic && settings.adaptive_delay {
+        true => pace.delay(uri),
+        false => Duration::ZERO,
+    }
+}
+
 enum End {
     /// A suggestion, and others.
     Answers(Box<(Answer, Vec<Answer>)>),
     /// A newer request has come, or the conversation ends.
     GivenUp,
-    /// The text is not the newest any more.
+    /// The text is not the newest any more, or what was computed has become moot in another way.
     Edited,
 }
 
@@ -205,14 +254,17 @@ fn is_newest(session: &Session, document: &Snapshot) -> bool {
 }
 
 /// A request applied to one text.
-struct Job {
+struct Job<'a> {
+    lane: &'a Arc<Lane>,
+    /// How long it waits for the next key before anything is begun for it.
+    delay: Duration,
     document: Snapshot,
     cursor: usize,
     selected: Option<(usize, String)>,
 }
 
-impl Job {
-    fn new(session: &Session, ask: &Ask<'_>, document: Snapshot) -> Self {
+impl<'a> Job<'a> {
+    fn new(session: &Session, ask: &Ask<'a>, document: Snapshot) -> Self {
         let encoding = session.agreed().encoding;
         let cursor = offset_of(&document.text, ask.position, encoding);
         let selected = ask.selected.as_ref().and_then(|(range, text)| {
@@ -221,7 +273,7 @@ impl Job {
             let replaced = cursor.checked_sub(range.start).filter(|_| range.end >= cursor)?;
             Some((replaced, text.clone()))
         });
-        Self { document, cursor, selected }
+        Self { lane: ask.lane, delay: Duration::ZERO, document, cursor, selected }
     }
 
     fn nothing(self, reason: Reason, rule: Option<&'static str>) -> Told {
@@ -231,6 +283,15 @@ impl Job {
 
     fn told(self, answer: Answer, others: Vec<Answer>) -> Told {
         Told { document: self.document, cursor: self.cursor, answer, others }
+    }
+
+    /// Whether the user has typed on since, and the request still asks for where the cursor was: another one
+    /// will come for where it is.
+    fn is_left_behind(&self, next: &Self) -> bool {
+        let place = Place::new(&self.document.text, self.cursor);
+        let typed = place.grown(&next.document.text, self.document.text.len_chars());
+        let behind = |text: &str| next.cursor == self.cursor + text.chars().count();
+        !typed.is_empty() && !typed.iter().any(|typed| behind(&typed.text))
     }
 
     /// The rest of an earlier answer, where what was typed since agrees with it.
@@ -243,73 +304,96 @@ impl Job {
         Some(Answer { rule: Some("reuse"), finished: None, first_token: None, ..answer })
     }
 
-    fn remember(&self, session: &Session, answer: &Answer) {
-        if self.selected.is_none() {
-            session.recent.keep(&self.document, self.cursor, answer);
-        }
-    }
-
-    /// The suggestion, and others where there is one already.
+    /// The suggestion, and others where there is one already; `None` where what was computed for it is moot.
     async fn answers(
         &self,
         session: &Arc<Session>,
-        config: &Config,
+        config: &Arc<Config>,
         completer: &Arc<dyn Completer>,
         remembered: Option<Answer>,
-    ) -> Result<(Answer, Vec<Answer>), Error> {
+    ) -> Result<Option<(Answer, Vec<Answer>)>, Error> {
         /// So many are drawn: the user waits for all of them.
         const OTHERS: u64 = 2;
+        let work = |variant| Work {
+            settings: config.settings.clone(),
+            completer: completer.clone(),
+            request: self.request(session, config, variant),
+        };
         let Some(first) = remembered else {
-            let answer = self.compute(session, config, completer, 0).await?;
-            self.remember(session, &answer);
-            return Ok((answer, Vec::new()));
+            let answer = self.suggestion(session, || work(0)).await?;
+            return Ok(answer.map(|answer| (answer, Vec::new())));
         };
         let mut others: Vec<Answer> = Vec::new();
         for variant in 1..=OTHERS {
-            let answer = self.compute(session, config, completer, variant).await?;
+            let (seat, computing) = Computing::alone(&self.document, self.cursor);
+            compute(session, self.lane, work(variant), computing);
+            let Some(answer) = self.served(seat).await? else { break };
             let known = others.iter().chain([&first]).any(|one| one.text == answer.text);
             if answer.reason == Reason::Shown && !known {
                 others.push(answer);
             }
         }
-        Ok((first, others))
+        Ok(Some((first, others)))
     }
 
-    /// Computes in a task of its own. Dropping this stops that.
-    async fn compute(
+    /// What the document's run says, or what one that is begun for this says.
+    async fn suggestion(
         &self,
         session: &Arc<Session>,
-        config: &Config,
-        completer: &Arc<dyn Completer>,
-        variant: u64,
-    ) -> Result<Answer, Error> {
-        let others = session.documents.others(&self.document.uri);
-        let request = Request {
-            document: self.document.clone(),
-            cursor: self.cursor,
-            others: others.into_iter().filter(|o| config.permission.may_be_read(&o.location())).collect(),
-            index: Some(Arc::clone(&session.index)),
-            root: self.document.path.as_deref().and_then(|path| session.root_of(path)),
-            selected: self.selected.clone(),
-            priority: Priority::Completion,
-            variant,
-            layouts: Arc::clone(&session.layouts),
-        };
-        let flag = CancelOnDrop(CancelFlag::new());
-        let (completer, settings, cancel) = (completer.clone(), config.settings.clone(), flag.0.clone());
-        let running = (session.running.begin(), session.index.rest());
-        let task = tokio::spawn(async move {
-            let _running = running;
-            completer.complete(&settings, request, cancel, Box::new(|_| {})).await
-        });
-        match task.await {
-            Ok(Err(error)) if error.kind() == ErrorKind::Stopped => {
-                Ok(Answer::nothing(self.cursor, Reason::Superseded, Some("stopped")))
-            }
-            Ok(result) => result,
-            Err(panic) => Err(Error::new(ErrorKind::Internal, "completion", panic)
-                .remedy("This is a bug in gemma-ls; please report it.")),
+        work: impl Fn() -> Work,
+    ) -> Result<Option<Answer>, Error> {
+        if self.selected.is_none()
+            && let Some(seat) = self.lane.runs.join(&self.document, self.cursor)
+            && let Some(answer) = self.served(seat).await?
+        {
+            return Ok(Some(answer));
         }
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        let (seat, computing) = match self.selected.is_none() {
+            true => self.lane.runs.begin(&self.document, self.cursor),
+            false => Computing::alone(&self.document, self.cursor),
+        };
+        compute(session, self.lane, work(), computing);
+        self.served(seat).await
+    }
+
+    fn request(&self, session: &Session, config: &Config, variant: u64) -> Request {
+        let selected = self.selected.clone();
+        request(session, config, &self.document, self.cursor, selected, Priority::Completion, variant)
+    }
+
+    async fn served(&self, seat: Seat) -> Result<Option<Answer>, Error> {
+        match seat.served(&self.document, self.cursor).await {
+            Served::Answer(answer) => Ok(Some(answer)),
+            Served::Failed(error) => Err(error),
+            Served::Nothing => Ok(None),
+        }
+    }
+}
+
+/// What is asked of the model.
+pub(super) fn request(
+    session: &Session,
+    config: &Config,
+    document: &Snapshot,
+    cursor: usize,
+    selected: Option<(usize, String)>,
+    priority: Priority,
+    variant: u64,
+) -> Request {
+    let others = session.documents.others(&document.uri);
+    Request {
+        document: document.clone(),
+        cursor,
+        others: others.into_iter().filter(|o| config.permission.may_be_read(&o.location())).collect(),
+        index: Some(Arc::clone(&session.index)),
+        root: document.path.as_deref().and_then(|path| session.root_of(path)),
+        selected,
+        priority,
+        variant,
+        layouts: Arc::clone(&session.layouts),
     }
 }
 

@@ -4,10 +4,12 @@
 //! from [`frames`] through [`dispatch`] to its file under [`methods`]; what handlers have in common is
 //! the [`session`]; [`backend`] is all that this room knows of models.
 
+mod ahead;
 mod announce;
 mod ask;
 mod backend;
 mod chats;
+mod compute;
 mod convert;
 mod counting;
 mod dispatch;
@@ -127,6 +129,7 @@ fn service(
         .custom_method("gemma/statistics", methods::statistics::handle)
         .custom_method("gemma/didShowCompletion", methods::did_show_completion::handle)
         .custom_method("gemma/didAcceptCompletion", methods::did_accept_completion::handle)
+        .custom_method("gemma/didMoveCursor", methods::did_move_cursor::handle)
         .custom_method("gemma/status", methods::status::handle)
         .finish()
 }

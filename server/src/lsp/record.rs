@@ -1,7 +1,7 @@
 //! What happened to completions: nothing is shown, or not shown, without a reason that can be asked for.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gemma_engine::{FinishReason, Finished, Timings};
@@ -26,6 +26,8 @@ pub(super) struct Summary {
     pub(super) cache: Cache,
     /// Tokens of answers, all completions together.
     pub(super) speculation: Speculation,
+    /// Tokens of prompts that were computed ahead of time.
+    pub(super) ahead: Cache,
     /// The last one that ended.
     pub(super) last: Option<Outcome>,
 }
@@ -85,6 +87,8 @@ pub(super) struct Cost {
     tokens_computed: Option<usize>,
     decode_tokens: Option<usize>,
     decode_passes: Option<usize>,
+    draft_tokens: Option<usize>,
+    accepted_tokens: Option<usize>,
     queue_ms: Option<f64>,
     /// From the arrival of the request to its first token; to the answer, where nothing was computed since.
     first_token_ms: f64,
@@ -105,6 +109,8 @@ impl Cost {
             tokens_computed: timings.map(|t| t.prefill_tokens),
             decode_tokens: timings.map(|t| t.decode_tokens),
             decode_passes: timings.map(|t| t.decode_passes),
+            draft_tokens: timings.map(|t| t.draft_tokens),
+            accepted_tokens: timings.map(|t| t.accepted_tokens),
             queue_ms: timings.map(|t| t.queue_ms),
             first_token_ms: milliseconds(first_token.unwrap_or(total)),
             total_ms: milliseconds(total),
@@ -149,6 +155,24 @@ impl Record {
         self.note(outcome, answer.finished.as_ref().is_some_and(to_the_end));
     }
 
+    /// Notes what a computation took, whoever still waits for it.
+    pub(super) fn computed(&self, timings: &Timings) {
+        let mut state = self.lock();
+        state.cache.computed_tokens += timings.prefill_tokens;
+        state.cache.found_tokens += timings.cached_tokens;
+        state.speculation.tokens += timings.decode_tokens;
+        state.speculation.passes += timings.decode_passes;
+        state.speculation.tried += timings.draft_tokens;
+        state.speculation.right += timings.accepted_tokens;
+    }
+
+    /// Notes what was computed before anybody asked.
+    pub(super) fn computed_ahead(&self, timings: &Timings) {
+        let mut state = self.lock();
+        state.ahead.computed_tokens += timings.prefill_tokens;
+        state.ahead.found_tokens += timings.cached_tokens;
+    }
+
     /// Notes a failure.
     pub(super) fn failed(&self, method: &'static str, error: String, took: Duration) {
         let outcome = Outcome {
@@ -164,7 +188,7 @@ impl Record {
     }
 
     fn note(&self, outcome: Outcome, finished: bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let counters = &mut state.counters;
         counters.requested += 1;
         counters.computed += u64::from(finished);
@@ -177,21 +201,17 @@ impl Record {
             Some(Reason::Loading) => &mut counters.loading,
             None => &mut counters.failed,
         } += 1;
-        if let Some(timings) = outcome.timings {
-            state.cache.computed_tokens += timings.prefill_tokens;
-            state.cache.found_tokens += timings.cached_tokens;
-            state.speculation.tokens += timings.decode_tokens;
-            state.speculation.passes += timings.decode_passes;
-            state.speculation.tried += timings.draft_tokens;
-            state.speculation.right += timings.accepted_tokens;
-        }
         tracing::debug!(?outcome, "answered");
         state.last = Some(outcome);
     }
 
     /// All of it, as it is now.
     pub(super) fn summary(&self) -> Summary {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Summary> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,13 +16,14 @@ use tower_lsp::gen_lsp_types::MessageType;
 
 use crate::completion::Layouts;
 use crate::completion::reuse::Recent;
-use crate::completion::supersede::Slots;
 use crate::context::index::{Coverage, Index};
 use crate::documents::Documents;
 use crate::permission::Permission;
 use crate::settings::{LogLevel, Problem, Settings};
 use crate::text::Encoding;
 
+use super::ahead::Ahead;
+use super::ask::Lane;
 use super::backend::{Talker, Viewer};
 use super::chats::Chats;
 use super::counting::Counting;
@@ -49,9 +50,11 @@ pub(super) struct Session {
     pub(super) documents: Documents,
     /// What the files of the workspace define.
     pub(super) index: Arc<Index>,
-    /// The completions running for ghost text, and those for menus: an editor may want both at once.
-    pub(super) inline: Slots,
-    pub(super) menu: Slots,
+    /// Ghost text, and menus.
+    pub(super) inline: Arc<Lane>,
+    pub(super) menu: Arc<Lane>,
+    /// What is computed before anybody asks.
+    pub(super) ahead: Ahead,
     pub(super) recent: Recent,
     /// What the prompts of each place showed last.
     pub(super) layouts: Arc<Layouts>,
@@ -153,8 +156,9 @@ impl Session {
             viewers: Arc::default(),
             documents: Documents::new(),
             index: Arc::new(Index::new()),
-            inline: Slots::new(),
-            menu: Slots::new(),
+            inline: Arc::default(),
+            menu: Arc::default(),
+            ahead: Ahead::default(),
             recent: Recent::new(),
             layouts: Arc::default(),
             host,
@@ -268,6 +272,17 @@ impl Session {
     /// Keeps a file that the client shows until the session ends.
     pub(super) fn keep(&self, shown: TempPath) {
         lock(&self.shown).push(shown);
+    }
+
+    /// The text of a document has changed.
+    pub(super) fn edited(&self, uri: &str) {
+        // First of all those who wait for a text hear of it; what becomes of what they wait for comes second.
+        self.edits.send_modify(|edits| *edits += 1);
+        if let Some(document) = self.documents.snapshot(uri) {
+            self.inline.edited(&document);
+            self.menu.edited(&document);
+            self.ahead.edited(&document);
+        }
     }
 
     /// The folders of the workspace.

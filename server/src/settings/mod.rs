@@ -35,6 +35,10 @@ pub struct Settings {
     pub precision: Precision,
     /// When completions are computed.
     pub trigger: Trigger,
+    /// Whether the machine works ahead while nobody waits for it.
+    pub ahead_of_time: bool,
+    /// Whether keys that come faster than answers are waited for.
+    pub adaptive_delay: bool,
     /// Language identifiers in which nothing is completed.
     pub languages_off: Vec<String>,
     /// Globs of files in which nothing is completed.
@@ -62,6 +66,8 @@ impl Default for Settings {
             memory_budget_mb: None,
             precision: Precision::default(),
             trigger: Trigger::default(),
+            ahead_of_time: true,
+            adaptive_delay: true,
             languages_off: Vec::new(),
             files_off: Vec::new(),
             secret_files: Vec::new(),
@@ -79,8 +85,9 @@ impl Default for Settings {
 pub struct CompletionSettings {
     /// Longest completion, in tokens.
     pub max_tokens: usize,
-    /// Longest time a completion may take, in milliseconds; what is there by then is shown.
-    pub max_time_ms: u64,
+    /// Longest time a completion may take, in milliseconds; what is there by then is shown. `None`: what the
+    /// model takes on this machine.
+    pub max_time_ms: Option<u64>,
     /// Whether a completion may have several lines.
     pub multi_line: MultiLine,
     /// Most tokens of the text before the cursor.
@@ -105,7 +112,7 @@ impl Default for CompletionSettings {
     fn default() -> Self {
         Self {
             max_tokens: 96,
-            max_time_ms: 5000,
+            max_time_ms: None,
             multi_line: MultiLine::default(),
             prefix_tokens: 768,
             suffix_tokens: 128,

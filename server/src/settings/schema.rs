@@ -80,6 +80,21 @@ const KEYS: &[Key] = &[
         doc: "`automatic`: complete whenever the editor asks. `manual`: only when you ask.",
     },
     Key {
+        name: "aheadOfTime",
+        kind: Kind::Bool,
+        optional: false,
+        doc: "Whether the machine works ahead while nobody waits for it: it reads the file around the cursor when you \
+              open it or move, and prepares what follows the suggestion on the screen. `false`: only a request \
+              computes anything.",
+    },
+    Key {
+        name: "adaptiveDelay",
+        kind: Kind::Bool,
+        optional: false,
+        doc: "Whether a suggestion waits for the next key, 0.3 s at most, where you type faster than the machine \
+              answers.",
+    },
+    Key {
         name: "multiLine",
         kind: Kind::Choice(&["auto", "always", "never"]),
         optional: false,
@@ -95,8 +110,9 @@ const KEYS: &[Key] = &[
     Key {
         name: "maxTimeMs",
         kind: Kind::Integer { min: 10, max: 600_000 },
-        optional: false,
-        doc: "Longest time for a completion, in milliseconds. What is there by then is shown.",
+        optional: true,
+        doc: "Longest time for a completion, in milliseconds. What is there by then is shown. `null`: as long as the \
+              model takes on this machine, 1.5 to 15 s.",
     },
     Key {
         name: "prefixTokens",
@@ -446,6 +462,7 @@ mod tests {
             "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
             "otherFilesTokens": 7, "speculation": false, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
             "secretFiles": ["*.secret"], "fimOrder": "spm", "statistics": false, "workspaceIndex": false,
+            "aheadOfTime": false, "adaptiveDelay": false,
             "fim": {"prefix": 67, "middle": 68, "suffix": 69, "separator": 70}, "logLevel": "debug",
         })
     }
@@ -459,7 +476,7 @@ mod tests {
         assert_eq!(settings.threads, Some(3));
         assert_eq!(settings.trigger, Trigger::Manual);
         assert_eq!(settings.completion.multi_line, MultiLine::Never);
-        assert_eq!(settings.completion.max_time_ms, 900);
+        assert_eq!(settings.completion.max_time_ms, Some(900));
         assert_eq!(settings.completion.suffix_tokens, 0);
         assert_eq!(settings.completion.order, Some(FimOrder::Spm));
         assert_eq!(

@@ -24,7 +24,7 @@ pub(in crate::lsp) async fn handle(
         session,
         Ask {
             method: "textDocument/completion",
-            slots: &session.menu,
+            lane: &session.menu,
             uri: &text_document.uri.0,
             position: convert::position(position),
             selected: None,

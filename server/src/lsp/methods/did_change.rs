@@ -36,7 +36,7 @@ pub(in crate::lsp) async fn handle(server: &Server, params: Params) {
     if !session.documents.change(uri, document.version, &changes, session.agreed().encoding) {
         return tracing::warn!("a change of {uri}, which is not open, is ignored");
     }
-    session.edits.send_modify(|edits| *edits += 1);
+    session.edited(uri);
 }
 
 fn change(raw: RawChange) -> Result<Change, serde_json::Error> {

@@ -9,7 +9,8 @@ pub(in crate::lsp) async fn handle(server: &Server, params: DidCloseTextDocument
     let (session, uri) = (&server.0, &params.text_document.uri.0);
     session.documents.close(uri);
     session.index.changed(path_of(uri));
-    session.inline.cancel(uri);
-    session.menu.cancel(uri);
+    session.inline.close(uri);
+    session.menu.close(uri);
+    session.ahead.close(uri);
     session.recent.forget(uri);
 }

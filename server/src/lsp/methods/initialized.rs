@@ -9,7 +9,7 @@ use tower_lsp::gen_lsp_types::{InitializedParams, Registration};
 use super::did_change_configuration::pull;
 use super::did_change_watched_files;
 use crate::lsp::session::Session;
-use crate::lsp::{Server, announce, counting, host};
+use crate::lsp::{Server, ahead, announce, counting, host};
 
 /// How long the model waits for a client that was asked which one it wants.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -31,6 +31,7 @@ async fn start(session: Arc<Session>) {
     }
     session.start();
     tokio::spawn(announce::keep_told(session.clone()));
+    tokio::spawn(ahead::keep_warm(session.clone()));
     tokio::spawn(counting::keep_written(session.clone()));
     host::keep_loaded(session).await;
 }

@@ -9,7 +9,7 @@ use crate::documents::Snapshot;
 use crate::lsp::ask::{Ask, Outcome, Told, ask};
 use crate::lsp::record::Cost;
 use crate::lsp::session::Session;
-use crate::lsp::{Server, convert, counting};
+use crate::lsp::{Server, ahead, convert, counting};
 
 /// The protocol's list, and what it cost.
 #[derive(Serialize)]
@@ -27,7 +27,7 @@ pub(in crate::lsp) async fn handle(server: &Server, params: lsp::InlineCompletio
         session,
         Ask {
             method: "textDocument/inlineCompletion",
-            slots: &session.inline,
+            lane: &session.inline,
             uri: &text_document.uri.0,
             position: convert::position(position),
             selected: selected.map(|selected| (convert::range(selected.range), selected.text)),
@@ -36,6 +36,11 @@ pub(in crate::lsp) async fn handle(server: &Server, params: lsp::InlineCompletio
         },
     );
     let Outcome { told, cost } = told.await?;
+    if let Some(Told { document, answer, .. }) = &told
+        && answer.reason == Reason::Shown
+    {
+        ahead::one_step(session, document, answer);
+    }
     let items = told.map(|Told { document, cursor, answer, others }| {
         let answers = [answer].into_iter().chain(others);
         answers.filter_map(|answer| item(session, &document, cursor, answer)).collect()

@@ -51,8 +51,10 @@ struct Status<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Engine {
-    /// Computations going on.
+    /// Computations going on that somebody waits for, or may wait for in a moment.
     running: usize,
+    /// Computations going on ahead of time.
+    ahead: usize,
     /// Bytes kept for reuse.
     cache_bytes: Option<u64>,
 }
@@ -78,7 +80,11 @@ pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Va
         model: session.host.status(),
         chat: session.talkers.status(),
         pictures: session.viewers.status(),
-        engine: Engine { running: session.running.count(), cache_bytes },
+        engine: Engine {
+            running: session.running.count(),
+            ahead: session.ahead.running.count(),
+            cache_bytes,
+        },
         completions: session.record.summary(),
         index: session.index.status(),
         document: params.uri.map(|uri| document(session, &config, &uri)),

@@ -1,6 +1,7 @@
 //! A client in memory. It answers what the server asks, and keeps every message until a test takes it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,14 @@ impl Client {
         }
     }
 
+    /// Waits until the fake has seen something. Messages go on being exchanged meanwhile.
+    pub(super) async fn until(&mut self, seen: impl Fn(&Control) -> bool) {
+        while !seen(&self.fake) {
+            self.status().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     pub(super) async fn status(&mut self) -> Value {
         self.request("gemma/status", Value::Null).await
     }
@@ -127,8 +136,14 @@ impl Client {
 
     /// Inserts text in the first line.
     pub(super) async fn insert(&mut self, uri: &str, character: usize, text: &str) {
-        let at = json!({"line": 0, "character": character});
-        let change = json!({"range": {"start": at, "end": at}, "text": text});
+        self.replace(uri, character..character, text).await;
+    }
+
+    /// Replaces text in the first line.
+    pub(super) async fn replace(&mut self, uri: &str, characters: Range<usize>, text: &str) {
+        let [start, end] =
+            [characters.start, characters.end].map(|character| json!({"line": 0, "character": character}));
+        let change = json!({"range": {"start": start, "end": end}, "text": text});
         let document = json!({"uri": uri, "version": 2});
         self.notify("textDocument/didChange", json!({"textDocument": document, "contentChanges": [change]}))
             .await;

@@ -52,7 +52,8 @@ async fn an_answer_says_what_it_cost() {
     assert!(0.0 < first && first < total, "{first} {total}");
     let expected = json!({
         "reason": "shown", "rule": null, "tokensAsked": 7, "tokensFound": 4, "tokensComputed": 3,
-        "decodeTokens": 5, "decodePasses": 2, "queueMs": 0.0, "firstTokenMs": null, "totalMs": null,
+        "decodeTokens": 5, "decodePasses": 2, "draftTokens": 0, "acceptedTokens": 0, "queueMs": 0.0,
+        "firstTokenMs": null, "totalMs": null,
     });
     assert_eq!(cost, expected);
 
@@ -159,7 +160,7 @@ async fn a_request_may_come_before_the_edit_it_depends_on() {
     let id = client.ask(URI, 3).await;
     begun(&client, 1).await;
     client.insert(URI, 2, "e").await;
-    begun(&client, 2).await;
+    client.status().await;
     client.fake.hold_completions.store(false, Ordering::SeqCst);
     assert_eq!(texts(&client.answer(id).await), ["<one>!"]);
     assert_eq!(*client.fake.begun.lock().unwrap(), ["on", "one"]);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gemma_engine::{CancelFlag, Error, ErrorKind, FinishReason, Finished, Picture, Timings};
+use gemma_engine::{CancelFlag, Error, ErrorKind, FinishReason, Finished, Picture, Priority, Timings};
 
 use crate::chat::{ChatRequest, Conversation, Dropped};
 use crate::completion::{self, Answer, Reason, Request};
@@ -21,8 +21,16 @@ pub(super) struct Control {
     pub(super) hold_loads: AtomicBool,
     /// Completions wait while this is set, or until they are cancelled.
     pub(super) hold_completions: AtomicBool,
-    /// What was begun: the text up to the cursor.
+    /// So many characters of a completion are said before it waits.
+    pub(super) said: AtomicUsize,
+    /// What was begun for somebody who waits: the text up to the cursor.
     pub(super) begun: Mutex<Vec<String>>,
+    /// What was begun ahead of time: the text up to the cursor, and the most tokens.
+    pub(super) ahead: Mutex<Vec<(String, usize)>>,
+    /// What is done ahead of time waits while this is set, or until it is cancelled.
+    pub(super) hold_ahead: AtomicBool,
+    pub(super) ahead_cancelled: AtomicUsize,
+    pub(super) ahead_finished: AtomicUsize,
     /// Documents given along, of the last request.
     pub(super) others: Mutex<Vec<String>>,
     pub(super) loads: AtomicUsize,
@@ -180,7 +188,7 @@ impl Completer for Model {
     /// Completes the word before the cursor with `<word>!`, at the cursor.
     fn complete<'a>(
         &'a self,
-        _: &'a Settings,
+        settings: &'a Settings,
         mut request: Request,
         cancel: CancelFlag,
         mut heard: completion::Heard<'a>,
@@ -188,35 +196,46 @@ impl Completer for Model {
         Box::pin(async move {
             request.look_around();
             let before = request.document.text.slice(..request.cursor).to_string();
-            let control = &self.control;
-            control.begun.lock().unwrap().push(before.clone());
-            *control.others.lock().unwrap() = request.others.iter().map(|o| o.uri.to_string()).collect();
-            while control.hold_completions.load(Ordering::SeqCst) && !cancel.is_cancelled() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            if cancel.is_cancelled() {
-                control.cancelled.fetch_add(1, Ordering::SeqCst);
-                return Ok(Answer::nothing(request.cursor, Reason::Superseded, None));
-            }
-            control.finished.fetch_add(1, Ordering::SeqCst);
             let word = before.rsplit(' ').next().unwrap_or_default().to_owned();
-            match word.as_str() {
-                "panic" => panic!("a completion that panics"),
-                "fail" => return Err(Error::new(ErrorKind::Resources, "memory", "there is none left")),
-                "empty" => return Ok(Answer::nothing(request.cursor, Reason::Empty, None)),
-                _ => {}
+            let control = &self.control;
+            let is_ahead = request.priority == Priority::Background;
+            let (hold, cancelled, finished) = match is_ahead {
+                true => (&control.hold_ahead, &control.ahead_cancelled, &control.ahead_finished),
+                false => (&control.hold_completions, &control.cancelled, &control.finished),
+            };
+            if is_ahead {
+                control.ahead.lock().unwrap().push((before, settings.completion.max_tokens));
+            } else {
+                assert_eq!(request.priority, Priority::Completion);
+                control.begun.lock().unwrap().push(before);
+                *control.others.lock().unwrap() = request.others.iter().map(|o| o.uri.to_string()).collect();
             }
             let (back, text) = match request.selected {
                 Some((replaced, selected)) => (replaced, format!("{selected}!")),
                 // The second draw gives what the first did.
                 None => (0, format!("<{word}>!{}", if request.variant > 0 { "?" } else { "" })),
             };
+            while hold.load(Ordering::SeqCst) && !cancel.is_cancelled() {
+                let said = control.said.load(Ordering::SeqCst);
+                heard(&text.chars().take(said).collect::<String>());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            if cancel.is_cancelled() {
+                cancelled.fetch_add(1, Ordering::SeqCst);
+                return Ok(Answer::nothing(request.cursor, Reason::Superseded, None));
+            }
+            finished.fetch_add(1, Ordering::SeqCst);
+            match word.as_str() {
+                "panic" => panic!("a completion that panics"),
+                "fail" => return Err(Error::new(ErrorKind::Resources, "memory", "there is none left")),
+                "empty" => return Ok(Answer::nothing(request.cursor, Reason::Empty, None)),
+                _ => {}
+            }
             let first_token = Some(Instant::now());
             heard(&text);
             let range = request.cursor - back..request.cursor;
-            let finished = ended(text.clone(), false);
-            let nothing = Answer::nothing(0, Reason::Shown, None);
-            Ok(Answer { text, range, finished: Some(finished), first_token, ..nothing })
+            let finished = Some(ended(text.clone(), false));
+            Ok(Answer { text, range, finished, first_token, ..Answer::nothing(0, Reason::Shown, None) })
         })
     }
 }
