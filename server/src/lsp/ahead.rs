@@ -186,9 +186,8 @@ pub(super) fn one_step(session: &Arc<Session>, document: &Snapshot, answer: &Ans
         let request = request(&session, &config, &there, cursor, None, Priority::Background, 0);
         // The user may never come there: the prompts of the places where he was are laid out as before.
         let request = Request { layouts: Arc::new(session.layouts.fork()), ..request };
-        let work_there = Work { settings: config.settings.clone(), completer, request };
-        let answer = work(&session, work_there, cancel).await;
-        if let Some(answer) = answer {
+        let step = Work { settings: config.settings.clone(), completer, request };
+        if let Some(answer) = work(&session, step, cancel).await {
             session.recent.keep(&there, cursor, &answer);
         }
     });
