@@ -94,6 +94,9 @@ mod tests {
             "prefill_ms",
             "decode_tokens",
             "decode_ms",
+            "decode_passes",
+            "draft_tokens",
+            "accepted_tokens",
             "ttft_ms",
         ] {
             assert!(json["timings"][name].is_number(), "{name}");

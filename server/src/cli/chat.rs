@@ -30,7 +30,8 @@ Examples:
 
 JSON: text, tokens (ids), finish_reason (stop, length, deadline, cancelled), timings (queue_ms,
 image_tokens, image_tokens_cached, image_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens,
-decode_ms, ttft_ms), model, dropped (what did not fit the model's context: turns, lines_above,
+decode_ms, decode_passes,
+draft_tokens, accepted_tokens, ttft_ms), model, dropped (what did not fit the model's context: turns, lines_above,
 lines_below). In a conversation, one object a line for each question; one that failed gives error
 (message, remedy, exit_code).";
 

@@ -28,7 +28,8 @@ Examples:
 
 JSON: text, tokens (ids), finish_reason (stop, length, deadline, cancelled; null when the model was not
 asked), timings (queue_ms, image_tokens, image_tokens_cached, image_ms, prefill_tokens, cached_tokens,
-prefill_ms, decode_tokens, decode_ms, ttft_ms),
+prefill_ms, decode_tokens, decode_ms,
+decode_passes, draft_tokens, accepted_tokens, ttft_ms),
 range (what is replaced: start and end, each with line and character as in the Language Server Protocol,
 from 0 and in UTF-16 units), reason (shown, empty, superseded, filtered, disabled, loading), rule (which
 one filtered it, else null), model (null when none was needed).";

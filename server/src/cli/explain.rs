@@ -43,7 +43,8 @@ Examples:
 JSON: model, chat_model, width, height, tiles, readings (caption, text, answer: the last one), answers. Each of
 these: task (explain or one of the above), question, text, found (label, x0, y0, x1, y1 in pixels, mask_codes),
 finish_reason (stop, length, deadline, cancelled), timings (queue_ms, image_tokens, image_tokens_cached,
-image_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens, decode_ms, ttft_ms; all steps together).";
+image_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens, decode_ms,
+decode_passes, draft_tokens, accepted_tokens, ttft_ms; all steps together).";
 
 /// Explain a screenshot or another picture
 #[derive(Args)]

@@ -21,7 +21,7 @@ Examples:
 
 JSON: text, tokens (ids), finish_reason (stop, length, deadline, cancelled), timings (queue_ms,
 image_tokens, image_tokens_cached, image_ms, prefill_tokens, cached_tokens, prefill_ms, decode_tokens,
-decode_ms, ttft_ms), model.";
+decode_ms, decode_passes, draft_tokens, accepted_tokens, ttft_ms), model.";
 
 /// Continue a text, as the model would
 #[derive(Args)]

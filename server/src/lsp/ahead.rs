@@ -19,7 +19,7 @@ use gemma_engine::{CancelFlag, Priority};
 use ropey::Rope;
 
 use crate::completion::place::Place;
-use crate::completion::{Answer, Reason};
+use crate::completion::{Answer, Reason, Request};
 use crate::documents::Snapshot;
 use crate::settings::Settings;
 use crate::text::{Position, offset_of};
@@ -160,7 +160,8 @@ fn warm_up(session: &Arc<Session>) {
         // The engine reads a prompt for the sake of a token.
         let mut settings = Settings::clone(&config.settings);
         settings.completion.max_tokens = 1;
-        work(&session, &config, completer, settings, (&document, cursor), cancel).await;
+        let request = request(&session, &config, &document, cursor, None, Priority::Background, 0);
+        work(&session, Work { settings: Arc::new(settings), completer, request }, cancel).await;
     });
 }
 
@@ -182,9 +183,11 @@ pub(super) fn one_step(session: &Arc<Session>, document: &Snapshot, answer: &Ans
     let cancel = begin(session, document, Some(step));
     let session = session.clone();
     tokio::spawn(async move {
-        let settings = Settings::clone(&config.settings);
-        let answer = work(&session, &config, completer, settings, (&there, cursor), cancel).await;
-        if let Some(answer) = answer {
+        let request = request(&session, &config, &there, cursor, None, Priority::Background, 0);
+        // The user may never come there: the prompts of the places where he was are laid out as before.
+        let request = Request { layouts: Arc::new(session.layouts.fork()), ..request };
+        let step = Work { settings: config.settings.clone(), completer, request };
+        if let Some(answer) = work(&session, step, cancel).await {
             session.recent.keep(&there, cursor, &answer);
         }
     });
@@ -209,21 +212,12 @@ fn allowed(session: &Session, document: &Snapshot) -> Option<(Arc<Config>, Arc<d
 }
 
 /// Computes behind everything that somebody waits for. `None` unless it came to its end.
-async fn work(
-    session: &Arc<Session>,
-    config: &Arc<Config>,
-    completer: Arc<dyn Completer>,
-    settings: Settings,
-    (document, cursor): (&Snapshot, usize),
-    cancel: CancelFlag,
-) -> Option<Answer> {
+async fn work(session: &Session, work: Work, cancel: CancelFlag) -> Option<Answer> {
     if cancel.is_cancelled() {
         return None;
     }
-    let _running = session.ahead.running.begin();
-    let request = request(session, config, document, cursor, None, Priority::Background, 0);
+    let _running = (session.ahead.running.begin(), session.index.rest());
     let mut closing = session.closing.subscribe();
-    let work = Work { settings: Arc::new(settings), completer, request };
     let answer = complete(work, cancel.clone(), Box::new(|_| {}), closed(&mut closing)).await;
     let answer = answer.inspect_err(|error| tracing::debug!("ahead of time: {error}")).ok()?;
     if let Some(finished) = &answer.finished {

@@ -100,8 +100,7 @@ pub(super) async fn ask(session: &Arc<Session>, ask: Ask<'_>) -> jsonrpc::Result
         Ok(told) => {
             let unknown = Answer::nothing(0, Reason::Empty, Some("unknownDocument"));
             let answer = told.as_ref().map_or(&unknown, |told| &told.answer);
-            let cost = Cost::of(answer, entry.begun);
-            entry.close(answer);
+            let cost = entry.close(answer);
             Ok(Outcome { told, cost })
         }
         Err(error) => {
@@ -121,14 +120,16 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    fn close(&mut self, answer: &Answer) {
+    fn close(&mut self, answer: &Answer) -> Cost {
         self.open = false;
-        self.record.answered(self.method, answer, self.begun.elapsed());
+        let cost = Cost::of(answer, self.begun);
+        self.record.answered(self.method, answer, cost.clone());
+        cost
     }
 
     fn fail(&mut self, error: &Error) {
         self.open = false;
-        self.record.failed(self.method, error.to_string(), self.begun.elapsed());
+        self.record.failed(self.method, error.to_string(), self.begun);
     }
 }
 

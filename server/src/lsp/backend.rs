@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use gemma_engine::{CancelFlag, Error, Finished, Picture};
+use gemma_engine::{CacheStatistics, CancelFlag, Error, Finished, Picture};
 
 use crate::chat::{ChatRequest, Conversation, Dropped};
 use crate::completion::{self, Answer, Request};
@@ -79,8 +79,8 @@ pub(super) trait Resident: Send + Sync {
 
 /// A model that completes.
 pub(super) trait Completer: Resident {
-    /// Bytes kept for reuse right now. Blocks for as long as a step of the model takes.
-    fn cache_bytes(&self) -> u64;
+    /// What is kept for reuse and what it was good for. Blocks for as long as a step of the model takes.
+    fn cache(&self) -> CacheStatistics;
     /// Completes once; `cancel` stops the computing, `heard` is told of the text as it comes.
     fn complete<'a>(
         &'a self,

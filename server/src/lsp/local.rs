@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gemma_engine::checkpoint::{self, DEFAULT_MODEL};
 use gemma_engine::{
-    CacheFolder, CancelFlag, Engine, EngineOptions, Error, ErrorKind, Finished, LoadOptions, Model, Picture,
+    CacheFolder, CacheStatistics, CancelFlag, Engine, EngineOptions, Error, ErrorKind, Finished, LoadOptions,
+    Model, Picture,
 };
 
 use crate::chat::{ChatModel, ChatRequest, Conversation};
@@ -203,8 +204,8 @@ impl UseOf for Loaded {
 }
 
 impl Completer for Loaded {
-    fn cache_bytes(&self) -> u64 {
-        self.engine.cache_bytes()
+    fn cache(&self) -> CacheStatistics {
+        self.engine.cache_statistics()
     }
 
     fn complete<'a>(

@@ -72,12 +72,14 @@ pub(super) struct Speculation {
     pub(super) right: usize,
 }
 
-/// What an answer cost, as it is told with the answer. Numbers of tokens are those of the computation that the
+/// How a request was answered and what that cost, as it is told with the answer. Numbers of tokens are those of the computation that the
 /// answer came out of; `None` where it came out of none.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cost {
-    reason: Reason,
+    /// Why it shows what it shows; `None` when it failed.
+    reason: Option<Reason>,
+    /// The rule that filtered it, or what is switched off.
     rule: Option<&'static str>,
     /// Tokens of the prompt.
     tokens_asked: Option<usize>,
@@ -96,13 +98,13 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// The cost of an answer, given now, to a request that came when `arrived` says.
+    /// Of an answer, given now, to a request that came when `arrived` says.
     pub(super) fn of(answer: &Answer, arrived: Instant) -> Self {
         let total = arrived.elapsed();
         let first_token = answer.first_token.and_then(|first| first.checked_duration_since(arrived));
         let timings = answer.finished.as_ref().map(|finished| &finished.timings);
         Self {
-            reason: answer.reason,
+            reason: Some(answer.reason),
             rule: answer.rule,
             tokens_asked: timings.map(|t| t.cached_tokens + t.prefill_tokens),
             tokens_found: timings.map(|t| t.cached_tokens),
@@ -123,35 +125,24 @@ impl Cost {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Outcome {
     /// The protocol's method.
-    pub(super) method: &'static str,
-    /// Why it shows what it shows; `null` when it failed.
-    pub(super) reason: Option<Reason>,
-    /// The rule that filtered it, or what is switched off.
-    pub(super) rule: Option<&'static str>,
+    method: &'static str,
+    #[serde(flatten)]
+    cost: Cost,
     /// What failed.
-    pub(super) error: Option<String>,
-    /// All that for people.
-    pub(super) sentence: Cow<'static, str>,
-    /// From the request to the answer.
-    pub(super) total_ms: f64,
+    error: Option<String>,
+    /// Why it shows what it shows, for people.
+    sentence: Cow<'static, str>,
     /// Where the engine's time went, if it was asked.
-    pub(super) timings: Option<Timings>,
+    timings: Option<Timings>,
 }
 
 impl Record {
     /// Notes an answer.
-    pub(super) fn answered(&self, method: &'static str, answer: &Answer, took: Duration) {
+    pub(super) fn answered(&self, method: &'static str, answer: &Answer, cost: Cost) {
         let timings = answer.finished.as_ref().map(|finished| finished.timings);
-        let outcome = Outcome {
-            method,
-            reason: Some(answer.reason),
-            rule: answer.rule,
-            error: None,
-            sentence: sentence(answer.reason, answer.rule),
-            total_ms: milliseconds(took),
-            timings,
-        };
+        let sentence = sentence(answer.reason, answer.rule);
         let to_the_end = |finished: &Finished| finished.finish_reason != FinishReason::Cancelled;
+        let outcome = Outcome { method, cost, error: None, sentence, timings };
         self.note(outcome, answer.finished.as_ref().is_some_and(to_the_end));
     }
 
@@ -173,18 +164,12 @@ impl Record {
         state.ahead.found_tokens += timings.cached_tokens;
     }
 
-    /// Notes a failure.
-    pub(super) fn failed(&self, method: &'static str, error: String, took: Duration) {
-        let outcome = Outcome {
-            method,
-            reason: None,
-            rule: None,
-            sentence: sentence::failed(&error).into(),
-            error: Some(error),
-            total_ms: milliseconds(took),
-            timings: None,
-        };
-        self.note(outcome, false);
+    /// Notes a failure, now, of a request that came when `arrived` says.
+    pub(super) fn failed(&self, method: &'static str, error: String, arrived: Instant) {
+        let nothing = Answer::nothing(0, Reason::Empty, None);
+        let cost = Cost { reason: None, ..Cost::of(&nothing, arrived) };
+        let sentence = sentence::failed(&error).into();
+        self.note(Outcome { method, cost, error: Some(error), sentence, timings: None }, false);
     }
 
     fn note(&self, outcome: Outcome, finished: bool) {
@@ -192,7 +177,7 @@ impl Record {
         let counters = &mut state.counters;
         counters.requested += 1;
         counters.computed += u64::from(finished);
-        *match outcome.reason {
+        *match outcome.cost.reason {
             Some(Reason::Shown) => &mut counters.shown,
             Some(Reason::Empty) => &mut counters.empty,
             Some(Reason::Superseded) => &mut counters.superseded,

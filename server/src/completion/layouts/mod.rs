@@ -48,14 +48,14 @@ pub struct Layout {
     pub arrived: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     documents: Vec<Document>,
     /// Counts requests.
     clock: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Document {
     uri: Arc<str>,
     text: Rope,
@@ -64,7 +64,7 @@ struct Document {
     used: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Place {
     /// The cursor of the last request, in bytes.
     at: usize,
@@ -76,6 +76,12 @@ impl Layouts {
     /// Nothing is remembered yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A memory of its own that begins like this one, for prompts that are not to be remembered here.
+    pub fn fork(&self) -> Self {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { known: Mutex::new(known) }
     }
 
     /// What was shown at a cursor (in characters), or what to begin with at a new place.

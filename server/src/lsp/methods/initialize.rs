@@ -1,5 +1,6 @@
 //! `initialize`: what the client can do, and what the server offers.
 
+use serde_json::json;
 use tower_lsp::gen_lsp_types as lsp;
 use tower_lsp::jsonrpc::Result;
 
@@ -121,6 +122,7 @@ fn capabilities(agreed: &Agreed) -> lsp::ServerCapabilities {
             }),
             ..Default::default()
         }),
+        experimental: Some(json!({"gemma": {"didMoveCursor": true}})),
         ..Default::default()
     }
 }

@@ -1,5 +1,6 @@
 //! `gemma/status`: the model, the last completion and why it shows what it shows, the settings.
 
+use gemma_engine::CacheStatistics;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tower_lsp::jsonrpc::{Error, Result};
@@ -55,8 +56,10 @@ struct Engine {
     running: usize,
     /// Computations going on ahead of time.
     ahead: usize,
-    /// Bytes kept for reuse.
+    /// Bytes kept for reuse, pictures included.
     cache_bytes: Option<u64>,
+    /// What is kept of prompts, and what it was good for.
+    cache: Option<CacheStatistics>,
 }
 
 /// Whether something is completed in a document by itself.
@@ -70,9 +73,9 @@ struct Document {
 
 pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Value> {
     let session = &server.0;
-    let cache_bytes = match session.host.current() {
+    let cache = match session.host.current() {
         None => None,
-        Some(model) => tokio::task::spawn_blocking(move || model.cache_bytes()).await.ok(),
+        Some(model) => tokio::task::spawn_blocking(move || model.cache()).await.ok(),
     };
     let config = session.config();
     let status = Status {
@@ -83,7 +86,8 @@ pub(in crate::lsp) async fn handle(server: &Server, params: Params) -> Result<Va
         engine: Engine {
             running: session.running.count(),
             ahead: session.ahead.running.count(),
-            cache_bytes,
+            cache_bytes: cache.map(|cache| cache.bytes + cache.picture_bytes),
+            cache,
         },
         completions: session.record.summary(),
         index: session.index.status(),

@@ -66,7 +66,13 @@ async fn an_answer_says_what_it_cost() {
     let unknown = client.request("textDocument/inlineCompletion", inline("file:///other.rs", 0, 2)).await;
     assert_eq!(unknown["items"], json!([]));
     assert_eq!(unknown["gemma"]["rule"], "unknownDocument");
-    assert_eq!(client.status().await["completions"]["speculation"]["passes"], 2);
+    let status = client.status().await;
+    assert_eq!(status["completions"]["speculation"]["passes"], 2);
+    assert_eq!(status["completions"]["last"]["rule"], "unknownDocument");
+    assert_eq!(
+        (&status["engine"]["cacheBytes"], &status["engine"]["cache"]["tokens_found"]),
+        (&json!(3), &json!(4))
+    );
     client.finish().await;
 }
 

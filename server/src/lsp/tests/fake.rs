@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gemma_engine::{CancelFlag, Error, ErrorKind, FinishReason, Finished, Picture, Priority, Timings};
+use gemma_engine::{
+    CacheStatistics, CancelFlag, Error, ErrorKind, FinishReason, Finished, Picture, Priority, Timings,
+};
 
 use crate::chat::{ChatRequest, Conversation, Dropped};
 use crate::completion::{self, Answer, Reason, Request};
@@ -181,8 +183,8 @@ fn ended(text: String, stopped: bool) -> Finished {
 }
 
 impl Completer for Model {
-    fn cache_bytes(&self) -> u64 {
-        2
+    fn cache(&self) -> CacheStatistics {
+        CacheStatistics { bytes: 2, picture_bytes: 1, tokens_found: 4, ..CacheStatistics::default() }
     }
 
     /// Completes the word before the cursor with `<word>!`, at the cursor.

@@ -39,6 +39,7 @@ async fn the_server_says_what_it_can() {
     assert!(commands.contains(&json!("gemma.chat")) && commands.contains(&json!("gemma.status")), "{can}");
     assert_eq!(can["workspace"]["workspaceFolders"]["supported"], true);
     assert!(can["workspace"]["fileOperations"]["didRename"].is_object());
+    assert_eq!(can["experimental"]["gemma"]["didMoveCursor"], true);
     let command = client.request("workspace/executeCommand", json!({"command": "gemma.status"})).await;
     assert_eq!(command["version"], client.status().await["version"]);
     client.finish().await;
