@@ -311,10 +311,11 @@ impl<'a> Session<'a> {
                 text.drain(gone);
             }
             _ => {
+                let n = 1 + random.below(3);
                 let typed = match random.once_in(2) {
-                    true => random.words(1 + random.below(3)),
+                    true => random.words(n),
                     // What was written before, word by word.
-                    false => pasted[..pasted.len().min(1 + random.below(3))].to_vec(),
+                    false => pasted[..pasted.len().min(n)].to_vec(),
                 };
                 text.splice(*cursor..*cursor, typed.iter().copied());
                 *cursor += typed.len();

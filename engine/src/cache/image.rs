@@ -122,7 +122,6 @@ fn parts_len(layout: &Layout, pages: usize, states: usize) -> Option<usize> {
 }
 
 /// Reads all but the parts: how many of them are pages, their checksums, the clock, the nodes.
-#[expect(clippy::type_complexity, reason = "taken apart at once by the one caller")]
 fn read(
     file: &[u8],
     identity: &[u8; 32],
