@@ -35,6 +35,8 @@ pub struct Shelf {
     /// Requests since the last look and since the last change.
     looked: usize,
     changed: usize,
+    /// The tokens that they were chosen for.
+    budget: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,7 @@ struct Kept {
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { kept: Vec::new(), state: State::Preferred, looked: 0, changed: 0 }
+        Self { kept: Vec::new(), state: State::Preferred, looked: 0, changed: 0, budget: 0 }
     }
 }
 
@@ -84,6 +86,9 @@ impl Shelf {
         tokens: &dyn Tokens,
         found: impl FnOnce() -> Vec<(Piece, context::Piece)>,
     ) -> Result<(), Error> {
+        if self.budget != budget {
+            (self.budget, self.state) = (budget, State::Preferred);
+        }
         let before = self.kept.len();
         self.kept.retain_mut(|kept| kept.is_true(others));
         let lost = self.kept.len() < before;
@@ -203,28 +208,34 @@ impl Kept {
         }
         self.revision = now.revision;
         let Some(edit) = Edit::between(&self.source, &now.text) else { return true };
-        let start = edit.moved_line(self.bytes.start, &self.source, &now.text);
-        let end = edit.moved(self.bytes.end, Inserted::Behind);
-        let bytes = start.unwrap_or(edit.start)..end.unwrap_or(edit.new_end);
+        let start = edit.moved_line(self.bytes.start, &self.source, &now.text).unwrap_or(edit.start);
+        let end = edit.moved(self.bytes.end, Inserted::Behind).unwrap_or(edit.new_end);
+        let untouched = edit.old_end <= self.bytes.start || edit.start >= self.bytes.end;
         self.source = now.text.clone();
-        let untouched =
-            bytes.len() == self.bytes.len() && (edit.new_end <= bytes.start || edit.start >= bytes.end);
-        self.bytes = bytes;
-        untouched || self.stands_there()
+        let found = if untouched { Some(start..end) } else { self.found(start..end) };
+        self.bytes = found.clone().unwrap_or_default();
+        found.is_some()
     }
 
-    /// Whether every line that is shown stands in the piece's bytes, in order and perhaps longer, and not too
-    /// much between them.
-    fn stands_there(&self) -> bool {
+    /// Where among some bytes every line that is shown stands, in order and perhaps longer, with not too much
+    /// between them.
+    fn found(&self, among: Range<usize>) -> Option<Range<usize>> {
         /// A piece may grow by so many lines beyond its own number.
         const GROWN: usize = 8;
         let text = &self.source;
-        let (first, last) = (text.byte_to_line(self.bytes.start), text.byte_to_line(self.bytes.end));
-        let mut now = (first..=last).map(|line| String::from(text.line(line)));
-        let shown = self.shown.text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-        let count = shown.clone().count();
-        last - first <= 2 * count + GROWN
-            && shown.into_iter().all(|line| now.any(|now| now.starts_with(line)))
+        let first = text.byte_to_line(among.start);
+        let lines: Vec<String> = text.lines_at(first).map(String::from).collect();
+        let lines = &lines[..(text.byte_to_line(among.end) + 1 - first).min(lines.len())];
+        let mut shown = self.shown.text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let (begins, most) = (shown.next()?, 2 * shown.clone().count() + GROWN);
+        (0..lines.len()).filter(|&at| lines[at].starts_with(begins)).find_map(|at| {
+            let mut now = lines.iter().enumerate().skip(at + 1).take(most);
+            let last = shown
+                .clone()
+                .try_fold(at, |_, line| now.find(|(_, now)| now.starts_with(line)).map(|(place, _)| place))?;
+            let end = text.line_to_byte(first + last) + lines[last].trim_end_matches(['\n', '\r']).len();
+            Some(text.line_to_byte(first + at)..end)
+        })
     }
 }
 
