@@ -7,7 +7,7 @@ use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Event, GenerateRequest,
 use serde::Serialize;
 
 use crate::bench::fim::samples::Sample;
-use crate::completion::{self, Request};
+use crate::completion::{self, Layouts, Request};
 use crate::settings::{FimOrder, Settings};
 
 /// So many characters are typed behind the place, to see what a key costs.
@@ -67,8 +67,10 @@ impl Filler<'_> {
         let mut settings = self.settings.clone();
         settings.completion.order = Some(order);
         let middle = sample.middle();
-        let (prompt, seam) = completion::lay_out(self.model, &settings, &self.request(sample, ""))?;
-        let answer = self.complete(&settings, self.request(sample, "")).await?;
+        let layouts = Arc::new(Layouts::default());
+        let request = |typed: &str| self.request(sample, typed, &layouts);
+        let (prompt, seam) = completion::lay_out(self.model, &settings, &request(""))?;
+        let answer = self.complete(&settings, request("")).await?;
         let finished = answer
             .finished
             .ok_or_else(|| Error::new(ErrorKind::Internal, "bench fim", "the model was not asked"))?;
@@ -90,7 +92,7 @@ impl Filler<'_> {
         settings.completion.max_tokens = 1;
         for (end, c) in middle.char_indices().take(KEYS) {
             let typed = &middle[..end + c.len_utf8()];
-            let answer = self.complete(&settings, self.request(sample, typed)).await?;
+            let answer = self.complete(&settings, request(typed)).await?;
             if let Some(finished) = answer.finished {
                 filled.key_tokens.push(finished.timings.prefill_tokens);
                 filled.key_ms.push(finished.timings.ttft_ms);
@@ -99,19 +101,19 @@ impl Filler<'_> {
         Ok(filled)
     }
 
-    fn request(&self, sample: &Sample, typed: &str) -> Request {
+    fn request(&self, sample: &Sample, typed: &str, layouts: &Arc<Layouts>) -> Request {
         let (document, cursor) = sample.document(typed);
         Request {
             document,
             cursor,
             others: Vec::new(),
+            index: None,
+            drafts: Arc::default(),
             root: Some(self.root.to_owned()),
             selected: None,
             priority: Priority::Completion,
             variant: 0,
-            index: None,
-            drafts: Arc::default(),
-            layouts: Arc::default(),
+            layouts: layouts.clone(),
         }
     }
 
