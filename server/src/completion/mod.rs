@@ -66,8 +66,8 @@ impl Request {
     /// Puts the files that define what is used at the cursor behind the open documents. Reads them where they were
     /// not read before: not for the message loop.
     pub fn look_around(&mut self) {
-        /// Bytes that are read while somebody waits: a few milliseconds' worth.
-        const HURRIED: u64 = 128 << 10;
+        /// Bytes that are read while somebody waits: some 15 ms' worth.
+        const HURRIED: u64 = 64 << 10;
         let budget = if self.priority == Priority::Background { u64::MAX } else { HURRIED };
         if let Some(index) = &self.index {
             self.others.extend(index.files(&self.document, self.cursor, &self.others, budget));

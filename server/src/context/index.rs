@@ -14,6 +14,7 @@
 //! is never read, and what was read before it became one is never given out.
 
 mod find;
+mod picks;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ mod texts;
 mod walk;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use serde::Serialize;
 
 use super::facts::Facts;
 use crate::documents::Snapshot;
+use picks::Picks;
 use table::Table;
 use texts::Texts;
 use work::{Work, locked};
@@ -69,6 +71,7 @@ struct Shared {
     work: Work,
     table: RwLock<Table>,
     texts: Texts,
+    picks: Picks,
 }
 
 impl Index {
@@ -85,6 +88,7 @@ impl Index {
         }
         // What is kept as text may be secret now.
         self.shared.texts.forget();
+        self.shared.picks.forget();
         if coverage.roots.is_empty() {
             *locked(self.shared.table.write()) = Table::default();
         } else {
@@ -109,7 +113,8 @@ impl Index {
     }
 
     /// The few files that define what is used around `cursor` (in characters) and is defined neither in
-    /// `document` nor in `open` documents; the most useful first, none of the open ones.
+    /// `document` nor in `open` documents; the most useful first, none of the open ones. Behind them stand those
+    /// that were picked for the document before and are still in memory, so that a prompt may go on showing them.
     ///
     /// Files that were picked before come out of memory; others are read, the first of them and then so many as
     /// have `budget` bytes together, so that the next call finds more. Not for the message loop.
@@ -119,6 +124,7 @@ impl Index {
         let table = locked(self.shared.table.read());
         let picked = find::pick(&table, document, &wanted, open);
         drop(table);
+        let before = self.shared.picks.note(&document.uri, picked.iter().map(|file| &file.path));
         let (mut files, mut read) = (Vec::new(), 0);
         for file in picked.into_iter().filter(|file| scope.holds(&file.path)) {
             let Some(stamp) = texts::stamp(&file.path) else {
@@ -136,6 +142,10 @@ impl Index {
                 files.extend(self.shared.texts.read(&file.path));
             }
         }
+        let is_open =
+            |path: &Path| open.iter().chain([document]).any(|one| one.path.as_deref() == Some(path));
+        let before = before.iter().filter(|path| scope.holds(path) && !is_open(path));
+        files.extend(before.filter_map(|path| self.shared.texts.kept(path, texts::stamp(path)?)));
         files
     }
 

@@ -58,9 +58,15 @@ impl Workspace {
         self.index.files(&document, cursor, open, u64::MAX)
     }
 
-    /// The names of the files for a cursor in `src/main.rs` where these words stand.
+    /// The same for a document that was never seen.
+    fn fresh(&self, name: &str, text: &str, open: &[Snapshot]) -> Vec<String> {
+        self.index.shared.picks.forget();
+        self.names(&self.files(name, text, open))
+    }
+
+    /// The names of the files that are picked for a cursor where these words stand, in a `src/main.rs` that was never seen.
     fn found(&self, words: &str) -> Vec<String> {
-        self.names(&self.files("src/main.rs", &format!("fn main() {{\n    {words};\n    $0\n}}\n"), &[]))
+        self.fresh("src/main.rs", &format!("fn main() {{\n    {words};\n    $0\n}}\n"), &[])
     }
 
     fn names(&self, files: &[Snapshot]) -> Vec<String> {
@@ -103,10 +109,9 @@ fn what_is_defined_at_hand_is_not_looked_for() {
     let open = |name: &str, text: &str| workspace.document(name, &format!("{text}$0")).0;
     let main = "fn main() { tokenize(surface(1)); $0 }\n";
     // Open, and with another text than on disk.
-    let files = workspace.files("src/main.rs", main, &[open("src/a.rs", "")]);
-    assert_eq!(workspace.names(&files), ["src/b.rs"]);
-    let files = workspace.files("src/main.rs", main, &[open("src/new.rs", &function("tokenize"))]);
-    assert_eq!(workspace.names(&files), ["src/b.rs"]);
+    assert_eq!(workspace.fresh("src/main.rs", main, &[open("src/a.rs", "")]), ["src/b.rs"]);
+    let new = open("src/new.rs", &function("tokenize"));
+    assert_eq!(workspace.fresh("src/main.rs", main, &[new]), ["src/b.rs"]);
     // The document itself is on disk too.
     workspace.write("src/main.rs", function("tokenize"));
     workspace.changed(&["src/main.rs"]);
@@ -131,7 +136,7 @@ fn rare_names_imports_and_neighbours_come_first() {
     let found = workspace.found("only_here(thrice, common)");
     assert_eq!(found, ["src/rare.rs", "some/thrice0.rs", "some/thrice1.rs"]);
     let text = "use some::thrice2;\nfn main() { thrice(); only_here(); $0 }\n";
-    let found = workspace.names(&workspace.files("src/main.rs", text, &[]));
+    let found = workspace.fresh("src/main.rs", text, &[]);
     assert_eq!(found, ["src/rare.rs", "some/thrice2.rs", "some/thrice0.rs"]);
 }
 
@@ -144,6 +149,28 @@ fn few_files_are_picked() {
     let first = workspace.found(&names.join("+"));
     assert_eq!(first.len(), 8);
     assert_eq!(workspace.found(&names.join("+")), first, "always the same ones");
+}
+
+#[test]
+fn what_was_picked_stays_behind_what_is_picked_now() {
+    let workspace = Workspace::of(&[
+        ("a.rs", &function("one")),
+        ("b.rs", &function("two")),
+        ("c.rs", &function("three")),
+    ]);
+    let used = |name: &str| format!("fn main() {{ {name}(); $0 }}");
+    let found =
+        |name: &str, open: &[Snapshot]| workspace.names(&workspace.files("main.rs", &used(name), open));
+    assert_eq!(found("one", &[]), ["a.rs"]);
+    assert_eq!(found("two", &[]), ["b.rs", "a.rs"]);
+    assert_eq!(found("one", &[]), ["a.rs", "b.rs"], "whoever comes back finds both");
+    // Not twice, not when it is open, changed or gone.
+    let open = workspace.document("b.rs", &format!("{}$0", function("two"))).0;
+    assert_eq!(found("three", &[open]), ["c.rs", "a.rs"]);
+    assert_eq!(found("three", &[]), ["c.rs", "a.rs", "b.rs"]);
+    workspace.write("a.rs", "// Nothing any more.\n");
+    fs::remove_file(workspace.path("b.rs")).expect("removed");
+    assert_eq!(found("three", &[]), ["c.rs"]);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::{LARGEST, walk};
 use crate::documents::{Snapshot, uri_of};
 
 /// The most files that are kept, and the most bytes of their texts; trees and facts take some ten times that.
-const MOST: usize = 24;
-const MOST_BYTES: u64 = 1 << 20;
+const MOST: usize = 32;
+const MOST_BYTES: u64 = 2 << 20;
 
 /// How a file is on disk: two that are alike are taken for the same text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
