@@ -7,6 +7,7 @@ local M = {}
 ---@field device? string
 ---@field threads? integer
 ---@field memoryBudgetMb? integer
+---@field persistCacheMb? integer
 ---@field precision? 'fast'|'exact'
 ---@field trigger? 'automatic'|'manual'
 ---@field aheadOfTime? boolean
