@@ -7,18 +7,23 @@ local M = {}
 ---@field device? string
 ---@field threads? integer
 ---@field memoryBudgetMb? integer
+---@field persistCacheMb? integer
 ---@field precision? 'fast'|'exact'
 ---@field trigger? 'automatic'|'manual'
+---@field aheadOfTime? boolean
+---@field adaptiveDelay? boolean
 ---@field multiLine? 'auto'|'always'|'never'
 ---@field maxTokens? integer
 ---@field maxTimeMs? integer
 ---@field prefixTokens? integer
 ---@field suffixTokens? integer
 ---@field otherFilesTokens? integer
+---@field speculation? boolean
 ---@field languagesOff? string[]
 ---@field filesOff? string[]
 ---@field secretFiles? string[]
----@field fimOrder? 'psm'|'spm'
+---@field workspaceIndex? boolean
+---@field fimOrder? 'psm'|'spm'|'spmMiddleLast'|'plain'
 ---@field fim? { prefix: integer, middle: integer, suffix: integer, separator: integer }
 ---@field statistics? boolean
 ---@field logLevel? 'error'|'warn'|'info'|'debug'|'trace'
