@@ -184,7 +184,7 @@ pub(super) fn one_step(session: &Arc<Session>, document: &Snapshot, answer: &Ans
     let session = session.clone();
     tokio::spawn(async move {
         let request = request(&session, &config, &there, cursor, None, Priority::Background, 0);
-        // The user may never come there: the prompts of the places where he was are laid out as before.
+        // The user may never come there: prompts of other places are laid out as before.
         let request = Request { layouts: Arc::new(session.layouts.fork()), ..request };
         let step = Work { settings: config.settings.clone(), completer, request };
         if let Some(answer) = work(&session, step, cancel).await {
