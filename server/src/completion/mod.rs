@@ -157,6 +157,10 @@ pub async fn complete(
 ///
 /// # Errors
 /// The text cannot be encoded.
-pub fn lay_out(model: &Arc<Model>, settings: &Settings, request: &Request) -> Result<(Prompt, String), Error> {
+pub fn lay_out(
+    model: &Arc<Model>,
+    settings: &Settings,
+    request: &Request,
+) -> Result<(Prompt, String), Error> {
     Ok(ask::prepare(model, &settings.completion, request)?.into_parts())
 }

@@ -59,7 +59,7 @@ struct State {
 
 #[derive(Debug, Clone)]
 enum End {
-    Ended(Result<Answer, Error>),
+    Ended(Box<Result<Answer, Error>>),
     Stopped,
 }
 
@@ -195,11 +195,13 @@ impl Seat {
         // The sender lives in the run, so there is an end to wait for.
         let end = state.wait_for(|state| state.end.is_some()).await.ok().and_then(|state| state.end.clone());
         match end {
-            Some(End::Ended(Err(error))) => Served::Failed(error),
-            Some(End::Ended(Ok(answer))) => {
-                let rest = reuse::rest(&self.run.place, &answer, document, cursor);
-                rest.map_or(Served::Nothing, |rest| Served::Answer(self.marked(rest, cursor)))
-            }
+            Some(End::Ended(result)) => match *result {
+                Err(error) => Served::Failed(error),
+                Ok(answer) => {
+                    let rest = reuse::rest(&self.run.place, &answer, document, cursor);
+                    rest.map_or(Served::Nothing, |rest| Served::Answer(self.marked(rest, cursor)))
+                }
+            },
             Some(End::Stopped) | None => Served::Nothing,
         }
     }
@@ -284,7 +286,7 @@ impl Computing {
     /// Ends the run.
     pub fn end(self, result: Result<Answer, Error>) {
         self.leave();
-        self.run.end(End::Ended(result));
+        self.run.end(End::Ended(Box::new(result)));
     }
 
     /// Nobody joins it any more.
