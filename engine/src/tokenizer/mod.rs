@@ -91,6 +91,8 @@ struct Inner {
     added_and_control: Matcher,
     /// Characters after which a piece goes on with a space: after all others a word ends there.
     joined_by_space: HashSet<char>,
+    /// No piece goes on behind a line break with anything but line breaks.
+    parts_at_line_breaks: bool,
     /// Made when it is first needed, or in good time ([`Tokenizer::prepare`]).
     spelt: OnceLock<Spelt>,
     fim: Option<FimTokens>,
@@ -150,6 +152,7 @@ impl Tokenizer {
             inner: Arc::new(Inner {
                 alphabet: Alphabet::new(&pieces, unknown),
                 joined_by_space: joined_by_space(&pieces),
+                parts_at_line_breaks: parts_at_line_breaks(&pieces),
                 spelt: OnceLock::new(),
                 pieces,
                 merges,
@@ -265,6 +268,11 @@ impl Tokenizer {
         self.inner.spelt.get_or_init(|| Spelt::new(&self.inner.pieces))
     }
 
+    /// Whether the ids of a text are the ids of its parts where it is cut behind a run of line breaks.
+    pub fn parts_at_line_breaks(&self) -> bool {
+        self.inner.parts_at_line_breaks
+    }
+
     /// The fill-in-the-middle ids, if the vocabulary names them.
     pub fn fim(&self) -> Option<FimTokens> {
         self.inner.fim
@@ -351,6 +359,14 @@ fn joined_by_space(pieces: &Pieces) -> HashSet<char> {
         }
     }
     joined
+}
+
+fn parts_at_line_breaks(pieces: &Pieces) -> bool {
+    let mut text = pieces.ids().filter(|&id| matches!(pieces.kind(id), Kind::Normal | Kind::Added));
+    text.all(|id| {
+        let behind = pieces.spelling(id).split_once('\n').map_or("", |(_, behind)| behind);
+        behind.bytes().all(|byte| byte == b'\n')
+    })
 }
 
 fn fim_by_name(pieces: &Pieces) -> Option<FimTokens> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, FinishReason, Finished, GenerateRequest, Model, Priority, Sampling, Speed,
-    Stop,
+    CancelFlag, Engine, Error, ErrorKind, FimTokens, FinishReason, Finished, GenerateRequest, Model,
+    Priority, Sampling, Speed, Stop,
 };
 
 use crate::completion::boundary::Seam;
@@ -17,12 +17,14 @@ use crate::completion::{Answer, Heard, Reason, Request, enough, filters};
 use crate::context::syntax::in_comment_or_string;
 use crate::documents::Snapshot;
 use crate::language::Language;
+use crate::prompt::remembered::Remembering;
 use crate::prompt::{Prompt, fim, lines, plain};
 use crate::settings::{CompletionSettings, FimOrder};
 use crate::text::LineEnding;
 
-/// Bytes of the document on each side of the cursor that rules may look at, at least.
-const LOOK: usize = 64 * 1024;
+/// Bytes of the document on each side of the cursor that rules may look at, at least: some hundred lines. All of it
+/// is read with every key.
+const LOOK: usize = 16 * 1024;
 
 /// A request that is ready for the engine: the prompt, what it leaves out of the text before the cursor,
 /// and where the answer belongs.
@@ -41,6 +43,8 @@ struct Place {
     /// The start of what is replaced, and the cursor, in characters.
     start: usize,
     cursor: usize,
+    /// The line that `start` is on.
+    line: usize,
     /// What the client's menu has selected: the answer begins with it.
     selected: String,
     /// The text before the cursor begins where the document does.
@@ -49,31 +53,40 @@ struct Place {
 }
 
 /// Reads the document and lays out the prompt.
-pub fn prepare(model: &Model, settings: &CompletionSettings, request: &Request) -> Result<Prepared, Error> {
-    let fim = fim_tokens(model, settings);
-    let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
+///
+/// # Errors
+/// The model has no tokenizer; the ids configured for filling in the middle are not in its vocabulary.
+pub fn prepare(
+    model: &Arc<Model>,
+    settings: &CompletionSettings,
+    request: &Request,
+) -> Result<Prepared, Error> {
+    let fim = fim_tokens(model, settings)?;
+    let order = settings.order.unwrap_or_else(|| fim::suits(model.config().architecture));
     let place = place(settings, request, fim.is_none());
     let (before, seam) = Seam::split(&place.site.before);
     // What the editor closes by itself comes and goes with single keys, and where the text behind the cursor
     // comes first, all of the prompt would be computed anew for it.
     let unseen = if fim.is_some() && order.suffix_first() { place.site.put_there() } else { 0 };
+    let breaks = |text: &str| text.matches('\n').count();
     let around = Around {
         before,
         after: &place.site.after[unseen..],
         start: place.start,
-        added: place.selected.matches('\n').count(),
+        line: place.line + breaks(&place.selected) - breaks(seam.text()),
         whole: place.whole,
     };
-    let tokens = model.tokenizer();
-    let material = material(model, settings, request, &around, tokens)?;
+    let memory = request.layouts.memory(model);
+    let tokens = Remembering { tokens: model.tokenizer(), memory: &memory };
+    let material = material(model.config().context, settings, request, &around, &tokens)?;
     let bos = model.config().bos;
     let mut prompt = match fim {
-        Some(ids) => fim::build(&material, ids, order, bos, tokens)?,
-        None => plain::build(&material, bos, tokens)?,
+        Some(ids) => fim::build(&material, ids, order, bos, &tokens)?,
+        None => plain::build(&material, bos, &tokens)?,
     };
-    prompt.stop.extend(tokens.turns().map(|(_, end)| end));
+    prompt.stop.extend(model.tokenizer().turns().map(|(_, end)| end));
     let here = (&request.document, request.cursor);
-    let drafts = request.drafts.gather(&vocabulary(model), tokens, here, &request.others)?;
+    let drafts = request.drafts.gather(&vocabulary(model), &tokens, here, &request.others)?;
     let (priority, sampling) = (request.priority, sampling(request.variant));
     Ok(Prepared { prompt, drafts, seam, place, priority, sampling })
 }
@@ -87,9 +100,25 @@ fn sampling(variant: u64) -> Sampling {
     }
 }
 
-fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Option<gemma_engine::FimTokens> {
-    let known = || settings.fim.map(Into::into).or_else(|| model.tokenizer().fim());
-    (settings.order != Some(FimOrder::Plain)).then(known).flatten()
+/// The ids for filling in the middle: as configured, else those that the vocabulary names.
+fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Result<Option<FimTokens>, Error> {
+    if settings.order == Some(FimOrder::Plain) {
+        return Ok(None);
+    }
+    let Some(configured) = settings.fim else { return Ok(model.tokenizer().fim()) };
+    let entries = model.config().vocab.min(model.tokenizer().vocab_size());
+    match configured.beyond(entries) {
+        None => Ok(Some(configured.into())),
+        Some((name, id)) => {
+            let problem = format!("there is no token {id}, which it names as {name}");
+            let remedy = format!(
+                "{} has the ids 0 to {}. Set `fim` to those that it was tuned with, or take the setting out.",
+                model.name(),
+                entries.saturating_sub(1),
+            );
+            Err(Error::new(ErrorKind::Input, "the setting `fim`", problem).remedy(remedy))
+        }
+    }
 }
 
 fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place {
@@ -105,7 +134,8 @@ fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place
     let quoted = in_comment_or_string(document, start).is_some();
     let shape = decide(&before, &after, &lexis, quoted, settings.multi_line);
     let site = Site::new(before, after, lexis, shape, blind);
-    Place { site, start, cursor, selected, whole, line_ending: document.line_ending }
+    let line = document.text.char_to_line(start);
+    Place { site, start, cursor, line, selected, whole, line_ending: document.line_ending }
 }
 
 /// Text before an offset: about `reach` bytes of it, from the start of a line unless the cursor's own
@@ -268,11 +298,13 @@ mod tests {
         }
     }
 
+    /// The answer where the model says this, behind the line breaks that the prompt does without.
     fn answer(request: &Request, raw: &str) -> Answer {
         let place = place(&CompletionSettings::default(), request, false);
         let seam = Seam::split(&place.site.before).1;
+        let breaks = if seam.text().ends_with('\n') { seam.text() } else { "" };
         let finished = Finished {
-            text: raw.into(),
+            text: format!("{breaks}{raw}"),
             tokens: Vec::new(),
             finish_reason: FinishReason::Stop,
             timings: Default::default(),
@@ -301,6 +333,8 @@ mod tests {
     fn brackets_that_the_editor_closed_are_replaced() {
         let request = request("rust", "let é = f(‸);\n");
         let answer = answer(&request, "x).unwrap();");
+        assert_eq!((answer.text.as_str(), answer.range.len()), ("x).unwrap();", 2));
+        let answer = super::tests::answer(&request, "x);");
         assert_eq!((answer.text.as_str(), answer.range.len()), ("x", 0));
         let answer = super::tests::answer(&request, "x); // done");
         assert_eq!((answer.text.as_str(), answer.range.len()), ("x); // done", 2));
@@ -382,6 +416,12 @@ mod tests {
             assert_eq!(found, [prefix, suffix, middle], "{order:?}");
             assert_eq!(ids.iter().filter(|&&id| id == model.config().bos).count(), 1);
         }
+
+        let beyond = u32::try_from(model.tokenizer().vocab_size()).expect("few entries");
+        settings.fim = Some(crate::settings::FimIds { prefix, middle, suffix: beyond, separator });
+        let refused =
+            prepare(&model, &settings, &request("rust", "‸")).err().expect("no such id").to_string();
+        assert!(refused.contains(&format!("no token {beyond}, which it names as suffix")), "{refused}");
     }
 
     #[test]

@@ -6,14 +6,17 @@
 //! holds the answer to begin with them. While a word is typed the prompt stays the same, too: all of it
 //! is in the cache.
 //!
-//! Indentation stays: it is a token of its own in the texts that models learn from.
+//! On a line with nothing on it yet the line breaks before it are left out, since several in a row are one token:
+//! a model that is shown one of them takes it that no other follows. Indentation stays, with what is above it: it
+//! is a token of its own in the texts that models learn from.
 
 use crate::completion::site::is_word;
 
 /// Longer words are taken as complete.
 const LONGEST_WORD: usize = 40;
 
-/// What stands before the cursor and is not in the prompt: blanks, then a word. Either may be missing.
+/// What stands before the cursor and is not in the prompt: blanks, then a word (either may be missing), or line
+/// breaks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seam(String);
 
@@ -26,7 +29,11 @@ impl Seam {
         let to_blanks = to_word.trim_end_matches([' ', '\t']);
         // Indentation alone on its line, or nothing before it at all.
         let indentation = to_blanks.is_empty() || to_blanks.ends_with('\n');
-        let kept = if indentation { to_word } else { to_blanks };
+        let kept = match before.ends_with('\n') {
+            true => before.trim_end_matches('\n'),
+            false if indentation => to_word,
+            false => to_blanks,
+        };
         (kept, Self(before[kept.len()..].to_string()))
     }
 
@@ -59,6 +66,10 @@ mod tests {
             ("{\n    ret", "{\n    ", "ret"),
             ("self.qu", "self.", "qu"),
             ("größ", "", "größ"),
+            ("}\n\n", "}", "\n\n"),
+            ("}\n\nfn", "}\n\n", "fn"),
+            ("}\n    ", "}\n    ", ""),
+            ("\n", "", "\n"),
         ] {
             let split = Seam::split(before);
             assert_eq!((split.0, split.1.text()), (prompt, seam), "{before:?}");

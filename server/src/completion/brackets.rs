@@ -53,6 +53,28 @@ pub fn brackets(text: &str, lexis: &Lexis) -> Vec<Bracket> {
 
 /// Whether a line ends inside a string or a comment.
 pub fn ends_quoted(line: &str, lexis: &Lexis) -> bool {
+    open_literal(line, lexis).is_some()
+}
+
+/// The quote of the string in which a line ends.
+pub fn open_quote(line: &str, lexis: &Lexis) -> Option<char> {
+    open_literal(line, lexis).and_then(|start| start.chars().next()).filter(|c| matches!(c, '"' | '\'' | '`'))
+}
+
+/// Where the closing quote of a string stands in a text that begins inside of the string.
+pub fn closing_quote(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        if c == quote && !escaped {
+            return Some(at);
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    None
+}
+
+/// The string or the comment in which a line ends, from its start.
+fn open_literal<'a>(line: &'a str, lexis: &Lexis) -> Option<&'a str> {
     let mut rest = line;
     while let Some(c) = rest.chars().next() {
         let (skip, ends) = match c {
@@ -67,11 +89,11 @@ pub fn ends_quoted(line: &str, lexis: &Lexis) -> bool {
             }
         };
         if ends {
-            return true;
+            return Some(rest);
         }
         rest = &rest[skip.unwrap_or(c.len_utf8())..];
     }
-    false
+    None
 }
 
 /// Whether a quoted text that reaches the end of its line is closed there.
@@ -254,6 +276,15 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(ends_quoted(line, &lexis), inside, "{line}");
+        }
+        assert_eq!(open_quote("say(\"a", &lexis), Some('"'));
+        assert_eq!(open_quote("x // \"y", &lexis), None);
+    }
+
+    #[test]
+    fn a_string_ends_at_a_quote_that_is_not_escaped() {
+        for (text, at) in [("a\" b", Some(1)), ("a\\\" b\"", Some(5)), ("a\\\\\"", Some(3)), ("a", None)] {
+            assert_eq!(closing_quote(text, '"'), at, "{text}");
         }
     }
 

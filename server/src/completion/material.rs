@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gemma_engine::{Error, Model};
+use gemma_engine::Error;
 
 use crate::completion::Request;
-use crate::completion::layouts::shelf::as_shown;
+use crate::completion::layouts::shelf::{Found, as_shown};
 use crate::context::{Context, own, pieces_of};
 use crate::documents::Snapshot;
 use crate::prompt::{Material, Tokens, shown_path, window};
@@ -21,8 +21,8 @@ pub struct Around<'a> {
     pub after: &'a str,
     /// The document's characters before `before` ends, before anything that is not in the document.
     pub start: usize,
-    /// Line breaks of `before` that are not in the document.
-    pub added: usize,
+    /// The line that `before` ends on, the lines counted in that are not in the document.
+    pub line: usize,
     /// `before` begins where the document does.
     pub whole: bool,
 }
@@ -46,15 +46,16 @@ impl Budget {
     }
 }
 
-/// Gathers it. What was shown at this place before is shown again, as far as it can be.
+/// Gathers it for a model of so many tokens of context. What was shown at this place before is shown again, as far
+/// as it can be.
 pub fn material(
-    model: &Model,
+    context: usize,
     settings: &CompletionSettings,
     request: &Request,
     around: &Around<'_>,
     tokens: &dyn Tokens,
 ) -> Result<Material, Error> {
-    let budget = Budget::of(settings, model.config().context);
+    let budget = Budget::of(settings, context);
     let Around { before, after, start: cursor, .. } = *around;
     let document = &request.document;
     let root = request.root.as_deref();
@@ -68,17 +69,27 @@ pub fn material(
         }
     };
     layout.start = around.line_of(document, start);
-    let shown = characters(document, cursor, &before[start..], &after[..end]);
-    let head = match &layout.head {
-        Some(head) => Arc::clone(head),
-        None if around.whole && start == 0 => Arc::default(),
-        None => head(&own(document, cursor, &shown), shown.start, budget.prefix / 4, tokens)?.into(),
+    let shown = around.characters(document, start, end);
+    let head = match layout.head.take() {
+        _ if around.whole && start == 0 => Arc::default(),
+        Some(head) if !layout.edited_above => head,
+        told => {
+            let context = own(document, cursor, &shown);
+            match told.filter(|head| still_says(head, &context, document, shown.start)) {
+                Some(head) => head,
+                None => head(&context, shown.start, budget.prefix / 4, tokens)?.into(),
+            }
+        }
     };
-    layout.head = Some(Arc::clone(&head));
-    layout.shelf.update(&request.others, layout.arrived, budget.others, tokens, || {
-        let found = pieces_of(document, cursor, &request.others, &shown);
-        found.into_iter().map(|piece| (as_shown(&piece, root), piece)).collect()
-    })?;
+    (layout.head, layout.edited_above) = (Some(Arc::clone(&head)), false);
+    let found = || {
+        let documents = request.around();
+        let pieces = pieces_of(document, cursor, &documents, &shown);
+        let shown = |piece| (as_shown(&piece, root), piece);
+        let pieces = pieces.into_iter().map(shown).collect();
+        Found { documents, pieces }
+    };
+    layout.shelf.update(&|seen| request.now(seen), layout.arrived, budget.others, tokens, found)?;
     let pieces = layout.shelf.pieces();
     request.layouts.keep(document, cursor, layout);
     Ok(Material {
@@ -117,7 +128,7 @@ impl Around<'_> {
     /// Where a line of the document that begins at a byte begins in the text before the cursor.
     fn line_at(&self, document: &Snapshot, byte: usize) -> Option<usize> {
         let line = document.text.byte_to_line(byte.min(document.text.len_bytes()));
-        let mut lines = (self.line(document) + self.added).checked_sub(line)?;
+        let mut lines = self.line.checked_sub(line)?;
         let mut at = self.before.len();
         while let Some(newline) = self.before[..at].rfind('\n') {
             if lines == 0 {
@@ -132,25 +143,31 @@ impl Around<'_> {
     /// `None` where that is no start of a line.
     fn line_of(&self, document: &Snapshot, start: usize) -> Option<usize> {
         let breaks = self.before[start..].matches('\n').count();
-        let line = (self.line(document) + self.added).checked_sub(breaks)?;
+        let line = self.line.checked_sub(breaks)?;
         let begins = self.before[..start].ends_with('\n') || self.whole && start == 0;
         begins.then(|| document.text.line_to_byte(line))
     }
 
-    /// The line that the document's part of the text before the cursor ends on.
-    fn line(&self, document: &Snapshot) -> usize {
-        document.text.char_to_line(self.start.min(document.text.len_chars()))
+    /// The characters of the document that are shown, in whole lines: from `start` bytes of the text before the cursor
+    /// on, and up to `end` bytes of the text behind it.
+    fn characters(&self, document: &Snapshot, start: usize, end: usize) -> Range<usize> {
+        let text = &document.text;
+        let cursor = self.start.min(text.len_chars());
+        let breaks = |window: &str| window.matches('\n').count();
+        let first = self.line.saturating_sub(breaks(&self.before[start..])).min(text.char_to_line(cursor));
+        let last = (text.char_to_line(cursor) + breaks(&self.after[..end])).min(text.len_lines());
+        text.line_to_char(first)..text.line_to_char(last).max(cursor)
     }
 }
 
-/// The characters of a document that two windows beside the cursor show, in whole lines.
-fn characters(document: &Snapshot, cursor: usize, before: &str, after: &str) -> Range<usize> {
-    let text = &document.text;
-    let line = text.char_to_line(cursor.min(text.len_chars()));
-    let breaks = |window: &str| window.matches('\n').count();
-    let first = line.saturating_sub(breaks(before));
-    let last = (line + breaks(after)).min(text.len_lines());
-    text.line_to_char(first)..text.line_to_char(last).max(cursor)
+/// Whether all that a head says still stands above the window, in order, and no import is missing.
+fn still_says(head: &str, context: &Context, document: &Snapshot, window: usize) -> bool {
+    let text = document.text.slice(..window.min(document.text.len_chars()));
+    let mut above = text.lines().map(String::from);
+    let mut lines = head.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let imported = |import: &&crate::context::Excerpt| head.contains(&import.text.replace("\r\n", "\n"));
+    lines.all(|line| above.any(|above| above.starts_with(line)))
+        && context.imports.iter().filter(|import| import.chars.end <= window).all(|import| imported(&import))
 }
 
 /// What stands above the window, told in short and in the document's order: imports and enclosing scopes,
@@ -185,7 +202,8 @@ mod tests {
             let text = "é\nbb\ncc\ndd\n".replace('\n', ending);
             let document = Snapshot::new("file:///a.rs", "rust", &text);
             let cursor = text.chars().position(|c| c == 'c').expect("a c") + 1;
-            let shown = characters(&document, cursor, "bb\nc", "c\n");
+            let around = Around { before: "bb\nc", after: "c\nd", start: cursor, line: 2, whole: false };
+            let shown = around.characters(&document, 0, 2);
             assert_eq!(document.text.slice(shown).to_string(), "bb\ncc\n".replace('\n', ending));
         }
     }

@@ -63,15 +63,22 @@ pub struct Request {
 }
 
 impl Request {
-    /// Puts the files that define what is used at the cursor behind the open documents. Reads them where they were
-    /// not read before: not for the message loop.
-    pub fn look_around(&mut self) {
+    /// The open documents, and behind them the files that define what is used at the cursor. Reads those where they
+    /// were not read before: not for the message loop.
+    pub fn around(&self) -> Vec<Snapshot> {
         /// Bytes that are read while somebody waits: a few milliseconds' worth.
         const HURRIED: u64 = 128 << 10;
         let budget = if self.priority == Priority::Background { u64::MAX } else { HURRIED };
-        if let Some(index) = &self.index {
-            self.others.extend(index.files(&self.document, self.cursor, &self.others, budget));
-        }
+        let files =
+            self.index.as_ref().map(|index| index.files(&self.document, self.cursor, &self.others, budget));
+        self.others.iter().cloned().chain(files.into_iter().flatten()).collect()
+    }
+
+    /// A document that was among those [around](Request::around), as it is now; `None` where it is not to be shown
+    /// any more.
+    pub fn now(&self, seen: &Snapshot) -> Option<Snapshot> {
+        let open = self.others.iter().find(|open| open.uri == seen.uri).cloned();
+        open.or_else(|| self.index.as_ref()?.file(seen.path.as_deref()?))
     }
 }
 
@@ -139,11 +146,7 @@ pub async fn complete(
     }
     let drafts = Arc::clone(&request.drafts);
     let (asked_of, limits) = (model.clone(), settings.completion.clone());
-    let prepared = tokio::task::spawn_blocking(move || {
-        let mut request = request;
-        request.look_around();
-        ask::prepare(&asked_of, &limits, &request)
-    });
+    let prepared = tokio::task::spawn_blocking(move || ask::prepare(&asked_of, &limits, &request));
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
     let answer = prepared.run(engine, model, &settings.completion, &cancel, heard).await?;
     if let Some(finished) = &answer.finished {
@@ -157,6 +160,10 @@ pub async fn complete(
 ///
 /// # Errors
 /// The text cannot be encoded.
-pub fn lay_out(model: &Model, settings: &Settings, request: &Request) -> Result<(Prompt, String), Error> {
+pub fn lay_out(
+    model: &Arc<Model>,
+    settings: &Settings,
+    request: &Request,
+) -> Result<(Prompt, String), Error> {
     Ok(ask::prepare(model, &settings.completion, request)?.into_parts())
 }

@@ -6,16 +6,19 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gemma_engine::{Engine, LoadOptions, Model, Priority};
 
 use super::ask::prepare;
+use super::boundary::Seam;
 use super::{Layouts, Request};
 use crate::bench::kind::{Kind, Reach, kinds};
 use crate::bench::playback::Playback;
 use crate::bench::trace::{Trace, What};
 use crate::documents::{Documents, Snapshot};
-use crate::prompt::Prompt;
+use crate::prompt::remembered::{Memory, Remembering};
+use crate::prompt::{Prompt, Tokens};
 use crate::settings::{CompletionSettings, FimIds, FimOrder};
 use crate::text::{Change, Encoding, Position, Range};
 
@@ -25,6 +28,8 @@ struct Step {
     /// Tokens of its prompt that no earlier prompt began with.
     computed: usize,
     line: usize,
+    /// To lay the prompt out, and to parse the document before.
+    took: (Duration, Duration),
     prompt: Prompt,
 }
 
@@ -120,9 +125,14 @@ fn steps(model: &Arc<Model>, settings: &CompletionSettings, trace: &Trace) -> Ve
     let mut steps = Vec::new();
     play(trace, |request| {
         let line = request.document.text.char_to_line(request.cursor);
-        let prompt = prepare(model, settings, &request).expect("a prompt").prompt().clone();
+        let begun = Instant::now();
+        request.document.tree();
+        let parsed = begun.elapsed();
+        let prepared = prepare(model, settings, &request).expect("a prompt");
+        let took = (begun.elapsed() - parsed, parsed);
+        let prompt = prepared.prompt().clone();
         let computed = prompt.ids.len() - known(&mut seen, &prompt.ids);
-        steps.push(Step { kind: kinds.next().expect("a kind"), computed, line, prompt });
+        steps.push(Step { kind: kinds.next().expect("a kind"), computed, line, took, prompt });
     });
     steps
 }
@@ -147,8 +157,75 @@ fn quantile(values: &[usize], part: f64) -> usize {
     values.get((last as f64 * part).round() as usize).copied().unwrap_or_default()
 }
 
-/// Prints what each session costs.
+/// What typing costs, with the text behind the cursor first. The counts are exact: the same in every run.
 #[test]
+fn a_key_costs_the_tokens_that_it_changed() {
+    /// Prompts of a session that begin anew in the middle of typing.
+    const ANEW: usize = 4;
+    let Some((_engine, model)) = model() else { return };
+    for trace in traces() {
+        let steps = steps(&model, &settings(FimOrder::Spm), &trace);
+        let costs = |kind: Kind| {
+            steps.iter().filter(|step| step.kind == kind).map(|step| step.computed).collect::<Vec<_>>()
+        };
+        let (forward, back) = (costs(Kind::Forward), costs(Kind::Back));
+        let (typical, most) = (quantile(&forward, 0.5), quantile(&forward, 0.97));
+        assert!(typical <= 3 && most <= 8, "{}: {typical} and {most} a key", trace.name);
+        assert!(quantile(&back, 0.5) <= 24, "{}: back for {back:?}", trace.name);
+        let anew = forward.iter().filter(|cost| **cost > 100).count();
+        assert!(anew <= ANEW, "{}: {anew} prompts begin anew while typing", trace.name);
+    }
+}
+
+/// How many ids at the end of a text a key makes others of, and how many it adds.
+#[test]
+fn a_key_changes_ids_at_the_end_only() {
+    let Some((_engine, model)) = model() else { return };
+    let tokens = model.tokenizer();
+    for trace in traces() {
+        let (mut changed, mut added) = (Vec::new(), Vec::new());
+        for document in &trace.documents {
+            // A stretch of each document, typed key by key from where a page of it is there.
+            let text: Vec<char> = document.text.chars().collect();
+            let begin = text.len() / 3;
+            let page: String = text[begin.saturating_sub(800)..begin].iter().collect();
+            let mut typed = page;
+            let mut before = tokens.encode(Seam::split(&typed).0).expect("ids");
+            for c in text[begin..].iter().take(600) {
+                typed.push(*c);
+                let now = tokens.encode(Seam::split(&typed).0).expect("ids");
+                let same = before.iter().zip(&now).take_while(|(a, b)| a == b).count();
+                changed.push(before.len() - same);
+                added.push(now.len() - same);
+                before = now;
+            }
+        }
+        let worst = changed.iter().max().copied().unwrap_or_default();
+        assert!(quantile(&changed, 0.9) <= 1 && worst <= 4, "{}: {worst} ids change", trace.name);
+        assert!(quantile(&added, 0.9) <= 3, "{}: {} ids come", trace.name, quantile(&added, 0.9));
+    }
+}
+
+/// With a memory of lines, the ids are those of the whole text.
+#[test]
+fn remembered_ids_are_those_of_the_whole() {
+    let Some((_engine, model)) = model() else { return };
+    let memory = Memory::default();
+    let tokens = model.tokenizer();
+    assert!(tokens.parts_at_line_breaks());
+    let remembering = Remembering { tokens, memory: &memory };
+    for text in traces().iter().flat_map(|trace| &trace.documents).map(|document| &document.text) {
+        let text = format!("\n\n{text}\n \n\t\n\n\n  長さ 📏\n");
+        assert_eq!(remembering.encode(&text), tokens.encode(&text));
+        let half =
+            &text[..text.len() / 2 - (0..4).find(|n| text.is_char_boundary(text.len() / 2 - n)).unwrap_or(0)];
+        assert_eq!(remembering.count(half), tokens.encode(half).map(|ids| ids.len()));
+    }
+}
+
+/// Prints what each session costs, and what its prompts take to lay out.
+#[test]
+#[ignore = "prints numbers and checks none"]
 fn what_sessions_cost() {
     let Some((_engine, model)) = model() else { return };
     for trace in traces() {
@@ -172,6 +249,16 @@ fn what_sessions_cost() {
                 show(Some(Kind::BackEdited)),
                 show(Some(Kind::Other)),
                 show(None),
+            );
+            let took = |one: fn(&Step) -> Duration| {
+                let took: Vec<usize> = steps.iter().map(|step| one(step).as_micros() as usize).collect();
+                [0.5, 0.9, 0.99].map(|part| quantile(&took, part))
+            };
+            println!(
+                "{:20} us to lay out: {:?}, to parse: {:?}",
+                "",
+                took(|step| step.took.0),
+                took(|step| step.took.1)
             );
             if std::env::var_os("GEMMA_LS_SHOW").is_some() {
                 for (i, s) in steps

@@ -1,6 +1,6 @@
 //! Where a completion stands: the text around the cursor in the form that every rule works on.
 
-use crate::completion::brackets::{Balance, brackets, closer_of, ends_quoted, is_closer};
+use crate::completion::brackets::{Balance, brackets, closer_of, is_closer, open_quote};
 use crate::completion::shape::Shape;
 
 /// How a language spells comments and quotes, as far as brackets are concerned.
@@ -68,8 +68,8 @@ impl Site {
         if is_closing(right) {
             return right.len();
         }
-        let quote = right.find(|c| !matches!(c, '"' | '\'' | '`')).unwrap_or(right.len());
-        let quote = if ends_quoted(left, &self.lexis) { quote } else { 0 };
+        let quote = open_quote(left, &self.lexis).filter(|quote| right.starts_with(*quote));
+        let quote = quote.map_or(0, char::len_utf8);
         let mut open: Vec<char> = Vec::new();
         for bracket in brackets(left, &self.lexis) {
             match closer_of(bracket.kind) {

@@ -10,7 +10,7 @@
 //! - What changed is told ([`Index::changed`]) or found: a picked file is held against the disk, and where
 //!   somebody asks and the last walk is [`STALE`], there is another.
 //!
-//! **Invariants.** No method waits for the thread, and none but [`Index::files`] touches the disk. A secret file
+//! **Invariants.** No method waits for the thread, and none but [`Index::files`] and [`Index::file`] touch the disk. A secret file
 //! is never read, and what was read before it became one is never given out.
 
 mod find;
@@ -21,7 +21,7 @@ mod texts;
 mod walk;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -137,6 +137,14 @@ impl Index {
             }
         }
         files
+    }
+
+    /// A file as it is now; `None` where it is gone, or secret, or in no folder of this index. One that was read before
+    /// comes out of memory. Not for the message loop.
+    pub fn file(&self, path: &Path) -> Option<Snapshot> {
+        let scope = self.shared.work.scope(STALE)?;
+        let stamp = scope.holds(path).then(|| texts::stamp(path))??;
+        self.shared.texts.kept(path, stamp).or_else(|| self.shared.texts.read(path))
     }
 
     /// Waits until all that is known to have changed was read; false if that takes too long.

@@ -3,7 +3,7 @@
 //!
 //! What goes into a prompt should change as little as it can from one keystroke to the next, because a
 //! prompt is cheap only as far as it begins like the one before. So everything here is a function of
-//! whole lines and coarse steps; see [`pieces`] for how pieces keep their place.
+//! whole lines and coarse steps, and is asked seldom: `completion/layouts` keeps what a place shows.
 
 mod facts;
 mod grammar;

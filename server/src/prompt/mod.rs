@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod fim;
 pub mod plain;
+pub mod remembered;
 pub mod window;
 
 use std::path::Path;
@@ -24,6 +25,10 @@ pub trait Tokens {
     /// A text of our own making, cut at the control tokens that are spelt in it.
     fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>>;
 
+    /// Whether no id spans the place behind a run of line breaks: a text that is cut there has the ids of its
+    /// parts.
+    fn parts_at_line_breaks(&self) -> bool;
+
     /// How many there are.
     fn count(&self, text: &str) -> Result<usize, Error> {
         Ok(if text.is_empty() { 0 } else { self.encode(text)?.len() })
@@ -33,6 +38,10 @@ pub trait Tokens {
 impl Tokens for Tokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         Tokenizer::encode(self, text)
+    }
+
+    fn parts_at_line_breaks(&self) -> bool {
+        Tokenizer::parts_at_line_breaks(self)
     }
 
     fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>> {
@@ -199,6 +208,10 @@ pub(crate) mod fake {
                 rest = &rest[end..];
             }
             Ok(ids)
+        }
+
+        fn parts_at_line_breaks(&self) -> bool {
+            true
         }
 
         fn control_parts<'a>(&self, text: &'a str) -> Vec<ControlPart<'a>> {

@@ -231,6 +231,19 @@ pub struct FimIds {
     pub separator: u32,
 }
 
+impl FimIds {
+    /// The first of them that a vocabulary of so many entries does not have: what it is for, and the id.
+    pub fn beyond(self, entries: usize) -> Option<(&'static str, u32)> {
+        let named = [
+            ("prefix", self.prefix),
+            ("middle", self.middle),
+            ("suffix", self.suffix),
+            ("separator", self.separator),
+        ];
+        named.into_iter().find(|(_, id)| usize::try_from(*id).map_or(true, |id| id >= entries))
+    }
+}
+
 impl From<FimIds> for gemma_engine::FimTokens {
     fn from(ids: FimIds) -> Self {
         Self { prefix: ids.prefix, middle: ids.middle, suffix: ids.suffix, separator: ids.separator }

@@ -403,6 +403,9 @@ fn token_ids(names: &[&str], value: &Value) -> Result<Value, String> {
     for name in names {
         let id = given.get(*name).ok_or_else(|| format!("the key {name} is missing"))?;
         let id = integer(id, 0, MAX_TOKEN_ID).map_err(|what| format!("{name}: {what}"))?;
+        if let Some((other, _)) = ids.iter().find(|(_, other)| **other == id) {
+            return Err(format!("{other} and {name} are both {id}"));
+        }
         ids.insert((*name).to_owned(), id.into());
     }
     Ok(Value::Object(ids))
@@ -543,6 +546,11 @@ mod tests {
             (json!({"filesOff": ["a{b"]}), "filesOff", "\"a{b\" in it is no glob"),
             (json!({"languagesOff": [1]}), "languagesOff", "1 in it is not a text"),
             (json!({"fim": {"prefix": 1}}), "fim", "the key middle is missing"),
+            (
+                json!({"fim": {"prefix": 67, "middle": 68, "suffix": 67, "separator": 70}}),
+                "fim",
+                "prefix and suffix are both 67",
+            ),
             (
                 json!({"fim": {"prefix": 1, "middle": 2, "suffix": 3, "separator": 4, "x": 5}}),
                 "fim",

@@ -12,12 +12,17 @@
 
 mod edit;
 pub mod shelf;
+#[cfg(test)]
+mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use gemma_engine::Model;
 use ropey::Rope;
 
 use crate::documents::Snapshot;
+use crate::prompt::remembered::Memory;
 use edit::{Edit, Inserted};
 use shelf::Shelf;
 
@@ -33,6 +38,20 @@ const DOCUMENTS: usize = 32;
 #[derive(Debug, Default)]
 pub struct Layouts {
     known: Mutex<Known>,
+    vocabulary: Mutex<Vocabulary>,
+}
+
+/// Ids of lines, and the model whose they are.
+#[derive(Clone, Default)]
+struct Vocabulary {
+    model: Weak<Model>,
+    memory: Arc<Memory>,
+}
+
+impl fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vocabulary").finish_non_exhaustive()
+    }
 }
 
 /// What a prompt shows besides the lines at the cursor.
@@ -42,6 +61,8 @@ pub struct Layout {
     pub start: Option<usize>,
     /// What is told of the document above the window; `None`: to be told anew.
     pub head: Option<Arc<str>>,
+    /// The text above the window has changed since that was told.
+    pub edited_above: bool,
     /// Pieces of other documents.
     pub shelf: Shelf,
     /// The request before this one was made somewhere else.
@@ -81,7 +102,19 @@ impl Layouts {
     /// A memory of its own that begins like this one, for prompts that are not to be remembered here.
     pub fn fork(&self) -> Self {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Self { known: Mutex::new(known) }
+        let vocabulary = self.vocabulary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { known: Mutex::new(known), vocabulary: Mutex::new(vocabulary) }
+    }
+
+    /// The ids of lines in the vocabulary of a model. What was remembered for another model is forgotten.
+    pub fn memory(&self, model: &Arc<Model>) -> Arc<Memory> {
+        let mut vocabulary = self.vocabulary.lock().unwrap_or_else(PoisonError::into_inner);
+        // A weak handle keeps the address, so that no later model can be taken for this one.
+        if !std::ptr::eq(vocabulary.model.as_ptr(), Arc::as_ptr(model)) {
+            *vocabulary = Vocabulary { model: Arc::downgrade(model), memory: Arc::default() };
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known::default();
+        }
+        Arc::clone(&vocabulary.memory)
     }
 
     /// What was shown at a cursor (in characters), or what to begin with at a new place.
@@ -125,12 +158,6 @@ impl Layouts {
                 seen.places.push(Place { at, layout, used: clock });
             }
         }
-    }
-
-    /// Forgets a document.
-    pub fn forget(&self, uri: &str) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.documents.retain(|seen| &*seen.uri != uri);
     }
 }
 
@@ -183,7 +210,7 @@ impl Place {
         self.at = at.unwrap_or(edit.new_end).min(new.len_bytes());
         let Some(start) = self.layout.start else { return };
         if edit.start < start {
-            self.layout.head = None;
+            self.layout.edited_above = true;
         }
         // The first line of a document is the first whatever is put before it.
         self.layout.start = if start == 0 { Some(0) } else { edit.moved_line(start, old, new) };

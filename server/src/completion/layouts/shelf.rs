@@ -8,10 +8,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use gemma_engine::Error;
-use ropey::Rope;
 
 use super::edit::{Edit, Inserted};
 use crate::context;
@@ -35,6 +33,8 @@ pub struct Shelf {
     /// Requests since the last look and since the last change.
     looked: usize,
     changed: usize,
+    /// The tokens that they were chosen for.
+    budget: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +49,14 @@ enum State {
 #[derive(Debug, Clone)]
 struct Kept {
     shown: Piece,
-    uri: Arc<str>,
     /// The document as it was when this was last compared with it, and the piece's bytes in that.
-    source: Rope,
-    revision: u64,
+    source: Snapshot,
     bytes: Range<usize>,
 }
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { kept: Vec::new(), state: State::Preferred, looked: 0, changed: 0 }
+        Self { kept: Vec::new(), state: State::Preferred, looked: 0, changed: 0, budget: 0 }
     }
 }
 
@@ -73,19 +71,22 @@ impl Shelf {
         self.kept.iter().map(|kept| kept.shown.clone()).collect()
     }
 
-    /// Brings the shelf up to date within a budget of tokens. `others` are the documents that may be shown;
-    /// `arrived` says that the last request was made elsewhere; `found` gives what could be shown (and as what), the
-    /// best first, and is asked seldom: that takes long.
+    /// Brings the shelf up to date within a budget of tokens. `now` gives a document as it is now, and nothing where it
+    /// is not to be shown any more; `arrived` says that the last request was made elsewhere; `found` is asked seldom,
+    /// since it takes long.
     pub fn update(
         &mut self,
-        others: &[Snapshot],
+        now: &dyn Fn(&Snapshot) -> Option<Snapshot>,
         arrived: bool,
         budget: usize,
         tokens: &dyn Tokens,
-        found: impl FnOnce() -> Vec<(Piece, context::Piece)>,
+        found: impl FnOnce() -> Found,
     ) -> Result<(), Error> {
+        if self.budget != budget {
+            (self.budget, self.state) = (budget, State::Preferred);
+        }
         let before = self.kept.len();
-        self.kept.retain_mut(|kept| kept.is_true(others));
+        self.kept.retain_mut(|kept| kept.is_true(now));
         let lost = self.kept.len() < before;
         (self.looked, self.changed) = (self.looked + 1, self.changed + 1);
         let due = self.looked >= LOOK && (self.changed >= CALM || self.kept.is_empty());
@@ -93,9 +94,7 @@ impl Shelf {
             return Ok(());
         }
         self.looked = 0;
-        let found = found();
-        let sources: HashMap<&str, &Snapshot> = others.iter().map(|other| (&*other.uri, other)).collect();
-        let offers: Vec<Offer> = found.into_iter().filter_map(|found| Offer::new(found, &sources)).collect();
+        let offers = found().offers();
         let wanted = match self.state {
             State::Preferred => self.chosen_anew(offers, budget, tokens)?,
             State::Chosen => self.bettered(offers, lost, budget, tokens)?,
@@ -165,66 +164,84 @@ fn fit(pieces: Vec<Kept>, budget: usize, tokens: &dyn Tokens) -> Result<Vec<Kept
     Ok(pieces.into_iter().zip(shown).map(cut).collect())
 }
 
-/// Something that could be shown.
+/// What could be shown.
+pub struct Found {
+    /// Documents.
+    pub documents: Vec<Snapshot>,
+    /// Pieces of them, as each is shown and where it is from; the best first.
+    pub pieces: Vec<(Piece, context::Piece)>,
+}
+
+/// A piece that could be shown.
 struct Offer {
     kept: Kept,
     score: f32,
 }
 
-impl Offer {
-    fn new((shown, piece): (Piece, context::Piece), sources: &HashMap<&str, &Snapshot>) -> Option<Self> {
-        let source = sources.get(&*piece.uri)?;
-        let byte = |chars: usize| source.text.char_to_byte(chars.min(source.text.len_chars()));
-        let bytes = byte(piece.chars.start)..byte(piece.chars.end);
-        let kept =
-            Kept { shown, uri: piece.uri, source: source.text.clone(), revision: source.revision, bytes };
-        Some(Self { kept, score: piece.score })
+impl Found {
+    fn offers(self) -> Vec<Offer> {
+        let documents: HashMap<&str, &Snapshot> =
+            self.documents.iter().map(|document| (&*document.uri, document)).collect();
+        let offer = |(shown, piece): (Piece, context::Piece)| {
+            let source = (*documents.get(&*piece.uri)?).clone();
+            let byte = |chars: usize| source.text.char_to_byte(chars.min(source.text.len_chars()));
+            let bytes = byte(piece.chars.start)..byte(piece.chars.end);
+            Some(Offer { kept: Kept { shown, source, bytes }, score: piece.score })
+        };
+        self.pieces.into_iter().filter_map(offer).collect()
     }
 }
 
 impl Kept {
     fn overlaps(&self, other: &Kept) -> bool {
-        self.uri == other.uri && self.bytes.start < other.bytes.end && other.bytes.start < self.bytes.end
+        let (bytes, others) = (&self.bytes, &other.bytes);
+        self.source.uri == other.source.uri && bytes.start < others.end && others.start < bytes.end
     }
 
-    /// The bytes of the first lines of this piece, as many as `text` has.
-    fn bytes_of(&self, text: &str) -> Range<usize> {
-        let lines = text.trim_end_matches('\n').matches('\n').count() + 1;
-        let first = self.source.byte_to_line(self.bytes.start);
-        let end = self.source.line_to_byte((first + lines).min(self.source.len_lines()));
+    /// The bytes of the first lines of this piece, as many as `shown` has.
+    fn bytes_of(&self, shown: &str) -> Range<usize> {
+        let text = &self.source.text;
+        let lines = shown.trim_end_matches('\n').matches('\n').count() + 1;
+        let end = text.line_to_byte((text.byte_to_line(self.bytes.start) + lines).min(text.len_lines()));
         self.bytes.start..end.min(self.bytes.end)
     }
 
     /// Whether what is shown still stands in its document, which may be shown.
-    fn is_true(&mut self, others: &[Snapshot]) -> bool {
-        let Some(now) = others.iter().find(|other| other.uri == self.uri) else { return false };
-        if now.revision == self.revision {
+    fn is_true(&mut self, now: &dyn Fn(&Snapshot) -> Option<Snapshot>) -> bool {
+        let Some(now) = now(&self.source) else { return false };
+        if now.revision == self.source.revision {
             return true;
         }
-        self.revision = now.revision;
-        let Some(edit) = Edit::between(&self.source, &now.text) else { return true };
-        let start = edit.moved_line(self.bytes.start, &self.source, &now.text);
-        let end = edit.moved(self.bytes.end, Inserted::Behind);
-        let bytes = start.unwrap_or(edit.start)..end.unwrap_or(edit.new_end);
-        self.source = now.text.clone();
-        let untouched =
-            bytes.len() == self.bytes.len() && (edit.new_end <= bytes.start || edit.start >= bytes.end);
-        self.bytes = bytes;
-        untouched || self.stands_there()
+        let before = std::mem::replace(&mut self.source, now);
+        let (old, new) = (&before.text, &self.source.text);
+        let Some(edit) = Edit::between(old, new) else { return true };
+        let start = edit.moved_line(self.bytes.start, old, new).unwrap_or(edit.start);
+        let end = edit.moved(self.bytes.end, Inserted::Behind).unwrap_or(edit.new_end);
+        let untouched = edit.old_end <= self.bytes.start || edit.start >= self.bytes.end;
+        let found = if untouched { Some(start..end) } else { self.found(start..end) };
+        self.bytes = found.clone().unwrap_or_default();
+        found.is_some()
     }
 
-    /// Whether every line that is shown stands in the piece's bytes, in order and perhaps longer, and not too
-    /// much between them.
-    fn stands_there(&self) -> bool {
+    /// Where among some bytes every line that is shown stands, in order and perhaps longer, with not too much
+    /// between them.
+    fn found(&self, among: Range<usize>) -> Option<Range<usize>> {
         /// A piece may grow by so many lines beyond its own number.
         const GROWN: usize = 8;
-        let text = &self.source;
-        let (first, last) = (text.byte_to_line(self.bytes.start), text.byte_to_line(self.bytes.end));
-        let mut now = (first..=last).map(|line| String::from(text.line(line)));
-        let shown = self.shown.text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-        let count = shown.clone().count();
-        last - first <= 2 * count + GROWN
-            && shown.into_iter().all(|line| now.any(|now| now.starts_with(line)))
+        let text = &self.source.text;
+        let first = text.byte_to_line(among.start);
+        let lines: Vec<String> = text.lines_at(first).map(String::from).collect();
+        let lines = &lines[..(text.byte_to_line(among.end) + 1 - first).min(lines.len())];
+        let mut shown = self.shown.text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let (begins, most) = (shown.next()?, 2 * shown.clone().count() + GROWN);
+        (0..lines.len()).filter(|&at| lines[at].starts_with(begins)).find_map(|at| {
+            let mut now = lines.iter().enumerate().skip(at + 1).take(most);
+            let last = shown
+                .clone()
+                .try_fold(at, |_, line| now.find(|(_, now)| now.starts_with(line)).map(|(place, _)| place))?;
+            let end = text.line_to_byte(first + last) + lines[last].trim_end_matches(['\n', '\r']).len();
+            Some(text.line_to_byte(first + at)..end)
+        })
     }
 }
 

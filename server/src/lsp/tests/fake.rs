@@ -196,7 +196,7 @@ impl Completer for Model {
         mut heard: completion::Heard<'a>,
     ) -> Pending<'a, Result<Answer, Error>> {
         Box::pin(async move {
-            request.look_around();
+            request.others = request.around();
             let before = request.document.text.slice(..request.cursor).to_string();
             let word = before.rsplit(' ').next().unwrap_or_default().to_owned();
             let control = &self.control;
