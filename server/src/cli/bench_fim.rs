@@ -20,7 +20,7 @@ use crate::settings::{FimIds, FimOrder, Settings};
 const EXAMPLES: &str = "\
 Source files of the repository are picked by the seed (not what .gitignore names, no file that may hold
 secrets), and in each some text is taken out: the rest of a line, a part inside a line, a few whole lines.
-The model fills it in through the prompts that the server makes, in each order:
+The model fills it in through the prompts that the server makes when no other file is open, in each order:
 
   plain          the text before the cursor only, for models that cannot fill in the middle
   psm            before, behind: with each key the text behind the cursor is computed anew

@@ -25,7 +25,8 @@ many were computed, the time until the first token and until the answer. The ser
 with the user's settings, and with the files of the trace in a temporary folder.
 
 Flat out (the default) each event is sent when the answer to the one before is there: every completion is
-measured alone, and each run computes the same. With --paced events are sent at their time, and a
+measured alone, and each run computes the same (but for how many tokens are tried ahead of their turn, which
+follows the measured speed). With --paced events are sent at their time, and a
 completion may be overtaken by the next, as when somebody types.
 
 Completions are told apart: typing forward is one key behind the last one; back is the first one after a
