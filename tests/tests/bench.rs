@@ -80,17 +80,19 @@ fn the_answers_do_not_depend_on_speculation() {
 
 #[test]
 fn a_repeated_replay_stays_within_its_budget_and_is_told_in_words() {
-    let budget = ["--memory-budget-mb", "16", "--repeat", "2"];
+    let budget = ["--memory-budget-mb", "48", "--repeat", "3"];
     let ran = keystroke(&trace("jump-around"), &budget).expect_code(0);
-    for words in ["28 completions", "typing forward", "first token", "1: ", "2: ", "kept for reuse"] {
+    for words in ["42 completions", "typing forward", "first token", "1: ", "3: ", "kept for reuse"] {
         assert!(ran.out.contains(words), "{words}: {ran:?}");
     }
     let report = keystroke(&trace("jump-around"), &[&["--json"], &budget[..]].concat()).expect_code(0).json();
     let rounds = report["rounds"].as_array().expect("rounds are a list");
-    assert_eq!(rounds.len(), 2, "{report:#}");
+    assert_eq!(rounds.len(), 3, "{report:#}");
     for round in rounds {
-        assert!(round["cache_bytes"].as_u64().expect("bytes") <= 16 << 20, "{round:#}");
+        assert!(round["cache_bytes"].as_u64().expect("bytes") <= 48 << 20, "{round:#}");
     }
+    // Each time the trace is played in another folder, so its prompts are kept besides those before.
+    assert!(rounds[2]["evictions"].as_u64() > Some(0), "the budget was never reached: {report:#}");
 }
 
 #[test]
