@@ -438,12 +438,14 @@ impl<'a> Session<'a> {
         add(&self.tally.cancelled, u64::from(cut));
         add(&self.tally.accepted, timings.accepted_tokens as u64);
         add(&self.tally.whole, u64::from(timings.cached_tokens == asked.prompt.len()));
+        // One model's vocabulary is larger than the others'.
+        let known = |&(id, _): &(u32, u32)| if id < 256 { id } else { 20 + id % WORDS as u32 };
         if asked.prompt == self.chat {
-            self.chat.extend(warm.iter().map(|token| token.0));
+            self.chat.extend(warm.iter().map(known));
         } else if self.random.once_in(4) && !cut {
             // Taken, or a part of it.
             let document = &mut self.documents[self.front];
-            let taken = warm[..self.random.below(warm.len() + 1)].iter().map(|token| token.0);
+            let taken = warm[..self.random.below(warm.len() + 1)].iter().map(known);
             let taken: Vec<u32> = taken.filter(|&id| id > 19).collect();
             document.text.splice(document.cursor..document.cursor, taken.iter().copied());
             document.cursor += taken.len();

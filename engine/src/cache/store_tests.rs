@@ -99,6 +99,26 @@ fn the_next_session_finds_what_the_last_one_kept() {
 }
 
 #[test]
+fn a_page_is_loaded_from_the_node_that_has_most_of_it() {
+    for layout in layouts() {
+        let place = place(u64::MAX);
+        let [long, ..] = prompts();
+        let mut cache = place.session(&layout);
+        // A snapshot behind 49 tokens, nodes that part behind 50, and a page of both of them.
+        cache.keep(1, sequence(&layout, &long[..49]));
+        fill(&mut cache, &layout);
+        cache.close();
+        for len in (1..200).rev() {
+            let mut next = place.session(&layout);
+            let mut found = next.resume(1, &layout, &[&long[..len], &[1000]].concat());
+            assert_sound(&found);
+            extend(&mut found, &[1000]);
+            assert_sound(&found);
+        }
+    }
+}
+
+#[test]
 fn what_was_not_used_is_copied_from_file_to_file() {
     for layout in layouts() {
         let place = place(u64::MAX);

@@ -132,8 +132,10 @@ impl Tree {
             }
         };
         let first = self.layout.seen_from(len) / PAGE_TOKENS;
-        let pages = self.pages(&path);
-        let pages = pages[first..len.div_ceil(PAGE_TOKENS)].iter().filter_map(Slot::here).cloned().collect();
+        let pages = &self.pages(&path)[first..len.div_ceil(PAGE_TOKENS)];
+        let Some(pages) = pages.iter().map(|page| page.here().cloned()).collect() else {
+            unreachable!("what is reached was loaded")
+        };
         let lease = Arc::new(Lease { len });
         let mut state = None;
         for &id in &path {
@@ -218,10 +220,8 @@ impl Tree {
         let (page_bytes, state_bytes) = (self.page_bytes(), self.state_bytes());
         let (mut loaded, mut complete) = (HashMap::new(), true);
         for &id in path {
+            // Also behind `len`: of the nodes that share a page, the deepest one's is taken.
             let node = &mut self.nodes[id];
-            if node.start >= len {
-                break;
-            }
             for (index, slot) in (node.start / PAGE_TOKENS..).zip(&mut node.pages) {
                 if let (true, &mut Slot::Stored(number)) = (needed.contains(&index), &mut *slot) {
                     self.ledger.release(slot);
