@@ -533,7 +533,7 @@ fn every_answer_of_a_session_is_that_of_a_cold_start() {
         count(&tally.restored),
     );
     if scripts >= SCRIPTS {
-        assert!(found * 3 > asked, "much is found");
+        assert!(found * 5 > asked, "much is found, though many caches are too small");
         for n in [&tally.cancelled, &tally.whole, &tally.evictions, &tally.accepted, &tally.restored] {
             assert!(count(n) > 100, "the scripts meet all of it");
         }
