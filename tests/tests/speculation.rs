@@ -55,7 +55,7 @@ fn drafts_change_what_an_answer_costs_and_not_what_it_is() {
                 // The answer itself in parts, each spoilt at its end: drafts that are right for a while.
                 let parts = expected.chunks(7).map(|part| {
                     let ids = part.iter().map(|(id, _)| *id);
-                    ids.chain([255, 254]).collect::<Arc<[u32]>>()
+                    ids.chain([255, u32::MAX]).collect::<Arc<[u32]>>()
                 });
                 let whole = expected.iter().map(|(id, _)| *id).collect();
                 for drafts in [Vec::new(), parts.collect(), vec![whole]] {

@@ -281,7 +281,10 @@ impl Job {
         let Some(found) = guess(&text, self.request.drafts.iter().map(|draft| &**draft), fits) else {
             return (Vec::new(), 0);
         };
-        let length = tools.pace.draft_length(found.agreed, certain).min(left).min(found.tokens.len());
+        let vocab = tools.network.config().vocab;
+        // What somebody else wrote into the drafts need not be of this vocabulary.
+        let known = found.tokens.iter().take_while(|&&id| (id as usize) < vocab).count();
+        let length = tools.pace.draft_length(found.agreed, certain).min(left).min(known);
         (found.tokens[..length].to_vec(), found.agreed)
     }
 

@@ -157,7 +157,7 @@ async fn initialize(client: &Client, folder: &Path, settings: &Value) -> Result<
     Ok(())
 }
 
-/// Waits for the model: its name, and where it computes.
+/// Waits for the model and for the index of the workspace: the model's name, and where it computes.
 async fn until_loaded(client: &Client, cancel: &CancelFlag) -> Result<(String, String)> {
     let begun = Instant::now();
     while !cancel.is_cancelled() {
@@ -165,7 +165,7 @@ async fn until_loaded(client: &Client, cancel: &CancelFlag) -> Result<(String, S
         let model = &status["model"];
         let text = |key: &str| model[key].as_str().unwrap_or_default().to_owned();
         match model["state"].as_str() {
-            Some("ready") => return Ok((text("name"), text("device"))),
+            Some("ready") if status["index"]["indexing"] != true => return Ok((text("name"), text("device"))),
             Some("failed") => return Err(Error::new(ErrorKind::BadFile, "the model", text("error"))),
             _ if begun.elapsed() > LOAD_LIMIT => {
                 return Err(Error::new(ErrorKind::Resources, "the model", "it is not loaded in time"));
