@@ -165,7 +165,9 @@ async fn until_loaded(client: &Client, cancel: &CancelFlag) -> Result<(String, S
         let model = &status["model"];
         let text = |key: &str| model[key].as_str().unwrap_or_default().to_owned();
         match model["state"].as_str() {
-            Some("ready") if status["index"]["indexing"] != true => return Ok((text("name"), text("device"))),
+            Some("ready") if status["index"]["indexing"] != true => {
+                return Ok((text("name"), text("device")));
+            }
             Some("failed") => return Err(Error::new(ErrorKind::BadFile, "the model", text("error"))),
             _ if begun.elapsed() > LOAD_LIMIT => {
                 return Err(Error::new(ErrorKind::Resources, "the model", "it is not loaded in time"));
