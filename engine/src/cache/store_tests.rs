@@ -1,3 +1,5 @@
+//! What outlives the process: written, found again, and dropped where it is damaged, stale or somebody else's.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! The cache as a whole: what is found again, what goes first when there is no room, what is leased, and that each page holds its tokens.
+
 use std::collections::VecDeque;
 
 use gemma_kernels::{KvFormat, KvLayout, PAGE_TOKENS};
