@@ -12,10 +12,10 @@ use crate::cache::{CacheFolder, CacheStatistics, Kept, Layout};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::generate::{GenerateRequest, TokenStream};
+use crate::generate::{GenerateRequest, Priority, TokenStream};
 use crate::machine::Machine;
 use crate::outline::Outline;
-use crate::scheduler::{Command, Job, Scheduler};
+use crate::scheduler::{Command, Expectation, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
 
 /// What an engine may use of the machine.
@@ -245,6 +245,12 @@ impl Engine {
         });
         self.inner.scheduler.send(Command::Add(id, Box::new(network), kept.map(Box::new)));
         Ok(Arc::new(model))
+    }
+
+    /// Has less urgent work put aside for a request of this priority that is being made ready, until what comes back is
+    /// dropped: the making takes milliseconds, and would share the processor with a chat.
+    pub fn expect(&self, priority: Priority) -> Expectation {
+        self.inner.scheduler.expect(priority)
     }
 
     /// Queues a request; never blocks. A prompt that is empty, too long, or has ids outside the

@@ -34,4 +34,5 @@ pub use generate::{
 };
 pub use machine::Machine;
 pub use picture::{Picture, Resample};
+pub use scheduler::Expectation;
 pub use tokenizer::{ControlPart, FimTokens, Tokenizer};

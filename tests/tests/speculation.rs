@@ -120,3 +120,21 @@ fn a_recurrence_goes_on_where_the_last_prompt_ended() {
         assert!(len == 90 || finished.timings.prefill_tokens <= 1, "{len}: {:?}", finished.timings);
     }
 }
+
+#[test]
+fn an_expected_request_holds_a_chat_back_and_its_end_lets_it_go_on() {
+    let loaded = load("gemma2-gqa");
+    let expected = loaded.engine.expect(Priority::Completion);
+    let mut chat = loaded.engine.submit(request(&loaded, &prompt(5, 20), 5));
+    let typed = request(&loaded, &prompt(6, 9), 3);
+    let (typed, _) = run(&loaded, GenerateRequest { priority: Priority::Completion, ..typed });
+    assert_eq!(typed.len(), 3, "what is expected is not held back itself");
+    // Also what is cancelled meanwhile ends.
+    let cancelled = request(&loaded, &prompt(7, 9), 3);
+    cancelled.cancel.cancel();
+    run(&loaded, cancelled);
+    assert!(chat.try_next().is_none(), "a chat waits while a keystroke is being made ready");
+    drop(expected);
+    let finished = chat.finish_blocking(|_| {}).expect("it runs");
+    assert_eq!(finished.tokens.len(), 5);
+}

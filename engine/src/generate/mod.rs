@@ -198,6 +198,11 @@ impl TokenStream {
         self.events.recv().await
     }
 
+    /// The next event, if it is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
     /// The next event, blocking this thread (not for use inside an async runtime).
     pub fn next_blocking(&mut self) -> Option<Event> {
         self.events.blocking_recv()

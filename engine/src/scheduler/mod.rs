@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Features { model: u64, pixels: Vec<f32>, reply: Sender<Result<Vec<f32>>> },
     /// Report on the prefix cache.
     CacheStatistics(Sender<CacheStatistics>),
+    /// Look again whether something is to be done.
+    Wake,
     /// End the thread.
     Stop,
 }
@@ -64,6 +66,21 @@ impl Waiting {
 
     fn more_urgent_than(&self, priority: Priority) -> bool {
         self.0[priority as usize + 1..].iter().any(|count| count.load(Ordering::Acquire) > 0)
+    }
+}
+
+/// Has less urgent work put aside for a request that is being made ready; until it is dropped.
+pub struct Expectation {
+    waiting: Arc<Waiting>,
+    commands: Sender<Command>,
+    priority: Priority,
+}
+
+impl Drop for Expectation {
+    fn drop(&mut self) {
+        self.waiting.take(self.priority);
+        // If the thread is gone, nothing was put aside.
+        let _ = self.commands.send(Command::Wake);
     }
 }
 
@@ -107,6 +124,12 @@ impl Scheduler {
     /// Set once the engine stops; running steps look at it.
     pub(crate) fn shutdown(&self) -> &CancelFlag {
         &self.shutdown
+    }
+
+    /// Has less urgent work put aside for a request that will be submitted in a moment.
+    pub(crate) fn expect(&self, priority: Priority) -> Expectation {
+        self.waiting.add(priority);
+        Expectation { waiting: self.waiting.clone(), commands: self.commands.clone(), priority }
     }
 
     /// Queues a request; whatever is less urgent is put aside for it.
@@ -177,13 +200,33 @@ impl Worker {
     /// Takes what has arrived, waiting while there is nothing to do. `false` ends the thread.
     fn take_commands(&mut self) -> bool {
         loop {
-            let command = if self.jobs.is_empty() { self.wait() } else { self.commands.try_recv() };
+            let command = match self.next() {
+                None => self.wait(),
+                Some(next) if self.is_held(next) => {
+                    self.commands.recv().map_err(|_| TryRecvError::Disconnected)
+                }
+                Some(_) => self.commands.try_recv(),
+            };
             match command {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
             }
         }
+    }
+
+    /// Who is worked for next. Who is not wanted any more goes first: what was computed for it is then there for
+    /// the others, and ending costs nothing. Then the first of the highest priority: among equals whoever came
+    /// first.
+    fn next(&self) -> Option<usize> {
+        let urgency = |&i: &usize| (self.jobs[i].is_over(), self.jobs[i].priority());
+        (0..self.jobs.len()).rev().max_by_key(urgency)
+    }
+
+    /// Whether a job stands aside for a request that is being made ready: its making needs the processor too.
+    fn is_held(&self, job: usize) -> bool {
+        let job = &self.jobs[job];
+        !job.is_over() && self.waiting.more_urgent_than(job.priority())
     }
 
     fn obey(&mut self, command: Command) {
@@ -216,16 +259,13 @@ impl Worker {
                 let picture_bytes = self.pictures.bytes();
                 let _ = reply.send(CacheStatistics { picture_bytes, ..self.cache.statistics() });
             }
-            Command::Stop => {}
+            Command::Wake | Command::Stop => {}
         }
     }
 
     /// One step of the most urgent job.
     fn step(&mut self) {
-        // Who is not wanted any more goes first: what was computed for it is then there for the others, and ending
-        // costs nothing. Then the first of the highest priority: among equals whoever came first.
-        let urgency = |&i: &usize| (self.jobs[i].is_over(), self.jobs[i].priority());
-        let Some(i) = (0..self.jobs.len()).rev().max_by_key(urgency) else { return };
+        let Some(i) = self.next() else { return };
         let job = &mut self.jobs[i];
         let (networks, cache, pictures) = (&mut self.networks, &mut self.cache, &mut self.pictures);
         let (pace, waiting) = (self.paces.entry(job.model_id()).or_default(), &*self.waiting);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gemma_engine::{
-    CancelFlag, Engine, Error, ErrorKind, FimTokens, FinishReason, Finished, GenerateRequest, Model,
-    Priority, Sampling, Speed, Stop,
+    CancelFlag, Engine, Error, ErrorKind, Expectation, FimTokens, FinishReason, Finished, GenerateRequest,
+    Model, Priority, Sampling, Speed, Stop,
 };
 
 use crate::completion::boundary::Seam;
@@ -188,6 +188,7 @@ impl Prepared {
     }
 
     /// Asks, within the time the user allows, and reads the answer. `heard` is told of its text as it comes.
+    /// `expected` held the engine back for this; it ends when the request is queued.
     pub async fn run(
         self,
         engine: &Engine,
@@ -195,6 +196,7 @@ impl Prepared {
         settings: &CompletionSettings,
         cancel: &CancelFlag,
         mut heard: Heard<'_>,
+        expected: Expectation,
     ) -> Result<Answer, Error> {
         let stream = engine.submit(GenerateRequest {
             begin_with: self.seam.text().to_owned(),
@@ -213,6 +215,7 @@ impl Prepared {
             cancel: cancel.clone(),
             ..GenerateRequest::new(model.clone(), self.prompt.ids, settings.max_tokens)
         });
+        drop(expected);
         let (mut said, mut first_token) = (String::new(), None);
         let finished = stream.finish_hearing(|token| {
             first_token.get_or_insert_with(Instant::now);

@@ -137,6 +137,7 @@ pub async fn complete(
     if cancel.is_cancelled() {
         return Ok(Answer::nothing(cursor, Reason::Superseded, None));
     }
+    let expected = engine.expect(request.priority);
     let drafts = Arc::clone(&request.drafts);
     let (asked_of, limits) = (model.clone(), settings.completion.clone());
     let prepared = tokio::task::spawn_blocking(move || {
@@ -145,7 +146,7 @@ pub async fn complete(
         ask::prepare(&asked_of, &limits, &request)
     });
     let prepared = prepared.await.map_err(|panic| Error::new(ErrorKind::Internal, "completion", panic))??;
-    let answer = prepared.run(engine, model, &settings.completion, &cancel, heard).await?;
+    let answer = prepared.run(engine, model, &settings.completion, &cancel, heard, expected).await?;
     if let Some(finished) = &answer.finished {
         drafts.said(&drafts::vocabulary(model), &finished.tokens);
     }
