@@ -359,3 +359,26 @@ fn whatever_was_kept_what_is_found_is_exact_and_all_of_it() {
         }
     }
 }
+
+#[test]
+fn a_session_that_goes_on_for_long_still_finds_what_it_computed_a_key_ago() {
+    let layout = attention(None);
+    let mut cache = PrefixCache::new(40 * layout.kv().page_bytes() as u64);
+    let start: Vec<u32> = (0..200).collect();
+    for round in 0..20 {
+        let mut prompt = start.clone();
+        let mut computed = 0;
+        for key in 0..90 {
+            prompt.push(1000 + key);
+            let mut sequence = cache.resume(1, &layout, &prompt);
+            let found = sequence.tokens().len();
+            computed += prompt.len() - found;
+            extend(&mut sequence, &prompt[found..]);
+            // An answer that is not what is typed, and that begins in the middle of a page.
+            extend(&mut sequence, &[5000 + key, 6000 + round, 7000]);
+            cache.keep(1, sequence);
+        }
+        // The start once, and a page at most with a key.
+        assert!(computed <= start.len() + 90 * PAGE_TOKENS / 2, "{computed} tokens in round {round}");
+    }
+}

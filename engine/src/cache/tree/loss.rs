@@ -105,7 +105,10 @@ impl Tree {
                     (page.max(leased_to), page.max(leased_to), node.used)
                 }
             };
-            losses.push((self.worth(used, self.cost(from, node.end()), self.gain(node, to)), Loss::Tail(to)));
+            // What frees nothing by itself may be all that holds the pages above it: it counts with its share of a page.
+            let share = (node.end() - to) as u64 * self.page_bytes() / PAGE_TOKENS as u64;
+            let bytes = self.gain(node, to).max(share);
+            losses.push((self.worth(used, self.cost(from, node.end()), bytes), Loss::Tail(to)));
         }
         losses.into_iter().min_by_key(|(worth, _)| *worth)
     }
