@@ -361,24 +361,25 @@ fn whatever_was_kept_what_is_found_is_exact_and_all_of_it() {
 }
 
 #[test]
-fn a_session_that_goes_on_for_long_still_finds_what_it_computed_a_key_ago() {
-    let layout = attention(None);
-    let mut cache = PrefixCache::new(40 * layout.kv().page_bytes() as u64);
-    let start: Vec<u32> = (0..200).collect();
-    for round in 0..20 {
-        let mut prompt = start.clone();
-        let mut computed = 0;
-        for key in 0..90 {
-            prompt.push(1000 + key);
-            let mut sequence = cache.resume(1, &layout, &prompt);
-            let found = sequence.tokens().len();
-            computed += prompt.len() - found;
-            extend(&mut sequence, &prompt[found..]);
-            // An answer that is not what is typed, and that begins in the middle of a page.
-            extend(&mut sequence, &[5000 + key, 6000 + round, 7000]);
-            cache.keep(1, sequence);
-        }
-        // The start once, and a page at most with a key.
-        assert!(computed <= start.len() + 90 * PAGE_TOKENS / 2, "{computed} tokens in round {round}");
+fn what_shares_its_page_with_what_is_above_it_goes_too() {
+    // Pages as large as a model's, beside which the ids of their tokens weigh nothing.
+    let kv = KvLayout::new(KvFormat::F32, [(1, 2048)]);
+    let layout = Arc::new(Layout::without_state(kv, None));
+    let mut cache = PrefixCache::new(24 * layout.kv().page_bytes() as u64);
+    for first in 0..12 {
+        let tokens: Vec<u32> = (0..40).map(|i| 100 * first + i).collect();
+        cache.keep(1, sequence(&layout, &tokens));
+        // Another end from the middle of a page on: the two parts of the first one share that page now.
+        let other = [&tokens[..20], &[90_000 + first, 1, 2]].concat();
+        let mut parted = cache.resume(1, &layout, &other);
+        let found = parted.tokens().len();
+        extend(&mut parted, &other[found..]);
+        cache.keep(1, parted);
+    }
+    for round in 0..12 {
+        let tokens: Vec<u32> = (0..6 * PAGE_TOKENS as u32).map(|i| 50_000 + 1000 * round + i).collect();
+        cache.keep(1, sequence(&layout, &tokens));
+        let found = cache.resume(1, &layout, &tokens).tokens().len();
+        assert_eq!(found, tokens.len() - 1, "what came last is there whole, round {round}");
     }
 }
