@@ -1,4 +1,4 @@
-//! Numeric operations of the Gemma family on CPUs.
+//! Numeric operations of the Gemma family on CPUs and NVIDIA GPUs.
 //!
 //! [`Ops`] is the contract of every operation; [`Cpu`] runs them fast, [`Reference`] in plain scalar
 //! code, the oracle that everything is held against.
@@ -6,12 +6,13 @@
 //! **Architecture invariant:** nothing here knows of models, tokens, or when a cache is kept.
 
 pub mod cpu;
+pub mod cuda;
 pub mod kv;
 pub mod ops;
 pub mod quant;
 pub mod reference;
-#[cfg(test)]
-mod testing;
+#[doc(hidden)]
+pub mod testing;
 
 pub use cpu::{Cpu, Level};
 pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};

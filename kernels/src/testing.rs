@@ -1,10 +1,10 @@
-//! Random weights and activations for the tests of this crate.
+//! Random weights and activations for tests of kernels; not for use elsewhere.
 
 use crate::quant::Format;
 use half::{bf16, f16};
 
 /// All formats.
-pub(crate) const FORMATS: [Format; 11] = [
+pub const FORMATS: [Format; 11] = [
     Format::F32,
     Format::F16,
     Format::BF16,
@@ -19,35 +19,35 @@ pub(crate) const FORMATS: [Format; 11] = [
 ];
 
 /// A small generator (xorshift64*), the same numbers on every machine.
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(crate) fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
 
     /// Uniform in -1..1.
-    pub(crate) fn number(&mut self) -> f32 {
+    pub fn number(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    pub(crate) fn numbers(&mut self, n: usize) -> Vec<f32> {
+    pub fn numbers(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.number()).collect()
     }
 
     /// Bytes of a matrix: any quants, scales of a sensible size.
-    pub(crate) fn matrix(&mut self, format: Format, rows: usize, cols: usize) -> Vec<u8> {
+    pub fn matrix(&mut self, format: Format, rows: usize, cols: usize) -> Vec<u8> {
         let blocks = rows * cols / format.block_len();
         let mut bytes = Vec::with_capacity(blocks * format.block_bytes());
         for _ in 0..blocks {

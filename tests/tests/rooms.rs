@@ -11,15 +11,16 @@ use serde_json::Value;
 const MOST_LINES: usize = 600;
 
 /// The crates of the workspace, and those of them that each may use to run.
-const ROOMS: [(&str, &[&str]); 4] = [
+const ROOMS: [(&str, &[&str]); 5] = [
     ("gemma-ls", &["gemma-engine"]),
     ("gemma-engine", &["gemma-kernels"]),
     ("gemma-kernels", &[]),
-    ("gemma-tests", &["gemma-engine"]),
+    ("gemma-emulation", &["gemma-kernels"]),
+    ("gemma-tests", &["gemma-engine", "gemma-emulation"]),
 ];
 
 /// Folders, and files, that may say `unsafe`.
-const UNSAFE_ROOMS: [&str; 2] = ["kernels/src/", "engine/src/checkpoint/map.rs"];
+const UNSAFE_ROOMS: [&str; 3] = ["kernels/src/", "kernels/cuda/emulate/src/", "engine/src/checkpoint/map.rs"];
 /// What names a type of the protocol, and where it may stand.
 const PROTOCOL_NAMES: [&str; 3] = ["tower_lsp", "gen_lsp_types", "lsp_types"];
 const PROTOCOL_ROOM: &str = "server/src/lsp/";
@@ -36,13 +37,13 @@ fn metadata() -> Value {
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
 
-/// All Rust files of the crates' `src` folders, as paths from the top with `/`, and their texts.
+/// All Rust files of the crates' `src` folders and the tests from outside, as paths from the top with `/`, and their texts.
 fn sources() -> Vec<(String, String)> {
     let top = places::repository();
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> =
         ["server", "engine", "kernels", "tests"].map(|c| top.join(c).join("src")).into();
-    folders.push(top.join("tests/tests"));
+    folders.extend(["tests/tests", "kernels/cuda/emulate"].map(|folder| top.join(folder)));
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         for path in entries.flatten().map(|entry| entry.path()) {

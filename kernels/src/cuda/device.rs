@@ -1,0 +1,170 @@
+//! A device with its memory as owned buffers: what is safe of a [`Driver`].
+
+use std::sync::Arc;
+
+use super::driver::{Address, CudaError, Driver, Launch, Properties};
+
+/// A device; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Device {
+    driver: Arc<dyn Driver>,
+}
+
+/// Memory of a device, given back when dropped.
+#[derive(Debug)]
+pub struct Buffer {
+    device: Device,
+    address: Address,
+    bytes: usize,
+}
+
+/// Launches that can be asked for as one.
+#[derive(Debug)]
+pub struct Recording {
+    device: Device,
+    number: u64,
+}
+
+impl Device {
+    /// The device behind a driver.
+    pub fn new(driver: Arc<dyn Driver>) -> Self {
+        Self { driver }
+    }
+
+    /// What it is.
+    pub fn properties(&self) -> &Properties {
+        self.driver.properties()
+    }
+
+    /// Bytes of its memory that are free.
+    pub fn free_bytes(&self) -> Result<u64, CudaError> {
+        self.driver.free_bytes()
+    }
+
+    /// Memory of `bytes` bytes; what stands in it is undefined.
+    pub fn buffer(&self, bytes: usize) -> Result<Buffer, CudaError> {
+        let address = self.driver.allocate(bytes.max(1))?;
+        Ok(Buffer { device: self.clone(), address, bytes })
+    }
+
+    /// Memory that holds these bytes.
+    pub fn buffer_of(&self, bytes: &[u8]) -> Result<Buffer, CudaError> {
+        let mut buffer = self.buffer(bytes.len())?;
+        buffer.upload(0, bytes)?;
+        Ok(buffer)
+    }
+
+    /// Memory that holds these numbers.
+    pub fn numbers(&self, numbers: &[f32]) -> Result<Buffer, CudaError> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.buffer_of(&bytes)
+    }
+
+    /// Waits until everything that was asked for is done.
+    pub fn finish(&self) -> Result<(), CudaError> {
+        self.driver.finish()
+    }
+
+    /// Records what `launches` launches instead of launching it.
+    ///
+    /// The caller keeps the buffers alive that the launches use for as long as the recording is replayed.
+    pub(crate) fn record(
+        &self,
+        launches: impl FnOnce() -> Result<(), CudaError>,
+    ) -> Result<Recording, CudaError> {
+        self.driver.begin_recording()?;
+        let launched = launches();
+        let number = self.driver.end_recording()?;
+        let recording = Recording { device: self.clone(), number };
+        launched.map(|()| recording)
+    }
+
+    /// Launches a kernel.
+    ///
+    /// # Safety
+    /// As [`Driver::launch`].
+    pub(crate) unsafe fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.driver.launch(launch) }
+    }
+}
+
+impl Buffer {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The device that it lies on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where it begins.
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Copies `from` to it, from byte `at` on. Panics if that is outside of it.
+    pub fn upload(&mut self, at: usize, from: &[u8]) -> Result<(), CudaError> {
+        self.check(at, from.len());
+        // SAFETY: inside this buffer.
+        unsafe { self.device.driver.upload(self.address + at as u64, from) }
+    }
+
+    /// Copies from byte `at` on to `to`, and waits for that. Panics if that is outside of it.
+    pub fn download(&self, at: usize, to: &mut [u8]) -> Result<(), CudaError> {
+        self.check(at, to.len());
+        // SAFETY: inside this buffer.
+        unsafe { self.device.driver.download(self.address + at as u64, to) }
+    }
+
+    /// The f32 numbers in it, `len` of them from number `first` on; waits.
+    pub fn read_numbers(&self, first: usize, len: usize) -> Result<Vec<f32>, CudaError> {
+        let mut bytes = vec![0; 4 * len];
+        self.download(4 * first, &mut bytes)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    /// Copies all of another buffer of this size. Panics if it has another one.
+    pub fn copy_from(&mut self, other: &Self) -> Result<(), CudaError> {
+        assert_eq!(self.bytes, other.bytes, "buffers of one size");
+        // SAFETY: two buffers of this size; `&mut` says that they are not the same.
+        unsafe { self.device.driver.copy(self.address, other.address, self.bytes) }
+    }
+
+    /// Sets every byte.
+    pub fn fill(&mut self, byte: u8) -> Result<(), CudaError> {
+        // SAFETY: inside this buffer.
+        unsafe { self.device.driver.fill(self.address, byte, self.bytes) }
+    }
+
+    fn check(&self, at: usize, len: usize) {
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.bytes);
+        assert!(inside, "bytes {at}..+{len} of a buffer of {}", self.bytes);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated for this buffer alone, and the driver waits for what still uses it.
+        unsafe { self.device.driver.free(self.address) };
+    }
+}
+
+impl Recording {
+    /// Launches what was recorded.
+    ///
+    /// # Safety
+    /// The buffers that the recorded launches use are still there.
+    pub(crate) unsafe fn replay(&self) -> Result<(), CudaError> {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.device.driver.replay(self.number) }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.device.driver.forget(self.number);
+    }
+}

@@ -1,0 +1,11 @@
+//! The same operations on NVIDIA GPUs: memory, launches and how weights lie there.
+//!
+//! The kernels themselves are CUDA C++ in `kernels/cuda`. They reach a device through a [`Driver`]: NVIDIA's, or in
+//! tests one that runs them on the CPU.
+
+mod device;
+mod driver;
+pub mod rows;
+
+pub use device::{Buffer, Device, Recording};
+pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
