@@ -5,7 +5,9 @@
 
 mod device;
 mod driver;
+mod place;
 pub mod rows;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use place::{Place, Standing};

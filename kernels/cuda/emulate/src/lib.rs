@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gemma_kernels::cuda::{Address, Arg, CudaError, Driver, Launch, Properties};
+use gemma_kernels::cuda::{Address, Arg, CudaError, Device, Driver, Launch, Properties};
 
 unsafe extern "C" {
     fn emu_launch(
@@ -263,4 +263,11 @@ impl Driver for Emulated {
     fn finish(&self) -> Result<(), CudaError> {
         Ok(())
     }
+}
+
+/// Devices that a kernel's test goes through, with what to call each: this one with its threads in every order.
+pub fn devices(memory_bytes: u64) -> Vec<(String, Device)> {
+    let emulated =
+        |schedule| (format!("{schedule:?}"), Device::new(Arc::new(Emulated::new(memory_bytes, schedule))));
+    SCHEDULES.into_iter().map(emulated).collect()
 }
