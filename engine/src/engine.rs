@@ -14,6 +14,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, Priority, TokenStream};
 use crate::machine::Machine;
+use crate::model::{Network, load_host};
 use crate::outline::Outline;
 use crate::scheduler::{Command, Expectation, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
@@ -226,7 +227,7 @@ impl Engine {
             Precision::Reference => (Arc::new(Reference), Activation::F32),
         };
         let kv = kv_format(&checkpoint, options.precision);
-        let network = crate::model::load(&checkpoint, ops, activation, kv, progress)?;
+        let network = Network::Host(Box::new(load_host(&checkpoint, ops, activation, kv, progress)?));
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
         let model = Model {
             id,
