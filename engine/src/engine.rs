@@ -346,7 +346,7 @@ fn kv_format(checkpoint: &Checkpoint, precision: Precision) -> KvFormat {
 /// Bytes that a model of this checkpoint, loaded for [`Precision::Fast`], remembers of a prompt of `tokens` tokens: keys and
 /// values, the recurrent layers' state, and the snapshots of it that are kept to go back to.
 pub fn context_bytes(checkpoint: &Checkpoint, tokens: usize) -> u64 {
-    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast)).bytes(tokens)
+    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast), None).bytes(tokens)
 }
 
 fn file_name(path: &std::path::Path) -> String {

@@ -5,9 +5,11 @@
 
 mod device;
 mod driver;
+mod page;
 mod place;
 pub mod rows;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use page::{DevicePage, PageBuffer, PageMemory};
 pub use place::{Place, Standing};

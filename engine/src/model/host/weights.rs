@@ -38,7 +38,7 @@ pub(crate) fn load(
         .transpose()?;
     let final_norm = loader.tensors.norm(&config, "model.norm.weight", hidden)?;
     let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec, activation)).transpose()?;
-    let layout = Arc::new(Layout::new(&config, kv));
+    let layout = Arc::new(Layout::new(&config, kv, None));
     let scratch = decoder::Scratch::default();
     Ok(HostNetwork {
         config,
