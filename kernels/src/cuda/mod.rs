@@ -5,9 +5,12 @@
 
 mod device;
 mod driver;
+pub mod matrix;
 mod place;
+mod repack;
 pub mod rows;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use place::{Place, Standing};
