@@ -5,6 +5,7 @@
 
 mod device;
 mod driver;
+pub mod few;
 pub mod matrix;
 mod place;
 mod repack;
