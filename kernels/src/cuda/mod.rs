@@ -5,11 +5,15 @@
 
 mod device;
 mod driver;
+pub mod few;
+pub mod matrix;
 mod page;
 mod place;
+mod repack;
 pub mod rows;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use page::{DevicePage, PageBuffer, PageMemory};
 pub use place::{Place, Standing};
