@@ -9,11 +9,14 @@ pub mod few;
 pub mod matrix;
 mod page;
 mod place;
+pub mod recurrent;
 mod repack;
 pub mod rows;
+mod states;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
 pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use page::{DevicePage, PageBuffer, PageMemory};
 pub use place::{Place, Standing};
+pub use states::States;
