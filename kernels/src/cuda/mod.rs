@@ -6,8 +6,11 @@
 mod device;
 mod driver;
 mod place;
+pub mod recurrent;
 pub mod rows;
+mod states;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
 pub use place::{Place, Standing};
+pub use states::States;
