@@ -5,9 +5,11 @@
 
 mod device;
 mod driver;
+mod nvidia;
 mod place;
 pub mod rows;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use nvidia::{open, probe};
 pub use place::{Place, Standing};
