@@ -88,6 +88,7 @@ inline unsigned atom_add_release(unsigned* p, unsigned v) { unsigned o = *p; *p 
 #define mma_16816(d, a, b) do { emu::Mma s_{d, a, b}; emu::warp_op(emu::MMA, 0xffffffffu, &s_, emu::mma_leader, __LINE__); } while (0)
 #define mma_16816_half(d, a, b) do { emu::Mma s_{d, a, b}; emu::warp_op(emu::MMAH, 0xffffffffu, &s_, emu::mmah_leader, __LINE__); } while (0)
 #define warp_sum(v) emu::reduce<float>(v, [](float a, float b) { return a + b; }, __LINE__)
+#define warp_sum_int(v) emu::reduce<int>(v, [](int a, int b) { return a + b; }, __LINE__)
 #define warp_max(v) emu::reduce<float>(v, [](float a, float b) { return fmaxf(a, b); }, __LINE__)
 #define ldmatrix_x4(r, p) do { emu::Ldm s_{r, p, 4}; emu::warp_op(emu::LDM, 0xffffffffu, &s_, emu::ldm_leader, __LINE__); } while (0)
 #define ldmatrix_x4_trans(r, p) do { emu::Ldm s_{r, p, 4}; emu::warp_op(emu::LDMT, 0xffffffffu, &s_, emu::ldmt_leader, __LINE__); } while (0)
@@ -128,3 +129,4 @@ inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
   auto sub = [&](int i) { return uint32_t(__float2bfloat16(at(a, i) - at(b, i)).x) << 16 * i; };
   return sub(0) | sub(1);
 }
+inline int __popc(unsigned v) { return __builtin_popcount(v); }
