@@ -56,6 +56,9 @@ __device__ inline float warp_max(float v) {
   for (int o = 16; o; o >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
   return v;
 }
+__device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
+// 2^x to about two units in the last place; 1 for 0, 0 for -infinity.
+__device__ inline float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(y) : "f"(x)); return y; }
 // Programmatic dependent launch: what the launch before wrote may be read behind the first; the next launch may begin at the second.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 __device__ inline void wait_for_launch_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
