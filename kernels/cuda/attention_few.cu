@@ -56,12 +56,12 @@ struct Fresh {
   int from, to;  // positions of the new keys that the tile sees
 
   // Brings those of a page to their places among the page's keys or values.
-  __device__ void fill(f16* page_rows, const f16* from, int page) const {
+  __device__ void fill(f16* page_rows, const f16* turned, int page) const {
     const int lane = threadIdx.x & 31;
     for (int key = max(from, page * PAGE); key < min(page * PAGE + PAGE, to); key++)
       for (int at = lane * 8; at < D; at += 256)
         *reinterpret_cast<uint4*>(page_rows + (key - page * PAGE) * PITCH<D> + at) =
-            *reinterpret_cast<const uint4*>(from + (key - start) * PITCH<D> + at);
+            *reinterpret_cast<const uint4*>(turned + (key - start) * PITCH<D> + at);
   }
 };
 
