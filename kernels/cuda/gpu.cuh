@@ -86,6 +86,7 @@ __device__ inline float warp_max(float v) {
   return v;
 }
 <<<<<<< HEAD
+<<<<<<< HEAD
 __device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
 
 // ---- Programmatic dependent launch: behind the first a kernel may read what the launch before wrote; once all blocks
@@ -93,6 +94,11 @@ __device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu
 
 =======
 __device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
+=======
+__device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
+// 2^x to about two units in the last place; 1 for 0, 0 for -infinity.
+__device__ inline float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(y) : "f"(x)); return y; }
+>>>>>>> attend
 // Programmatic dependent launch: what the launch before wrote may be read behind the first; the next launch may begin at the second.
 >>>>>>> few
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -3,6 +3,7 @@
 //! The kernels themselves are CUDA C++ in `kernels/cuda`. They reach a device through a [`Driver`]: NVIDIA's, or in
 //! tests one that runs them on the CPU.
 
+pub mod attention;
 pub mod best;
 mod device;
 mod driver;

@@ -21,6 +21,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
+struct alignas(8) int2 { int x, y; };
 struct emu_uint3 { unsigned x, y, z; };
 namespace emu {
 struct Fiber; struct Block;
@@ -90,6 +91,9 @@ inline unsigned atom_add_release(unsigned* p, unsigned v) { unsigned o = *p; *p 
 #define warp_sum(v) emu::reduce<float>(v, [](float a, float b) { return a + b; }, __LINE__)
 #define warp_sum_int(v) emu::reduce<int>(v, [](int a, int b) { return a + b; }, __LINE__)
 #define warp_max(v) emu::reduce<float>(v, [](float a, float b) { return fmaxf(a, b); }, __LINE__)
+#define warp_max_int(v) emu::reduce<int>(v, [](int a, int b) { return a > b ? a : b; }, __LINE__)
+inline float exp2_fast(float x) { return std::exp2(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 #define ldmatrix_x4(r, p) do { emu::Ldm s_{r, p, 4}; emu::warp_op(emu::LDM, 0xffffffffu, &s_, emu::ldm_leader, __LINE__); } while (0)
 #define ldmatrix_x4_trans(r, p) do { emu::Ldm s_{r, p, 4}; emu::warp_op(emu::LDMT, 0xffffffffu, &s_, emu::ldmt_leader, __LINE__); } while (0)
 #define ldmatrix_x2(r, p) do { emu::Ldm s_{r, p, 2}; emu::warp_op(emu::LDM, 0xffffffffu, &s_, emu::ldm_leader, __LINE__); } while (0)
