@@ -74,6 +74,10 @@ __device__ inline uint2 load_once(const uint2* p) {
 __device__ inline uint32_t load_once(const uint32_t* p) {
   uint32_t v; asm volatile("ld.global.nc.L1::no_allocate.u32 %0,[%1];" : "=r"(v) : "l"(p)); return v;
 }
+// a - b of two pairs of bf16, each rounded once.
+__device__ inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
+  uint32_t d; asm("fma.rn.bf16x2 %0,%1,%2,%3;" : "=r"(d) : "r"(b), "r"(0xbf80bf80u), "r"(a)); return d;
+}
 #define SPIN_HINT() ((void)0)
 __device__ inline unsigned ld_acquire(const unsigned* p) { unsigned v; asm volatile("ld.acquire.gpu.u32 %0,[%1];" : "=r"(v) : "l"(p) : "memory"); return v; }
 __device__ inline unsigned atom_add_release(unsigned* p, unsigned v) { unsigned o; asm volatile("atom.add.release.gpu.u32 %0,[%1],%2;" : "=r"(o) : "l"(p), "r"(v) : "memory"); return o; }

@@ -5,11 +5,20 @@
 
 mod device;
 mod driver;
+pub mod few;
+pub mod matrix;
 mod nvidia;
+mod page;
 mod place;
+pub mod recurrent;
+mod repack;
 pub mod rows;
+mod states;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use nvidia::{open, probe};
+pub use page::{DevicePage, PageBuffer, PageMemory};
 pub use place::{Place, Standing};
+pub use states::States;

@@ -123,3 +123,8 @@ inline __nv_bfloat16 __float2bfloat16(float f) {
   return {uint16_t((u + 0x7fffu + (u >> 16 & 1)) >> 16)};
 }
 inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__float2bfloat16(a), __float2bfloat16(b)}; }
+inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
+  auto at = [](uint32_t v, int i) { return __bfloat162float({uint16_t(v >> 16 * i)}); };
+  auto sub = [&](int i) { return uint32_t(__float2bfloat16(at(a, i) - at(b, i)).x) << 16 * i; };
+  return sub(0) | sub(1);
+}

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use gemma_kernels::cuda::{Address, Arg, CudaError, Device, Driver, Launch, Properties};
 
@@ -87,8 +87,9 @@ impl Emulated {
             shared_bytes: 227 << 10,
             driver: "none".to_owned(),
         };
-        // SAFETY: it fills the table of kernels; doing so again changes nothing.
-        unsafe { emulate_register_all() };
+        static TABLE: Once = Once::new();
+        // SAFETY: it fills the table of kernels, once and before anything reads it.
+        TABLE.call_once(|| unsafe { emulate_register_all() });
         Self { properties, schedule, state: Mutex::default() }
     }
 
