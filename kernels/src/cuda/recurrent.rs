@@ -3,8 +3,7 @@
 
 use super::rows::{address, assert_activations, assert_numbers, int};
 use super::states::States;
-use super::{Address, Arg, Buffer, CudaError, Device, Launch, Place};
-use crate::ops::ShapeError;
+use super::{Address, Arg, Buffer, CudaError, Device, Launch, MatrixError, Place};
 use crate::quant::{Format, dequantize};
 
 /// Threads of a block, and of one of the scan.
@@ -43,17 +42,6 @@ pub struct GateMatrix {
     exact: bool,
 }
 
-/// Why there is no matrix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GateError {
-    /// Its bytes do not fit its shape.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    /// The device failed.
-    #[error(transparent)]
-    Cuda(#[from] CudaError),
-}
-
 impl GateMatrix {
     /// Brings the blocks of a diagonal to the device, each `[side, side]` as [`crate::Ops::matrix`] takes it. They are
     /// kept in f32 if all is to be `exact`, else in bf16. Panics unless [`fits`] allows the side.
@@ -63,7 +51,7 @@ impl GateMatrix {
         side: usize,
         blocks: &[&[u8]],
         exact: bool,
-    ) -> Result<Self, GateError> {
+    ) -> Result<Self, MatrixError> {
         assert!(fits(1, side), "blocks of {side} channels");
         let padded = side.next_multiple_of(TILE);
         let size = if exact { 4 } else { 2 };
