@@ -6,7 +6,7 @@ use gemma_emulation::devices;
 use gemma_kernels::cuda::recurrent::{
     FEW, GateMatrix, Recurrent, RecurrentWeights, recurrent_few, recurrent_many, scratch_bytes,
 };
-use gemma_kernels::cuda::{Buffer, Device, Place, Standing, States};
+use gemma_kernels::cuda::{Buffer, Device, DevicePage, PageMemory, Place, Standing, States};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{BlockProjection, CausalConv, Format, Matrix, Ops, PAGE_TOKENS, Reference, RgLru};
 use half::bf16;
@@ -161,7 +161,8 @@ impl OnDevice {
     ) -> (Vec<f32>, Vec<Arc<Buffer>>) {
         let width = self.shape.width();
         let n = xy.len() / (2 * width);
-        let page = Arc::new(self.device.buffer(16).unwrap());
+        let memory = PageMemory::new(&self.device, 1 << 20);
+        let page = DevicePage::new(&memory, 16).to_read().unwrap();
         let pages = vec![page; (start + n).div_ceil(PAGE_TOKENS)];
         let ranges = vec![(start..start + n).map(|at| (0, at + 1)).collect()];
         // RoPE's position is another one where a picture stands in front.
