@@ -78,6 +78,13 @@ __device__ inline uint32_t load_once(const uint32_t* p) {
 __device__ inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
   uint32_t d; asm("fma.rn.bf16x2 %0,%1,%2,%3;" : "=r"(d) : "r"(b), "r"(0xbf80bf80u), "r"(a)); return d;
 }
+// The same value, of which the compiler does not know where it comes from: it is kept instead of computed again.
+template <class T> __device__ inline T* opaque(T* p) { asm volatile("" : "+l"(p)); return p; }
+__device__ inline int opaque(int i) { asm volatile("" : "+r"(i)); return i; }
+// a * b + c of pairs of bf16, each rounded once.
+__device__ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d; asm("fma.rn.bf16x2 %0,%1,%2,%3;" : "=r"(d) : "r"(a), "r"(b), "r"(c)); return d;
+}
 #define SPIN_HINT() ((void)0)
 __device__ inline unsigned ld_acquire(const unsigned* p) { unsigned v; asm volatile("ld.acquire.gpu.u32 %0,[%1];" : "=r"(v) : "l"(p) : "memory"); return v; }
 __device__ inline unsigned atom_add_release(unsigned* p, unsigned v) { unsigned o; asm volatile("atom.add.release.gpu.u32 %0,[%1],%2;" : "=r"(o) : "l"(p), "r"(v) : "memory"); return o; }

@@ -6,6 +6,7 @@
 mod device;
 mod driver;
 pub mod few;
+pub mod many;
 pub mod matrix;
 mod place;
 mod repack;

@@ -128,3 +128,10 @@ inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
   auto sub = [&](int i) { return uint32_t(__float2bfloat16(at(a, i) - at(b, i)).x) << 16 * i; };
   return sub(0) | sub(1);
 }
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  auto at = [](uint32_t v, int i) { return __bfloat162float({uint16_t(v >> 16 * i)}); };
+  auto fma = [&](int i) { return uint32_t(__float2bfloat16(std::fma(at(a, i), at(b, i), at(c, i))).x) << 16 * i; };
+  return fma(0) | fma(1);
+}
+template <class T> inline T opaque(T v) { return v; }
+inline float __fdividef(float a, float b) { return a / b; }
