@@ -1,6 +1,6 @@
 // What becomes of a product's sums: bias, activation function, rounding, and where they are written.
 #pragma once
-#include "gpu.cuh"
+#include "activation.cuh"
 
 enum OutputKind { NUMBERS, ROUNDED, GELU, ADDED, GATED };
 
@@ -13,12 +13,6 @@ struct Output {
   bool vectors;       // whether all is a multiple of four: columns, those of each part, strides, addresses
   const float* bias;  // [columns], of GATED the gates' and then the others'; or null
 };
-
-// The tanh approximation of GELU: x / (1 + e^-2u) is x * (1 + tanh u) / 2.
-__device__ inline float gelu(float x) {
-  const float u = 0.7978845608f * (x + 0.044715f * x * x * x);
-  return __fdividef(x, 1.f + __expf(-2.f * u));
-}
 
 // W is 4 where `vectors` holds, else 1.
 template <int W>
@@ -58,7 +52,7 @@ __device__ inline void put(const Output& out, int row, int col, float (&v)[W]) {
     return;
   }
   if (out.kind == GELU)
-    for (float& x : v) x = gelu(x);
+    for (float& x : v) x = gelu_tanh(x);
   write_rounded(static_cast<bf16*>(out.to) + at, v);
 }
 
@@ -67,6 +61,6 @@ template <int W>
 __device__ inline void put_gated(const Output& out, int row, int col, float (&gate)[W], float (&up)[W]) {
   if (out.bias) add(gate, out.bias + col), add(up, out.bias + out.columns + col);
 #pragma unroll
-  for (int e = 0; e < W; e++) gate[e] = gelu(gate[e]) * up[e];
+  for (int e = 0; e < W; e++) gate[e] = gelu_tanh(gate[e]) * up[e];
   write_rounded(static_cast<bf16*>(out.to) + size_t(row) * out.stride + col, gate);
 }
