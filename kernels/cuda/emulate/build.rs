@@ -80,12 +80,14 @@ fn compiler(include: &[&Path]) -> cc::Build {
     if let Some(march) = option("EMULATION_MARCH").or_else(instructions) {
         build.flag_if_supported(format!("-march={march}"));
     }
-    // A mistake that the compiler's checks find traps, which the runtime reports with its line.
-    let checks = if option("EMULATION_UBSAN").is_some() { "undefined" } else { "alignment" };
     build
-        .flag_if_supported(format!("-fsanitize={checks}"))
-        .flag_if_supported("-fsanitize-undefined-trap-on-error");
-    build
+}
+
+/// Checks that the compiler adds to kernels. What they find traps, which the runtime reports with its line.
+fn checks() -> [&'static str; 2] {
+    let which =
+        if option("EMULATION_UBSAN").is_some() { "-fsanitize=undefined" } else { "-fsanitize=alignment" };
+    [which, "-fsanitize-undefined-trap-on-error"]
 }
 
 fn option(name: &str) -> Option<String> {
@@ -136,7 +138,7 @@ fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
     let jobs: usize = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let tool = build.get_compiler();
     let mut hasher = DefaultHasher::new();
-    (tool.path(), tool.args()).hash(&mut hasher);
+    (tool.path(), tool.args(), checks()).hash(&mut hasher);
     let flags = hasher.finish();
     let kept = |unit: &Unit| {
         let stem = unit.source.file_stem().expect("a file has a name").to_string_lossy();
@@ -164,9 +166,11 @@ fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
 
 /// Compiles one file. Ends the build with the compiler's own words where it cannot be.
 fn compile(mut command: Command, source: &Path, object: &Path) {
-    // The products of tensor cores are loops over plain arrays, and most of the time where a kernel has them.
-    if source.file_stem().is_some_and(|stem| stem == "tensor") {
+    // Most of the time goes to the runtime: to turns, and to the products of tensor cores.
+    if source.parent().is_some_and(|folder| folder.ends_with("runtime")) {
         command.arg("-O3");
+    } else {
+        command.args(checks());
     }
     let status = command.arg("-c").arg(source).arg("-o").arg(object).status();
     if !status.is_ok_and(|status| status.success()) {

@@ -19,7 +19,9 @@ constexpr size_t MOST_DECLARED = 48 << 10;
 
 __thread Position* self __attribute__((tls_model("initial-exec")));
 
-Scheduler& scheduler() {
+__thread Scheduler* active __attribute__((tls_model("initial-exec")));
+
+Scheduler& Scheduler::mine() {
   // Never freed: the process's threads that launch are few, and one that ends may still be in a signal's handler.
   static thread_local Scheduler* mine = new Scheduler;
   return *mine;
@@ -55,49 +57,56 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
     std::iota(shuffled.begin(), shuffled.end(), 0);
     for (uint64_t i = total; i > 1; i--) std::swap(shuffled[i - 1], shuffled[draw() % i]);
   }
-  runs = true;
+  active = this;
   if (sigsetjmp(escape, 0) == 0) {
-    for (unsigned i = 0; i < slots; i++) begin_next_block(blocks[i]);
+    for (unsigned i = 0; i < slots; i++) begin_next_block(*blocks[i]);
     turn = request.order == REVERSE ? warps.size() - 1 : 0;
     Thread* first = next();
     first->stack = stacks.take(thread_body);
     self = first;
     switch_to(main, first->stack->context);
   }
-  runs = false;
+  active = nullptr;
   self = nullptr;
   if (failure->kind == NONE) return true;
-  stacks.give_back_all();
+  clean_up();
   return false;
 }
 
-void Scheduler::make_room(unsigned block_threads, unsigned block_count) {
-  const unsigned warps_each = (block_threads + 31) / 32;
-  if (block_threads != room_threads || block_count > room_blocks) {
-    room_threads = block_threads;
-    room_blocks = block_count;
-    threads = std::make_unique<Thread[]>(size_t(block_threads) * block_count);
-    blocks = std::make_unique<Block[]>(block_count);
-    for (size_t i = 0; i < size_t(block_threads) * block_count; i++) {
-      threads[i].thread = {unsigned(i % block_threads), 0, 0};
-      threads[i].lane = int(i % block_threads % 32);
-    }
+// Gives up the threads that a failure left standing.
+void Scheduler::clean_up() {
+  stacks.give_back_all();
+  for (size_t i = 0; i < size_t(room_threads) * room_blocks; i++) {
+    threads[i].stack = nullptr;
+    threads[i].copies.clear();
+    threads[i].groups.clear();
   }
+}
+
+// Threads, and warps of those, for so many blocks at once. They stay as they are for launches of the same size: a
+// thread that has ended is as good as new.
+void Scheduler::make_room(unsigned block_threads, unsigned block_count) {
+  if (block_threads == room_threads && block_count == room_blocks) return;
+  room_threads = block_threads;
+  room_blocks = block_count;
+  const unsigned warps_each = (block_threads + 31) / 32;
+  threads = std::make_unique<Thread[]>(size_t(block_threads) * block_count);
+  blocks.resize(std::max<size_t>(blocks.size(), block_count));
   warps.assign(size_t(warps_each) * block_count, Warp{});
   for (unsigned b = 0; b < block_count; b++) {
-    Block& block = blocks[b];
-    block.warps = &warps[size_t(b) * warps_each];
-    block.warp_count = warps_each;
+    if (!blocks[b]) blocks[b] = std::make_unique<Block>();
+    blocks[b]->warps = &warps[size_t(b) * warps_each];
+    blocks[b]->warp_count = warps_each;
     for (unsigned t = 0; t < block_threads; t++) {
       Thread& thread = threads[size_t(b) * block_threads + t];
-      Warp& warp = block.warps[t / 32];
-      if (t % 32 == 0) warp.threads = &thread, warp.block = &block;
+      Warp& warp = blocks[b]->warps[t / 32];
+      if (t % 32 == 0) warp.threads = &thread;
+      warp.block = blocks[b].get();
       warp.lanes |= 1u << t % 32;
-      thread.block = &block;
+      thread.thread = {t, 0, 0};
+      thread.lane = int(t % 32);
+      thread.block = warp.block;
       thread.warp = &warp;
-      thread.stack = nullptr;
-      thread.copies.clear();
-      thread.groups.clear();
     }
   }
 }
@@ -136,14 +145,14 @@ void Scheduler::end_block(Block& block) {
 
 // What a stack runs: one thread after the other, as long as they end without waiting.
 void Scheduler::thread_body() {
-  Scheduler& mine = scheduler();
+  Scheduler& mine = *active;
   for (;;) {
-    running().site = {"", 0};
+    Thread& thread = running();
+    thread.site.file = "";
     mine.kernel.call(mine.kernel.function, mine.request.arguments);
-    Thread& done = running();
-    Stack* stack = done.stack;
-    Thread* next = mine.end_thread(done);
-    done.stack = nullptr;
+    Thread* next = mine.end_thread(thread);
+    Stack* stack = thread.stack;
+    thread.stack = nullptr;
     self = next;
     if (next && !next->stack) {
       next->stack = stack;
@@ -391,14 +400,14 @@ void Scheduler::standstill() {
 
 // ---- What kernels call
 
-void barrier(Site site) { scheduler().barrier(site); }
-void give_way() { scheduler().give_way(); }
-void spin(Site site) { scheduler().spin(site); }
-void wait_for_launch() { scheduler().wait_for_launch(); }
+void barrier(Site site) { active->barrier(site); }
+void give_way() { active->give_way(); }
+void spin(Site site) { active->spin(site); }
+void wait_for_launch() { active->wait_for_launch(); }
 void collective(Collective kind, unsigned mask, void* brought, Work work, Site site) {
-  scheduler().collective(kind, mask, brought, work, site);
+  active->collective(kind, mask, brought, work, site);
 }
-void* shared_array(SharedArray& array) { return scheduler().shared_array(array); }
-void* dynamic_shared() { return scheduler().dynamic_shared(); }
+void* shared_array(SharedArray& array) { return active->shared_array(array); }
+void* dynamic_shared() { return active->dynamic_shared(); }
 
 }  // namespace emulation
