@@ -86,6 +86,7 @@ __device__ inline float warp_max(float v) {
   return v;
 }
 __device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
+__device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
 
 // ---- Programmatic dependent launch: behind the first a kernel may read what the launch before wrote; once all blocks
 // have come to the second, the next launch may begin.

@@ -43,7 +43,7 @@ fn main() {
             newest: changed(&source).max(newest_header).max(changed(&wrapper)),
             source: wrapper,
         });
-        writeln!(declared, "void emulation_register_{stem}();").expect("a string takes it");
+        writeln!(declared, "extern \"C\" void emulation_register_{stem}();").expect("a string takes it");
         writeln!(called, "  emulation_register_{stem}();").expect("a string takes it");
     }
     let table = out.join("table.cpp");
@@ -69,9 +69,11 @@ fn compiler(include: &[&Path]) -> cc::Build {
         eprintln!("Install g++ or clang++, or name one in the environment variable CXX.");
         std::process::exit(1);
     }
-    // Line tables, for messages; CUDA sources reinterpret what they load; jumps out of a signal's handler go between
-    // stacks, which hardened C libraries take for a mistake.
-    for flag in ["-g1", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE"] {
+    // Line tables, for messages, which count from one function to another; CUDA sources reinterpret what they load; jumps
+    // out of a signal's handler go between stacks, which hardened C libraries take for a mistake.
+    for flag in
+        ["-g1", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE", "-fno-function-sections"]
+    {
         build.flag(flag);
     }
     if option("EMULATION_UCONTEXT").is_some() {
@@ -116,10 +118,11 @@ fn instructions() -> Option<String> {
 /// Sources are compiled apart on a device, where two may have functions of one name: here each has its own namespace.
 fn wrapped(source: &Path, stem: &str) -> String {
     let text = fs::read_to_string(source).expect("a source is text");
-    let mut all = format!(
-        "#include \"device.h\"\nnamespace {{\n#include \"{}\"\n}}\nvoid emulation_register_{stem}() {{\n",
-        source.display()
-    );
+    let register = format!("emulation_register_{stem}");
+    let mut all = format!("#include \"device.h\"\nnamespace {{\n#include \"{}\"\n}}\n", source.display());
+    let here = format!("EMULATION_OBJECT, \"{register}\", reinterpret_cast<uint64_t>(&{register})");
+    writeln!(all, "extern \"C\" void {register}() {{\n  const emulation::Object here = {{{here}}};")
+        .expect("it takes it");
     for line in text.lines().filter(|line| line.starts_with("KERNEL")) {
         // `KERNEL name(...` or `KERNEL_OF(threads, blocks) name(...`.
         let name = match line.strip_prefix("KERNEL_OF") {
@@ -128,7 +131,7 @@ fn wrapped(source: &Path, stem: &str) -> String {
         };
         let name = name.trim_start();
         let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        writeln!(all, "  emulation::add(\"{name}\", {name});").expect("a string takes it");
+        writeln!(all, "  emulation::add(here, \"{name}\", {name});").expect("a string takes it");
     }
     all + "}\n"
 }
@@ -170,7 +173,7 @@ fn compile(mut command: Command, source: &Path, object: &Path) {
     if source.parent().is_some_and(|folder| folder.ends_with("runtime")) {
         command.arg("-O3");
     } else {
-        command.args(checks());
+        command.args(checks()).arg(format!("-DEMULATION_OBJECT=\"{}\"", object.display()));
     }
     let status = command.arg("-c").arg(source).arg("-o").arg(object).status();
     if !status.is_ok_and(|status| status.success()) {

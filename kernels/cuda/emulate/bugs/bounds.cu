@@ -47,8 +47,7 @@ KERNEL bug_reads_behind_dynamic_shared(float* out, int len) {
 // A vector from where no vector may begin.
 KERNEL bug_misaligned(float* out, int len) {
   wait_for_launch_before();
-  const float4 four = *reinterpret_cast<const float4*>(out + 1);  // named
-  out[threadIdx.x] = four.x;
+  out[threadIdx.x] = reinterpret_cast<const float4*>(out + 1)->x;  // named
 }
 
 KERNEL bug_misaligned_copy(float* out, int len) {

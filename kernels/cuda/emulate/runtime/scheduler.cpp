@@ -130,6 +130,7 @@ void Scheduler::begin_next_block(Block& block) {
     Warp& warp = block.warps[i];
     warp.ready = warp.lanes;
     warp.at_collective = warp.at_barrier = warp.polling = warp.ended = 0;
+    warp.asleep = false;
   }
 }
 
@@ -268,7 +269,7 @@ void Scheduler::collective(Collective kind, unsigned mask, void* brought, Work w
 void Scheduler::give_way() {
   if (request.order != RANDOM && request.resident <= 1) return;
   if (request.order == RANDOM && draw() % 2) return;
-  leave_warp();
+  leave_warp(2);
   suspend();
 }
 
@@ -306,17 +307,17 @@ void Scheduler::suspend() {
 }
 
 Thread* Scheduler::next() {
-  if (request.order == RANDOM && draw() % 16 == 0) leave_warp();
+  if (request.order == RANDOM && draw() % 16 == 0) leave_warp(8);
   for (;;) {
     for (size_t seen = 0; seen <= warps.size(); seen++) {
-      if (warps[turn].ready) return lane_of(warps[turn]);
+      if (warps[turn].ready && !warps[turn].asleep) return lane_of(warps[turn]);
       if (request.order == REVERSE) {
         turn = turn ? turn - 1 : warps.size() - 1;
       } else {
         turn = turn + 1 < warps.size() ? turn + 1 : 0;
       }
     }
-    if (!wake_polling()) standstill();
+    if (!wake()) standstill();
   }
 }
 
@@ -327,22 +328,32 @@ Thread* Scheduler::lane_of(Warp& warp) {
   return &warp.threads[__builtin_ctz(above ? above : warp.ready)];
 }
 
-void Scheduler::leave_warp() {
+// It is another warp's turn. One time in `one_in`, where all is drawn, this one sleeps until nobody else can go on: a
+// mistake shows once one thread is late by much more often than where all are late by a little.
+void Scheduler::leave_warp(unsigned one_in) {
   if (request.order == RANDOM) {
+    warps[turn].asleep = draw() % one_in == 0;
     turn = draw() % warps.size();
   } else {
     turn = (turn + 1) % warps.size();
   }
 }
 
-bool Scheduler::wake_polling() {
-  unsigned woken = 0;
+// Lets those go on that sleep, or else those that poll.
+bool Scheduler::wake() {
+  bool slept = false;
   for (Warp& warp : warps) {
-    woken |= warp.polling;
+    slept |= warp.asleep && warp.ready;
+    warp.asleep = false;
+  }
+  if (slept) return true;
+  unsigned polled = 0;
+  for (Warp& warp : warps) {
+    polled |= warp.polling;
     warp.ready |= warp.polling;
     warp.polling = 0;
   }
-  return woken && ++polls <= MOST_POLLS;
+  return polled && ++polls <= MOST_POLLS;
 }
 
 // ---- Failures
@@ -364,7 +375,9 @@ void Scheduler::fail(const char* format, ...) {
 void Scheduler::fault(int signal, uint64_t address, uint64_t at, bool writes) {
   failure->kind = signal == SIGSEGV || signal == SIGBUS ? (writes ? BAD_WRITE : BAD_READ) : TRAP;
   failure->address = address;
-  failure->at = at;
+  failure->object = kernel.object.file;
+  failure->registers = kernel.object.registers;
+  failure->at = at - kernel.object.start;
   failure->file = file_name(running().site);
   failure->line = uint32_t(running().site.line);
   const Thread& thread = running();

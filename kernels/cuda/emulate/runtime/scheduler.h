@@ -50,6 +50,7 @@ struct Warp {
   Block* block;
   Thread* threads;
   unsigned lanes, ready, at_collective, at_barrier, polling, ended;
+  bool asleep;  // goes on once no other can
 };
 
 class Scheduler {
@@ -86,9 +87,9 @@ class Scheduler {
   void check_lanes(const Warp& warp, unsigned mask);
 
   Thread* next();
-  bool wake_polling();
+  bool wake();
   Thread* lane_of(Warp& warp);
-  void leave_warp();
+  void leave_warp(unsigned one_in);
   void suspend();
   [[noreturn]] void stop();
   [[noreturn]] void standstill();
