@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::recurrent::{
     FEW, GateMatrix, Recurrent, RecurrentWeights, recurrent_few, recurrent_many, scratch_bytes,
 };
@@ -133,7 +133,7 @@ impl OnDevice {
             exact,
             channels: channels.map(|numbers| device.numbers(numbers).unwrap()),
             gates: layer.gates.each_ref().map(gate),
-            place: Place::new(device, 600, 64, 1).unwrap(),
+            place: Place::new(device, 1, 1, 1).unwrap(),
             states: States::new(device, layer.shape.width() * layer.shape.taps + 2 * ASIDE, 50).unwrap(),
         }
     }
@@ -161,11 +161,9 @@ impl OnDevice {
     ) -> (Vec<f32>, Vec<Arc<Buffer>>) {
         let width = self.shape.width();
         let n = xy.len() / (2 * width);
-        let page = Arc::new(self.device.buffer(16).unwrap());
-        let pages = vec![page; (start + n).div_ceil(PAGE_TOKENS)];
-        let ranges = vec![(start..start + n).map(|at| (0, at + 1)).collect()];
-        // RoPE's position is another one where a picture stands in front.
-        let standing = Standing { start, position: start + 7, pages_from: 0, pages: &pages, ranges: &ranges };
+        // No pages: nothing is attended to. RoPE's position is another one where a picture stands in front.
+        let (position, pages_from) = (start + 7, start.next_multiple_of(PAGE_TOKENS));
+        let standing = Standing { start, position, pages_from, pages: &[], ranges: &[Vec::new()] };
         self.place.set(standing).unwrap();
         let left: Vec<_> = rows.iter().map(|&row| (row, self.state())).collect();
         self.states.set(from, &left).unwrap();
@@ -261,6 +259,7 @@ fn few_rows_go_on_from_any_state() {
         check_passes(&device, SMALL, Format::F32, true, &[4], &name);
         check_passes(&device, Shape { blocks: 2, side: 32, taps: 4 }, Format::Q8_0, true, &[3], &name);
     }
+    covers(&["recurrent_few"]);
 }
 
 #[test]
@@ -272,6 +271,7 @@ fn many_rows_are_scanned_in_chunks() {
         check_passes(&device, Shape { blocks: 1, side: 20, taps: 2 }, Format::BF16, false, &[70, 20], &name);
         check_passes(&device, Shape { blocks: 1, side: 16, taps: 4 }, Format::BF16, false, &[600], &name);
     }
+    covers(&["recurrent_gates", "recurrent_scan"]);
 }
 
 #[test]
@@ -295,4 +295,5 @@ fn exact_passes_have_the_bits_of_single_rows() {
             assert_eq!(there.layers_part(&state), there.layers_part(&left[0]), "{name}, exact: {exact}");
         }
     }
+    covers(&["recurrent_few"]);
 }
