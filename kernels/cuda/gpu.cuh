@@ -85,22 +85,12 @@ __device__ inline float warp_max(float v) {
   for (int o = 16; o; o >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
   return v;
 }
-<<<<<<< HEAD
-<<<<<<< HEAD
 __device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
+__device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
 
 // ---- Programmatic dependent launch: behind the first a kernel may read what the launch before wrote; once all blocks
 // have come to the second, the next launch may begin.
 
-=======
-__device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
-=======
-__device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
-// 2^x to about two units in the last place; 1 for 0, 0 for -infinity.
-__device__ inline float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(y) : "f"(x)); return y; }
->>>>>>> attend
-// Programmatic dependent launch: what the launch before wrote may be read behind the first; the next launch may begin at the second.
->>>>>>> few
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 __device__ inline void wait_for_launch_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 __device__ inline void let_next_launch_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }

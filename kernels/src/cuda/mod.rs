@@ -10,6 +10,7 @@ mod driver;
 pub mod embed;
 pub mod few;
 pub mod matrix;
+mod measure;
 mod nvidia;
 mod page;
 mod place;

@@ -1,13 +1,11 @@
 //! Attention on a device, held against the oracle under every schedule.
 
-use std::sync::Arc;
-
 use gemma_emulation::devices;
 use gemma_kernels::cuda::attention::{
     Attend, Dense, Rows, Turn, attend_dense, attend_exact, attend_few, attend_many, dense_scratch_bytes,
     scratch_bytes,
 };
-use gemma_kernels::cuda::{Buffer, Device, Place, Standing};
+use gemma_kernels::cuda::{Device, DevicePage, PageMemory, Place, Standing};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{
     Attention, DenseAttention, KvFormat, KvLayout, KvPage, Ops, PAGE_TOKENS, Reference, Rope, Span,
@@ -104,7 +102,13 @@ impl Case {
         for key in pages_from..start {
             let slot = key % PAGE_TOKENS;
             let page = &mut before[(key - pages_from) / PAGE_TOKENS];
-            page.store(&layout, LAYER, slot, &random.numbers(kv_heads * dim), &random.numbers(kv_heads * dim));
+            page.store(
+                &layout,
+                LAYER,
+                slot,
+                &random.numbers(kv_heads * dim),
+                &random.numbers(kv_heads * dim),
+            );
         }
         let norm = |random: &mut Random| (0..dim).map(|_| 1.0 + 0.5 * random.number()).collect::<Vec<f32>>();
         let (q_norm, k_norm) = (norm(random), norm(random));
@@ -160,12 +164,13 @@ impl Case {
         bytes(&page)
     }
 
-    fn place(&self, device: &Device, pages: &[Arc<Buffer>]) -> Place {
+    fn place(&self, device: &Device, pages: &[DevicePage]) -> Place {
         let mut place = Place::new(device, self.n + 3, pages.len() + 2, 2).unwrap();
         let own = self.rows().map(|row| self.visible(row)).collect();
         let other = self.rows().map(|row| (row, row + 1)).collect();
         let position = self.start + POSITION_AHEAD;
         let (start, pages_from) = (self.start, self.pages_from);
+        let pages: &Vec<_> = &pages.iter().map(|page| page.to_write().unwrap()).collect();
         place.set(Standing { start, position, pages_from, pages, ranges: &[other, own] }).unwrap();
         place
     }
@@ -173,7 +178,8 @@ impl Case {
     /// Runs it on a device, holds results and pages against the oracle's, and gives the results' bytes.
     fn run(&self, way: Way, device: &Device, worked: &Worked, name: &str) -> Vec<u8> {
         let pages = (0..worked.before.len()).map(|i| self.page_bytes(worked, i));
-        let pages: Vec<_> = pages.map(|page| Arc::new(device.buffer_of(&page).unwrap())).collect();
+        let memory = PageMemory::new(device, 1 << 30);
+        let pages: Vec<_> = pages.map(|page| DevicePage::of(&memory, page.into())).collect();
         let out = self.attend(way, device, worked, &pages);
         let told = format!("{name} {way:?} {self:?}");
         let number = if way == Way::Exact { 4 } else { 2 };
@@ -184,14 +190,19 @@ impl Case {
             assert!(error < most, "row and head {head}: {error}: {told}");
         }
         for (index, page) in pages.iter().enumerate() {
-            let mut now = vec![0; page.bytes()];
-            page.download(0, &mut now).unwrap();
-            self.check_page(&now, &self.page_bytes(worked, index), &bytes(&worked.behind[index]), index, &told);
+            let now = page.contents().unwrap();
+            self.check_page(
+                &now,
+                &self.page_bytes(worked, index),
+                &bytes(&worked.behind[index]),
+                index,
+                &told,
+            );
         }
         out
     }
 
-    fn attend(&self, way: Way, device: &Device, worked: &Worked, pages: &[Arc<Buffer>]) -> Vec<u8> {
+    fn attend(&self, way: Way, device: &Device, worked: &Worked, pages: &[DevicePage]) -> Vec<u8> {
         let place = self.place(device, pages);
         let [qkv, q_norm, k_norm, frequencies] =
             [&worked.qkv, &worked.q_norm, &worked.k_norm, &worked.frequencies]
@@ -259,6 +270,7 @@ fn bytes(page: &KvPage) -> Vec<u8> {
     match page {
         KvPage::F32(numbers) => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
         KvPage::F16(numbers) => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        KvPage::Device(page) => page.contents().unwrap().into(),
     }
 }
 
@@ -333,7 +345,16 @@ fn shapes() -> Vec<Case> {
 #[test]
 fn few_rows_attend() {
     let wide = [
-        Case { heads: 2, kv_heads: 1, dim: 256, rotated: 256, norms: true, start: 37, n: 2, ..Case::default() },
+        Case {
+            heads: 2,
+            kv_heads: 1,
+            dim: 256,
+            rotated: 256,
+            norms: true,
+            start: 37,
+            n: 2,
+            ..Case::default()
+        },
         Case { heads: 1, kv_heads: 1, dim: 128, rotated: 128, start: 150, n: 1, ..Case::default() },
     ];
     check(Way::Few, &[shapes(), wide.to_vec()].concat());
@@ -345,7 +366,16 @@ fn many_rows_attend() {
         // More queries than a block has.
         Case { heads: 4, dim: 32, rotated: 32, start: 5, n: 40, ..Case::default() },
         // More tiles than the device holds at once: no splits.
-        Case { heads: 8, kv_heads: 8, dim: 8, rotated: 8, start: 90, n: 67, window: Some(50), ..Case::default() },
+        Case {
+            heads: 8,
+            kv_heads: 8,
+            dim: 8,
+            rotated: 8,
+            start: 90,
+            n: 67,
+            window: Some(50),
+            ..Case::default()
+        },
         Case { heads: 2, dim: 256, rotated: 256, cap: Some(3.0), start: 37, n: 17, ..Case::default() },
         Case { heads: 2, dim: 128, rotated: 128, start: 20, n: 18, ..Case::default() },
     ];
@@ -355,7 +385,16 @@ fn many_rows_attend() {
 #[test]
 fn exact_rows_attend() {
     let more = [
-        Case { heads: 2, dim: 40, rotated: 20, norms: true, cap: Some(3.0), start: 260, n: 3, ..Case::default() },
+        Case {
+            heads: 2,
+            dim: 40,
+            rotated: 20,
+            norms: true,
+            cap: Some(3.0),
+            start: 260,
+            n: 3,
+            ..Case::default()
+        },
         Case { heads: 2, kv_heads: 2, dim: 6, rotated: 6, start: 5, n: 40, ..Case::default() },
     ];
     check(Way::Exact, &[shapes(), more.to_vec()].concat());
@@ -365,10 +404,12 @@ fn exact_rows_attend() {
 #[test]
 fn the_rows_beside_one_do_not_change_it() {
     for (start, n, window) in [(125, 9, None), (240, 16, None), (300, 12, Some(140))] {
-        let together = Case { heads: 6, kv_heads: 1, dim: 32, rotated: 32, start, n, window, ..Case::default() };
+        let together =
+            Case { heads: 6, kv_heads: 1, dim: 32, rotated: 32, start, n, window, ..Case::default() };
         let worked = together.work(KvFormat::F16, &mut Random::new(7));
         let (_, device) = &devices(1 << 26)[0];
-        let pages = worked.before.iter().map(|page| Arc::new(device.buffer_of(&bytes(page)).unwrap()));
+        let memory = PageMemory::new(device, 1 << 30);
+        let pages = worked.before.iter().map(|page| DevicePage::of(&memory, bytes(page).into()));
         let pages: Vec<_> = pages.collect();
         let all = together.attend(Way::Few, device, &worked, &pages);
         for row in [0, n / 2, n - 1] {
