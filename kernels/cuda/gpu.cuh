@@ -139,6 +139,16 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
+// The same value, of which the compiler does not know where it comes from: it is kept instead of computed again.
+template <class T> __device__ inline T* opaque(T* p) {
+  asm volatile("" : "+l"(p));
+  return p;
+}
+__device__ inline int opaque(int i) {
+  asm volatile("" : "+r"(i));
+  return i;
+}
+
 // ---- Between blocks: a counter that the last block to arrive sees full. A loop that polls says so.
 
 #define SPIN_HINT() ((void)0)

@@ -9,6 +9,7 @@ mod device;
 mod driver;
 pub mod embed;
 pub mod few;
+pub mod many;
 pub mod matrix;
 mod measure;
 mod nvidia;
