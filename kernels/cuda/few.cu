@@ -7,6 +7,7 @@
 // shared memory that is always a few groups ahead, across the ends of rows of groups too; the copies begin before the
 // launch in front of this one has ended. A block goes on until no outputs are left, so that what it does first
 // (residual and norm) is done once.
+#include "activation.cuh"
 #include "format.cuh"
 
 #define WARPS 8
@@ -368,10 +369,6 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
   __syncthreads();
 }
 
-__device__ inline float gelu_tanh(float x) {
-  return 0.5f * x * (1.f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
-}
-
 // The partial sums of an output of a row, [warp][row][output], in the order of the warps.
 __device__ inline float whole_sum(const float* partial, int n, int row, int output) {
   float sum = 0.f;
@@ -399,11 +396,7 @@ template <bool EXACT> __device__ inline void finish(const Work& w, int job, int 
     v = w.soft_cap * tanhf(v / w.soft_cap);
   }
   const long long at = (long long)(first + row) * outputs + o;
-  if (EXACT || w.output == NUMBERS) {
-    static_cast<float*>(w.out)[at] = v;
-  } else {
-    static_cast<bf16*>(w.out)[at] = __float2bfloat16(v);
-  }
+  store_number(w.out, at, v, EXACT || w.output == NUMBERS);
 }
 
 // A warp's part of a row of groups.

@@ -10,10 +10,13 @@ pub mod embed;
 pub mod few;
 pub mod matrix;
 mod place;
+pub mod recurrent;
 mod repack;
 pub mod rows;
+mod states;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
 pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use place::{Place, Standing};
+pub use states::States;
