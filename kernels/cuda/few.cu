@@ -54,23 +54,33 @@ __device__ inline int jobs_of(const Work& w) {
 // Groups of a step: as many as make it worth its while. Those of a step have one head.
 __device__ constexpr int step_groups(int format) { return format == F32 ? 1 : 2; }
 
-// A row of groups.
-struct GroupRow {
+// A part of the matrix, in a table in shared memory.
+struct Part {
   const unsigned char* at;
-  int format;
-  int output, end;  // the first of its outputs, and the one behind the last of its part
+  long long row_bytes;      // of a row of groups
+  int format, body, head;   // bytes of a group and of a head
+  int groups_a_step;
+  int first_job;
+  int output, end;          // the first of its outputs, and the one behind the last
 };
-__device__ inline GroupRow group_row(const Work& w, int job, int r) {
-  const int rows_before_1 = group_rows(w.rows0), rows_before_2 = rows_before_1 + group_rows(w.rows1);
-  const int part = w.gate_up ? r : (job >= rows_before_1) + (job >= rows_before_2);
-  const int index = w.gate_up || part == 0 ? job : job - (part == 1 ? rows_before_1 : rows_before_2);
-  const int before = part == 0 ? 0 : part == 1 ? w.rows0 : w.rows0 + w.rows1;
-  GroupRow row;
-  row.format = w.formats >> (8 * part) & 0xff;
-  row.at = (part == 0 ? w.part0 : part == 1 ? w.part1 : w.part2) + index * row_bytes(row.format, groups_of(w));
-  row.output = before + 16 * index;
-  row.end = before + (part == 0 ? w.rows0 : part == 1 ? w.rows1 : w.rows2);
-  return row;
+#define PARTS 3
+__device__ inline void fill_table(const Work& w, Part* parts) {
+  const int part = threadIdx.x;
+  if (part >= PARTS) return;
+  const int before_1 = group_rows(w.rows0), before_2 = before_1 + group_rows(w.rows1);
+  const int format = w.formats >> (8 * part) & 0xff;
+  const int output = part == 0 ? 0 : part == 1 ? w.rows0 : w.rows0 + w.rows1;
+  Part& p = parts[part];
+  p.at = part == 0 ? w.part0 : part == 1 ? w.part1 : w.part2;
+  p.row_bytes = row_bytes(format, groups_of(w));
+  p.format = format, p.body = group_bytes(format), p.head = head_bytes(format);
+  p.groups_a_step = step_groups(format);
+  p.first_job = w.gate_up || part == 0 ? 0 : part == 1 ? before_1 : before_2;
+  p.output = output, p.end = output + (part == 0 ? w.rows0 : part == 1 ? w.rows1 : w.rows2);
+}
+// The part that the r-th row of groups of a job is of.
+__device__ inline const Part& part_of(const Work& w, const Part* parts, int job, int r) {
+  return parts[w.gate_up ? r : (job >= parts[1].first_job) + (job >= parts[2].first_job)];
 }
 
 // Activations of a group [rows][64], in 16-byte chunks. In bf16 the halves of every other row change places, so that
@@ -91,28 +101,27 @@ struct Walk {
   int groups_a_step, group;
   int job, r;
 
-  __device__ void begin(const Work& w, int warp, int lane) {
+  __device__ void begin(const Work& w, const Part* parts, int warp, int lane) {
     // A warp without a step has none in any row.
     job = blockIdx.x, r = 0;
-    begin_row(w, warp, lane);
+    begin_row(w, parts, warp, lane);
     if (group >= groups_of(w)) job = jobs_of(w);
   }
   __device__ bool done(const Work& w) const { return job >= jobs_of(w); }
-  __device__ void begin_row(const Work& w, int warp, int lane) {
-    const GroupRow row = group_row(w, job, r);
-    body = group_bytes(row.format), head = head_bytes(row.format);
-    groups_a_step = step_groups(row.format);
+  __device__ void begin_row(const Work& w, const Part* parts, int warp, int lane) {
+    const Part& part = part_of(w, parts, job, r);
+    body = part.body, head = part.head, groups_a_step = part.groups_a_step;
     group = warp * groups_a_step;
-    from = row.at + group * body + group / HEAD_GROUPS * head + 16 * lane;
+    from = part.at + (job - part.first_job) * part.row_bytes + group * body + group / HEAD_GROUPS * head + 16 * lane;
     to_head = (HEAD_GROUPS - group % HEAD_GROUPS) * body;
     to_next = WARPS * groups_a_step * body + WARPS * groups_a_step / HEAD_GROUPS * head;
   }
-  __device__ void next(const Work& w, int warp, int lane) {
+  __device__ void next(const Work& w, const Part* parts, int warp, int lane) {
     group += WARPS * groups_a_step;
     from += to_next;
     if (group < groups_of(w)) return;
     if (++r > w.gate_up) r = 0, job += gridDim.x;
-    if (!done(w)) begin_row(w, warp, lane);
+    if (!done(w)) begin_row(w, parts, warp, lane);
   }
 };
 
@@ -130,6 +139,7 @@ __device__ inline void copy_lanes(unsigned char* to, const unsigned char* from, 
 
 // A warp's ring: steps, each with its head and, unless all activations are in shared memory, its slices of these.
 template <bool EXACT> struct Ring {
+  const Part* parts;
   unsigned char* memory;
   int stage_bytes, slot, lane, warp;
   int first, n;  // rows of activations
@@ -143,47 +153,47 @@ template <bool EXACT> struct Ring {
   }
   __device__ void copy_activations(const Work& w, int to_slot, const Walk& at) {
     if (w.plain == nullptr || at.done(w)) return;
+    // A lane copies the same chunk of each row that it copies from, and these rows are all even or all odd.
     typedef Slice<EXACT> S;
-    const int number_bytes = EXACT ? 4 : 2, chunks = at.groups_a_step * S::CHUNKS;
-    unsigned char* to = memory + to_slot * stage_bytes + w.weight_bytes;
+    const bool one = at.groups_a_step * S::CHUNKS <= 16;
+    const int chunk = one ? lane % 16 : lane % (2 * S::CHUNKS), row = one ? lane / 16 : lane / (2 * S::CHUNKS);
+    const int rows = one ? 2 : 16 / S::CHUNKS;
+    const int col = at.group * GROUP_INPUTS + chunk * S::NUMBERS_A_CHUNK;
+    const bool there = col < w.cols;
+    const long long row_bytes = w.cols * (EXACT ? 4 : 2);
+    const unsigned char* from = static_cast<const unsigned char*>(w.plain) + (first + row) * row_bytes;
+    if (there) from += col * (EXACT ? 4 : 2);
+    unsigned char* to = memory + to_slot * stage_bytes + w.weight_bytes + chunk / S::CHUNKS * n * S::ROW +
+                        S::chunk_at(row, chunk % S::CHUNKS);
 #pragma unroll 1
-    for (int i = lane; i < n * chunks; i += 32) {
-      const int row = chunks == 2 * S::CHUNKS ? i / (2 * S::CHUNKS) : i / S::CHUNKS;
-      const int chunk = i - row * chunks, col = at.group * GROUP_INPUTS + chunk * S::NUMBERS_A_CHUNK;
-      const bool there = col < w.cols;
-      const long long number = (long long)(first + row) * w.cols + (there ? col : 0);
-      const unsigned char* from = static_cast<const unsigned char*>(w.plain) + number * number_bytes;
-      const int slice = chunk / S::CHUNKS * n * S::ROW;
-      cp_async16(to + slice + S::chunk_at(row, chunk % S::CHUNKS), from, there);
-    }
+    for (int i = row; i < n; i += rows, from += rows * row_bytes, to += rows * S::ROW) cp_async16(to, from, there);
   }
 
   // Copies the first steps, but not yet the activations.
   __device__ void begin(const Work& w) {
     slot = 0;
-    ahead.begin(w, warp, lane);
+    ahead.begin(w, parts, warp, lane);
 #pragma unroll 1
     for (int s = 0; s < w.stages - 1; s++) {
       copy_weights(w, s, ahead);
-      if (!ahead.done(w)) ahead.next(w, warp, lane);
+      if (!ahead.done(w)) ahead.next(w, parts, warp, lane);
     }
   }
   // Copies the activations of the first steps, once what was launched before has written them.
   __device__ void begin_activations(const Work& w) {
     Walk at;
-    at.begin(w, warp, lane);
+    at.begin(w, parts, warp, lane);
 #pragma unroll 1
     for (int s = 0; s < w.stages - 1; s++) {
       copy_activations(w, s, at);
       cp_async_commit();
-      if (!at.done(w)) at.next(w, warp, lane);
+      if (!at.done(w)) at.next(w, parts, warp, lane);
     }
   }
   // The next step, once it is there; copies the one that is `stages - 1` behind it to where the last one was.
   __device__ const unsigned char* take(const Work& w) {
     if (w.stages == 3) cp_async_wait<1>();
     else if (w.stages == 4) cp_async_wait<2>();
-    else if (w.stages == 6) cp_async_wait<4>();
     else if (w.stages == 8) cp_async_wait<6>();
     else cp_async_wait<0>();
     __syncwarp();
@@ -191,7 +201,7 @@ template <bool EXACT> struct Ring {
       const int free_slot = slot == 0 ? w.stages - 1 : slot - 1;
       copy_weights(w, free_slot, ahead);
       copy_activations(w, free_slot, ahead);
-      ahead.next(w, warp, lane);
+      ahead.next(w, parts, warp, lane);
     }
     cp_async_commit();
     const unsigned char* taken = memory + slot * stage_bytes;
@@ -215,7 +225,7 @@ template <bool EXACT, int TILES> struct Sums {
   // Adds a group of weights times activations.
   template <int F> __device__ void add(const unsigned char* group, const unsigned char* head, const unsigned char* x,
                                        int lane, int n) {
-#pragma unroll
+#pragma unroll (EXACT ? 1 : 2)
     for (int half = 0; half < 2; half++) {
       if constexpr (EXACT) {
         add_exact<F>(group, head, x, lane, half, n);
@@ -354,6 +364,7 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
   if (w.post_norm != nullptr) {
     for (int row = 0; row < n; row++) {
       float sum = 0.f;
+#pragma unroll 2
       for (int col = 4 * threadIdx.x; col < w.cols; col += 4 * THREADS)
         sum += squares(four(w.y + (long long)(first + row) * w.cols + col));
       sum = warp_sum(sum);
@@ -365,6 +376,7 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
     const long long at = (long long)(first + row) * w.cols;
     const float scale = w.post_norm == nullptr ? 1.f : rsqrtf(sum_of_warps(meeting + row * WARPS) / w.cols + w.eps);
     float sum = 0.f;
+#pragma unroll 2
     for (int col = 4 * threadIdx.x; col < w.cols; col += 4 * THREADS) {
       const float4 v = updated(w, at, col, scale);
       if (blockIdx.x == 0) *reinterpret_cast<float4*>(w.residual_out + at + col) = v;
@@ -378,6 +390,7 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
     const long long at = (long long)(first + row) * w.cols;
     const float before = w.post_norm == nullptr ? 1.f : rsqrtf(sum_of_warps(meeting + row * WARPS) / w.cols + w.eps);
     const float scale = rsqrtf(sum_of_warps(second + row * WARPS) / w.cols + w.eps);
+#pragma unroll 2
     for (int col = 4 * threadIdx.x; col < groups_of(w) * GROUP_INPUTS; col += 4 * THREADS) {
       float4 v = {0.f, 0.f, 0.f, 0.f};
       if (col < w.cols) {
@@ -406,12 +419,14 @@ __device__ inline float whole_sum(const float* partial, int n, int row, int outp
 }
 
 // Adds up a job's outputs and writes them.
-template <bool EXACT> __device__ inline void finish(const Work& w, int job, int first, int n, const float* partial) {
+template <bool EXACT> __device__ inline void finish(const Work& w, const Part* parts, int job, int first, int n,
+                                                    const float* partial) {
   const int row = threadIdx.x / 16, output = threadIdx.x % 16;
   if (row >= n) return;
-  const GroupRow groups = group_row(w, job, 0);
-  const int o = groups.output + output, outputs = w.gate_up ? w.rows0 : w.rows0 + w.rows1 + w.rows2;
-  if (o >= groups.end) return;
+  const Part& part = part_of(w, parts, job, 0);
+  const int o = part.output + 16 * (job - part.first_job) + output;
+  const int outputs = w.gate_up ? w.rows0 : w.rows0 + w.rows1 + w.rows2;
+  if (o >= part.end) return;
   float v = whole_sum(partial, n, row, output);
   if (w.bias != nullptr) v += w.bias[o];
   if (w.output == GATED) {
@@ -437,7 +452,7 @@ template <bool EXACT, int TILES, int F> __device__ inline void add_row(const Wor
   for (int group = STEP * ring.warp; group < groups_of(w); group += STEP * WARPS) {
     const unsigned char* taken = ring.take(w);
     const unsigned char* slice = w.plain != nullptr ? taken + w.weight_bytes : x + group * slice_bytes;
-#pragma unroll
+#pragma unroll (EXACT ? 1 : STEP)
     for (int i = 0; i < STEP; i++) {
       if (group + i < groups_of(w))
         sums.template add<F>(taken + i * group_bytes(F), taken + STEP * group_bytes(F), slice + i * slice_bytes,
@@ -449,8 +464,12 @@ template <bool EXACT, int TILES, int F> __device__ inline void add_row(const Wor
 // Dynamic shared memory: each warp's ring; the norm's activations [group][row][64]; partial sums
 // [2][gate, up][warp][row][PARTIAL_STRIDE], whose beginning is where the norm's sums meet before.
 template <bool EXACT, int TILES> __device__ inline void few(const Work& w) {
+  SHARED(Part, parts, [PARTS]);
   SHARED_DYN(unsigned char, shared);
+  fill_table(w, parts);
+  __syncthreads();
   Ring<EXACT> ring;
+  ring.parts = parts;
   ring.warp = threadIdx.x / 32, ring.lane = threadIdx.x % 32;
   ring.first = blockIdx.y * w.rows_a_block, ring.n = min(w.rows_a_block, w.n - ring.first);
   ring.stage_bytes = w.weight_bytes + (w.plain != nullptr ? 2 * w.rows_a_block * Slice<EXACT>::ROW : 0);
@@ -472,7 +491,7 @@ template <bool EXACT, int TILES> __device__ inline void few(const Work& w) {
     for (int r = 0; r <= w.gate_up; r++) {
       Sums<EXACT, TILES> sums;
       sums.clear();
-      switch (group_row(w, job, r).format) {
+      switch (part_of(w, parts, job, r).format) {
         case F32: if constexpr (EXACT) add_row<EXACT, TILES, F32>(w, ring, x, sums); break;
         case BF16: add_row<EXACT, TILES, BF16>(w, ring, x, sums); break;
         case Q8_0: add_row<EXACT, TILES, Q8_0>(w, ring, x, sums); break;
@@ -488,7 +507,7 @@ template <bool EXACT, int TILES> __device__ inline void few(const Work& w) {
     }
     // The next job's sums go elsewhere, so that nobody waits for those who are still adding up this one's.
     __syncthreads();
-    finish<EXACT>(w, job, ring.first, ring.n, now);
+    finish<EXACT>(w, parts, job, ring.first, ring.n, now);
     float* other = now;
     now = then, then = other;
   }

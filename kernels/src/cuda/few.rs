@@ -15,11 +15,13 @@ const WARPS: usize = 8;
 /// As `PARTIAL_STRIDE` in `few.cu`.
 const PARTIAL_STRIDE: usize = 20;
 /// Lengths that a warp's ring may have, in steps; longer ones keep more loads under way.
-const STAGES: [usize; 5] = [8, 6, 4, 3, 2];
+const STAGES: [usize; 4] = [8, 4, 3, 2];
 /// With fewer, one block on a multiprocessor is better than two.
 const ENOUGH_STAGES: usize = 3;
 /// Shared memory that the hardware takes for itself from each block.
 const RESERVED_SHARED: usize = 1 << 10;
+/// Shared memory of the kernels' table of parts, and more.
+const TABLE_SHARED: usize = 512;
 
 /// A residual stream that is brought up to date, and the norm of it that is multiplied with the matrix:
 /// `out = residual + update`, `x = rmsnorm(out) * norm`.
@@ -140,8 +142,8 @@ impl Plan {
             let sums = 2 * (1 + usize::from(gate_up)) * WARPS * rows * PARTIAL_STRIDE * 4;
             WARPS * stages * stage + staged + sums
         };
-        let whole = matrix.device().properties().shared_bytes as usize;
-        let half = (whole + RESERVED_SHARED) / 2 - RESERVED_SHARED;
+        let whole = matrix.device().properties().shared_bytes as usize - TABLE_SHARED;
+        let half = (whole - TABLE_SHARED - RESERVED_SHARED) / 2;
         let most = n.min(if matrix.exact() { TILE_ROWS } else { MOST_ROWS });
         let fits = |rows: usize, limit: usize, least: usize| {
             STAGES.into_iter().find(|&stages| stages >= least && shared(rows, stages) <= limit)

@@ -306,3 +306,22 @@ fn bytes_that_do_not_fit_the_shape_are_an_error() {
     let error = DeviceMatrix::new(&device, &[too_large], 1 << 12, Arrangement::Stacked, true).unwrap_err();
     assert_eq!(error.to_string(), "the GPU has no room for another 67108864 bytes");
 }
+
+#[test]
+fn rows_that_do_not_fit_a_block_are_divided_among_blocks() {
+    // A stream as wide as that of the largest models: with little shared memory a block holds a few rows of it.
+    let (cols, rows, n) = (5376, 16, 16);
+    let weights = Weights::random(13, &[(Format::Q8_0, rows)], cols);
+    let streaming = Streaming::random(n, cols, true, true);
+    let (want_stream, x) = streaming.oracle();
+    let want = weights.products(&x, None);
+    for (name, device) in devices(MEMORY).into_iter().take(2) {
+        for (exact, most) in [(true, 1e-5), (false, 5e-3)] {
+            let matrix = weights.on(&device, Arrangement::Stacked, exact);
+            let (got, stream) = streaming.multiply(&matrix, 0, n);
+            assert!(error(&got, &want) < most, "{name}, exact {exact}: {}", error(&got, &want));
+            assert!(error(&stream, &want_stream) < 1e-6, "{name}, exact {exact}");
+        }
+    }
+    covers(&["few_exact"]);
+}
