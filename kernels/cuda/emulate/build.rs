@@ -1,57 +1,123 @@
-//! Compiles the CUDA sources and the runtime that they meet on a CPU, each file once it has changed.
+//! Compiles the kernels' sources and the runtime that they meet on a CPU, each file once it has changed.
+//!
+//! Options, by variables of the environment: `EMULATION_UBSAN=1` has the compiler check all that it can,
+//! `EMULATION_UCONTEXT=1` switches stacks as machines without our own switch do, `EMULATION_MARCH` names the instructions.
 
 use std::fmt::Write;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::SystemTime;
+
+const OPTIONS: [&str; 3] = ["EMULATION_UBSAN", "EMULATION_UCONTEXT", "EMULATION_MARCH"];
+
+/// A file to compile.
+struct Unit {
+    source: PathBuf,
+    /// When the newest of what it is made of was changed.
+    newest: SystemTime,
+}
 
 fn main() {
     let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     let kernels = here.parent().expect("it lies in the kernels' folder").to_path_buf();
-    for watched in [&kernels, &here.join("runtime")] {
-        println!("cargo:rerun-if-changed={}", watched.display());
-    }
-    println!("cargo:rerun-if-env-changed=EMULATE_BUG");
+    println!("cargo:rerun-if-changed={}", kernels.display());
+    OPTIONS.iter().for_each(|option| println!("cargo:rerun-if-env-changed={option}"));
 
-    let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").opt_level(2).warnings(false).include(&kernels);
-    build.flag("-Wno-unknown-pragmas").flag("-fno-strict-aliasing").flag_if_supported("-march=x86-64-v3");
-    let bug = std::env::var("EMULATE_BUG").unwrap_or_else(|_| "0".to_owned());
-    build.define("BUG", bug.as_str());
-
-    let sources = files(&kernels, "cu");
+    let build = compiler(&[&kernels, &here.join("runtime")]);
     let headers = [files(&kernels, "cuh"), files(&here.join("runtime"), "h")].concat();
-    let newest_header = headers.iter().map(|path| changed(path)).max().unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut link = String::new();
-    let mut calls = String::new();
-    let mut objects = Vec::new();
-    for source in &sources {
+    let newest_header = headers.iter().map(|path| changed(path)).max().expect("there are headers");
+    let mut units: Vec<Unit> = files(&here.join("runtime"), "cpp")
+        .into_iter()
+        .map(|source| Unit { newest: changed(&source).max(newest_header), source })
+        .collect();
+    let (mut declared, mut called) = (String::new(), String::new());
+    for source in [files(&kernels, "cu"), files(&here.join("bugs"), "cu")].concat() {
         let stem = source.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-        let wrapper = out.join(format!("{stem}_emulated.cpp"));
-        write_if_new(&wrapper, &wrapped(source, &stem));
-        let newest = changed(source).max(newest_header).max(changed(&wrapper));
-        objects.push(object(&build, &wrapper, newest, &out, &bug));
-        writeln!(link, "void emulate_register_{stem}();").expect("a string takes it");
-        writeln!(calls, "    emulate_register_{stem}();").expect("a string takes it");
+        let wrapper = out.join(format!("{stem}.kernels.cpp"));
+        write_if_new(&wrapper, &wrapped(&source, &stem));
+        units.push(Unit {
+            newest: changed(&source).max(newest_header).max(changed(&wrapper)),
+            source: wrapper,
+        });
+        writeln!(declared, "void emulation_register_{stem}();").expect("a string takes it");
+        writeln!(called, "  emulation_register_{stem}();").expect("a string takes it");
     }
     let table = out.join("table.cpp");
-    write_if_new(&table, &format!("{link}extern \"C\" void emulate_register_all() {{\n{calls}}}\n"));
-    objects.push(object(&build, &table, changed(&table), &out, &bug));
-    for source in files(&here.join("runtime"), "cpp") {
-        let newest = changed(&source).max(newest_header);
-        objects.push(object(&build, &source, newest, &out, &bug));
-    }
+    write_if_new(&table, &format!("{declared}void emulation_register() {{\n{called}}}\n"));
+    units.push(Unit { newest: changed(&table), source: table });
+
     let mut library = cc::Build::new();
     library.cpp(true).warnings(false);
-    objects.iter().for_each(|object| drop(library.object(object)));
+    objects(&build, &units, &out).iter().for_each(|object| drop(library.object(object)));
     library.compile("emulated_kernels");
 }
 
+/// The compiler with our flags. Ends the build with what to do where there is none.
+fn compiler(include: &[&Path]) -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").opt_level(2).warnings(false).debug(false).includes(include);
+    let tool = build.get_compiler();
+    if tool.to_command().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        eprintln!(
+            "The emulation of a GPU, which only tests use, needs a C++ compiler: `{}` was not found.",
+            tool.path().display()
+        );
+        eprintln!("Install g++ or clang++, or name one in the environment variable CXX.");
+        std::process::exit(1);
+    }
+    // Line tables, for messages; CUDA sources reinterpret what they load; jumps out of a signal's handler go between
+    // stacks, which hardened C libraries take for a mistake.
+    for flag in ["-g1", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE"] {
+        build.flag(flag);
+    }
+    if option("EMULATION_UCONTEXT").is_some() {
+        build.define("EMULATION_UCONTEXT", None);
+    }
+    if let Some(march) = option("EMULATION_MARCH").or_else(instructions) {
+        build.flag_if_supported(format!("-march={march}"));
+    }
+    // A mistake that the compiler's checks find traps, which the runtime reports with its line.
+    let checks = if option("EMULATION_UBSAN").is_some() { "undefined" } else { "alignment" };
+    build
+        .flag_if_supported(format!("-fsanitize={checks}"))
+        .flag_if_supported("-fsanitize-undefined-trap-on-error");
+    build
+}
+
+fn option(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty() && value != "0")
+}
+
+/// Instructions that the machine has which builds this and will run it.
+fn instructions() -> Option<String> {
+    if std::env::var("HOST") != std::env::var("TARGET") {
+        return None;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if ["avx2", "fma", "f16c", "bmi2"].iter().all(|feature| match *feature {
+        "avx2" => is_x86_feature_detected!("avx2"),
+        "fma" => is_x86_feature_detected!("fma"),
+        "f16c" => is_x86_feature_detected!("f16c"),
+        _ => is_x86_feature_detected!("bmi2"),
+    }) {
+        return Some("x86-64-v3".to_owned());
+    }
+    None
+}
+
 /// The source, and a function that enters its kernels into the table of those that can be launched.
+///
+/// Sources are compiled apart on a device, where two may have functions of one name: here each has its own namespace.
 fn wrapped(source: &Path, stem: &str) -> String {
     let text = fs::read_to_string(source).expect("a source is text");
-    let mut all = format!("#include \"{}\"\nvoid emulate_register_{stem}() {{\n", source.display());
+    let mut all = format!(
+        "#include \"device.h\"\nnamespace {{\n#include \"{}\"\n}}\nvoid emulation_register_{stem}() {{\n",
+        source.display()
+    );
     for line in text.lines().filter(|line| line.starts_with("KERNEL")) {
         // `KERNEL name(...` or `KERNEL_OF(threads, blocks) name(...`.
         let name = match line.strip_prefix("KERNEL_OF") {
@@ -60,21 +126,53 @@ fn wrapped(source: &Path, stem: &str) -> String {
         };
         let name = name.trim_start();
         let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        writeln!(all, "    emu::add(\"{name}\", {name});").expect("a string takes it");
+        writeln!(all, "  emulation::add(\"{name}\", {name});").expect("a string takes it");
     }
     all + "}\n"
 }
 
-/// Compiles a file unless its object is newer than everything that it is made of.
-fn object(build: &cc::Build, source: &Path, newest: SystemTime, out: &Path, bug: &str) -> PathBuf {
-    let stem = source.file_stem().expect("a file has a name").to_string_lossy();
-    let kept = out.join(format!("{stem}.{bug}.o"));
-    if fs::metadata(&kept).and_then(|m| m.modified()).is_ok_and(|made| made > newest) {
-        return kept;
+/// Compiles what has changed, on as many threads as cargo allows.
+fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
+    let jobs: usize = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+    let tool = build.get_compiler();
+    let mut hasher = DefaultHasher::new();
+    (tool.path(), tool.args()).hash(&mut hasher);
+    let flags = hasher.finish();
+    let kept = |unit: &Unit| {
+        let stem = unit.source.file_stem().expect("a file has a name").to_string_lossy();
+        out.join(format!("{stem}.{flags:016x}.o"))
+    };
+    let is_old = |unit: &&Unit| {
+        let made = fs::metadata(kept(unit)).and_then(|m| m.modified());
+        !made.is_ok_and(|made| made > unit.newest)
+    };
+    let queue = Mutex::new(units.iter().filter(is_old));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let Some(unit) = queue.lock().expect("no thread panics while it holds it").next() else {
+                        break;
+                    };
+                    compile(tool.to_command(), &unit.source, &kept(unit));
+                }
+            });
+        }
+    });
+    units.iter().map(kept).collect()
+}
+
+/// Compiles one file. Ends the build with the compiler's own words where it cannot be.
+fn compile(mut command: Command, source: &Path, object: &Path) {
+    // The products of tensor cores are loops over plain arrays, and most of the time where a kernel has them.
+    if source.file_stem().is_some_and(|stem| stem == "tensor") {
+        command.arg("-O3");
     }
-    let made = build.clone().file(source).compile_intermediates();
-    fs::copy(&made[0], &kept).expect("the object can be kept");
-    kept
+    let status = command.arg("-c").arg(source).arg("-o").arg(object).status();
+    if !status.is_ok_and(|status| status.success()) {
+        eprintln!("{} could not be compiled for the emulation", source.display());
+        std::process::exit(1);
+    }
 }
 
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {

@@ -103,7 +103,10 @@ impl<'a> Attend<'a> {
         assert!(self.out.bytes() >= n * heads * dim * if exact { 4 } else { 2 }, "room for the result");
         let norms = [self.turn.q_norm, self.turn.k_norm].into_iter().flatten();
         norms.for_each(|norm| assert_eq!(norm.bytes(), 4 * dim, "a norm's weight is as wide as a head"));
-        assert!(self.turn.frequencies.bytes().is_multiple_of(4) && self.rotated() <= dim, "rotated in the head");
+        assert!(
+            self.turn.frequencies.bytes().is_multiple_of(4) && self.rotated() <= dim,
+            "rotated in the head"
+        );
         let needed = scratch_bytes(self.device(), heads, kv_heads, dim, n, format);
         assert!(self.scratch.bytes() >= needed, "scratch of {needed} bytes");
     }

@@ -6,9 +6,16 @@
 pub mod attention;
 mod device;
 mod driver;
+pub mod few;
+pub mod matrix;
 mod place;
+pub mod recurrent;
+mod repack;
 pub mod rows;
+mod states;
 
 pub use device::{Buffer, Device, Recording};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
+pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use place::{Place, Standing};
+pub use states::States;

@@ -99,7 +99,10 @@ impl Dense<'_> {
         assert!(self.exact || self.head_dim <= 256 && self.head_dim.is_multiple_of(2), "a supported width");
         for (rows, count) in [(self.q, self.queries), (self.k, self.keys), (self.v, self.keys)] {
             let end = rows.first + (count - 1) * rows.stride + width;
-            assert!(rows.stride >= width && 4 * end <= rows.buffer.bytes(), "{count} rows of {width} are there");
+            assert!(
+                rows.stride >= width && 4 * end <= rows.buffer.bytes(),
+                "{count} rows of {width} are there"
+            );
         }
         let number = if self.exact { 4 } else { 2 };
         assert!(self.out.bytes() >= self.queries * width * number, "room for the result");
@@ -141,8 +144,7 @@ pub fn attend_dense(args: &Dense<'_>) -> Result<(), CudaError> {
     let plan = Plan::new(device, args.queries, args.keys, heads, args.exact);
     args.pack(&plan)?;
     let room = Room::new(args.scratch);
-    let [table, head, ranges] =
-        [plan.table, plan.head, plan.ranges].map(|at| Arg::Address(room.behind(at)));
+    let [table, head, ranges] = [plan.table, plan.head, plan.ranges].map(|at| Arg::Address(room.behind(at)));
     let (q, found, out) = (room.behind(plan.q), room.behind(plan.found), args.out.address());
     let (key, value) = (int(0), int(args.heads * PAGE_TOKENS * plan.padded));
     if args.exact {

@@ -1,0 +1,47 @@
+// Stacks, and switching between them: a thread of a kernel that waits keeps its stack.
+#pragma once
+#include <cstddef>
+#include <vector>
+
+#if !defined(__x86_64__) || defined(EMULATION_UCONTEXT)
+#include <ucontext.h>
+#define EMULATION_UCONTEXT
+#endif
+
+namespace emulation {
+
+// What is left to go on with when a stack is switched away from.
+#ifdef EMULATION_UCONTEXT
+using Context = ucontext_t;
+#else
+using Context = void*;
+#endif
+
+struct Stack {
+  Context context;
+  char* bottom;
+};
+
+using Entry = void (*)();
+
+// Stacks that are handed out and given back, the last one first: it is warm.
+class Stacks {
+ public:
+  ~Stacks();
+  // A stack on which `entry` begins once it is switched to; `entry` never returns.
+  Stack* take(Entry entry);
+  // Whether it kept within its bounds. It may still be run on until it is taken again.
+  bool give_back(Stack* stack);
+  // All that were taken are given up.
+  void give_back_all();
+
+ private:
+  void make_more();
+  std::vector<Stack*> all, idle;
+  std::vector<char*> areas;
+};
+
+// Keeps where the caller stands in `from` and goes on where `to` stood.
+void switch_to(Context& from, Context& to);
+
+}  // namespace emulation

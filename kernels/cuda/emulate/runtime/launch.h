@@ -1,0 +1,39 @@
+// What is asked for of the emulation, and what it answers: the C interface that Rust calls.
+#pragma once
+#include <cstdint>
+
+extern "C" {
+
+// In which order threads and blocks take their turns.
+enum Order : uint32_t { FORWARD, REVERSE, RANDOM };
+
+struct LaunchRequest {
+  const char* kernel;
+  const char* parameters;  // as `Letter` in kernels.h
+  void** arguments;
+  uint32_t grid[3];
+  uint32_t threads;
+  uint32_t shared;        // bytes of dynamic shared memory
+  uint32_t shared_limit;  // most bytes of shared memory, static and dynamic
+  uint32_t overlaps;      // whether it may begin before the launch before has ended
+  Order order;
+  uint32_t resident;  // blocks that take turns
+  uint64_t seed;
+};
+
+enum FailureKind : uint32_t { NONE, MISTAKE, BAD_READ, BAD_WRITE, TRAP };
+
+struct Failure {
+  FailureKind kind;
+  uint64_t address;  // that was read or written
+  uint64_t at;       // the instruction, of a read, a write or a trap; else 0
+  const char* file;  // where the thread last met others or asked for a copy, of a read, a write or a trap
+  uint32_t line;
+  char text[1000];
+};
+
+void emulation_launch(const LaunchRequest* request, Failure* failure);
+
+// The names of all kernels, one after the other; null behind the last.
+const char* emulation_kernel(uint32_t number);
+}

@@ -1,0 +1,119 @@
+// The blocks of a launch that are resident, their warps and threads, and whose turn it is.
+#pragma once
+#include <csetjmp>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "block_memory.h"
+#include "fiber.h"
+#include "kernels.h"
+#include "launch.h"
+#include "thread.h"
+#include "warp.h"
+
+namespace emulation {
+
+struct Warp;
+
+struct Copy {
+  void* to;
+  const void* from;
+  bool valid;
+  Site site;
+};
+
+struct Thread : Position {
+  Warp* warp;
+  Stack* stack;  // none before it began
+  // What it waits for: a barrier, its turn to poll, or the other lanes of a collective.
+  Site site;
+  Collective kind;
+  unsigned mask;
+  void* brought;
+  // Copies asked for, and how many of them each closed group has.
+  std::vector<Copy> copies;
+  std::vector<size_t> groups;
+};
+
+struct Block : BlockPosition {
+  uint64_t number;
+  unsigned alive, at_barrier;
+  Site barrier;
+  Warp* warps;
+  unsigned warp_count;
+  BlockMemory memory;
+};
+
+// Each lane is in at most one of the sets; one that runs is ready.
+struct Warp {
+  Block* block;
+  Thread* threads;
+  unsigned lanes, ready, at_collective, at_barrier, polling, ended;
+};
+
+// One for each thread of the process that launches, kept from launch to launch.
+class Scheduler {
+ public:
+  // False where the launch failed; `failure` says how.
+  bool run(const Kernel& kernel, const LaunchRequest& request, Failure* failure);
+
+  // For the kernel's thread that runs:
+
+  void barrier(Site site);
+  void collective(Collective kind, unsigned mask, void* brought, Work work, Site site);
+  void give_way();
+  void spin(Site site);
+  void wait_for_launch() { waited_for_launch = true; }
+  void* shared_array(SharedArray& array);
+  void* dynamic_shared();
+  // Ends the launch; does not return.
+  [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
+  // As `fail`, from a signal's handler: memory was accessed that may not be.
+  [[noreturn]] void fault(int signal, uint64_t address, uint64_t at, bool writes);
+
+  bool runs = false;
+  static Thread& running() { return *static_cast<Thread*>(const_cast<Position*>(self)); }
+
+ private:
+  void make_room(unsigned threads, unsigned blocks);
+  void begin_next_block(Block& block);
+  void end_block(Block& block);
+  [[noreturn]] static void thread_body();
+  Thread* end_thread(Thread& thread);
+  void check_lanes(const Warp& warp, unsigned mask);
+
+  Thread* next();
+  bool wake_polling();
+  Thread* lane_of(Warp& warp);
+  void leave_warp();
+  void suspend();
+  [[noreturn]] void stop();
+  [[noreturn]] void standstill();
+  uint64_t draw();
+  uint64_t block_number(uint64_t turn);
+
+  Kernel kernel;
+  LaunchRequest request;
+  Failure* failure;
+  // Blocks and threads of them that there is room for; warps in the order of the blocks.
+  unsigned room_blocks = 0, room_threads = 0;
+  std::unique_ptr<Thread[]> threads;
+  std::unique_ptr<Block[]> blocks;
+  std::vector<Warp> warps;
+  std::vector<uint64_t> shuffled;
+  uint64_t begun, ended, total;
+  size_t turn;
+  uint64_t random;
+  unsigned polls;
+  bool waited_for_launch;
+  Stacks stacks;
+  Context main;
+  sigjmp_buf escape;
+};
+
+Scheduler& scheduler();
+
+const char* file_name(Site site);
+
+}  // namespace emulation

@@ -1,0 +1,475 @@
+// Products of few rows of activations with a matrix, fused with what stands around them: a decoding step's and a
+// keystroke's work. They are bound by how fast weights come from memory, so everything here keeps loads under way.
+//
+// A block's eight warps compute 16 outputs of all rows at a time: warp w takes the groups w, w + 8, ... along the
+// inputs, and the warps' sums meet in shared memory in the order of the warps. The split depends on the matrix only,
+// so a row's bits are the same whatever rows are computed beside it. Each warp copies its groups through a ring in
+// shared memory that is always a few groups ahead, across the ends of rows of groups too; the copies begin before the
+// launch in front of this one has ended. A block goes on until no outputs are left, so that what it does first
+// (residual and norm) is done once.
+#include "format.cuh"
+
+#define WARPS 8
+#define THREADS (32 * WARPS)
+// Numbers from a row's partial sums of 16 outputs to the next row's: more than 16, against bank conflicts.
+#define PARTIAL_STRIDE 20
+
+enum OutputKind { NUMBERS, GATED, GELU };
+
+// The kernels' arguments.
+struct Work {
+  const unsigned char *part0, *part1, *part2;  // weights, see format.cuh; parts that are not there have no rows
+  int formats;                                 // WeightFormat of each part, a byte each
+  int rows0, rows1, rows2;                     // outputs of each part
+  int gate_up;                                 // whether parts 0 and 1 are computed side by side
+  int cols;                                    // inputs
+  int n, rows_a_block;                         // rows of activations; grid.y counts those of a block
+  int stages, weight_bytes;                    // of the ring; bytes for the weights in one
+  const void* plain;                           // activation numbers [n, cols]; null where the five below are used
+  const float *residual, *y, *post_norm, *norm;  // [n, cols], [n, cols] or null, [cols] or null, [cols]
+  float* residual_out;                         // [n, cols]
+  float eps;
+  const float* bias;                           // [outputs] or null
+  void* out;                                   // [n, outputs], or [n, outputs / 2] of gate_up
+  int output;                                  // OutputKind
+  float soft_cap;                              // 0 without one
+};
+#define WORK_PARAMETERS                                                                                            \
+  const unsigned char *part0, const unsigned char *part1, const unsigned char *part2, int formats, int rows0,      \
+    int rows1, int rows2, int gate_up, int cols, int n, int rows_a_block, int stages, int weight_bytes,            \
+    const void *plain, const float *residual, const float *y, const float *post_norm, const float *norm,           \
+    float *residual_out, float eps, const float *bias, void *out, int output, float soft_cap
+#define WORK                                                                                                       \
+  { part0, part1, part2, formats, rows0, rows1, rows2, gate_up, cols, n, rows_a_block, stages, weight_bytes,       \
+    plain, residual, y, post_norm, norm, residual_out, eps, bias, out, output, soft_cap }
+
+__device__ inline int groups_of(const Work& w) { return (w.cols + GROUP_INPUTS - 1) / GROUP_INPUTS; }
+__device__ inline int group_rows(int rows) { return (rows + 15) / 16; }
+// What a block takes at a time: a row of groups, or one of gate and one of up.
+__device__ inline int jobs_of(const Work& w) {
+  return w.gate_up ? group_rows(w.rows0) : group_rows(w.rows0) + group_rows(w.rows1) + group_rows(w.rows2);
+}
+
+// A row of groups.
+struct GroupRow {
+  const unsigned char* at;
+  int format, body, head;  // bytes of a group and of a head
+  int output, end;         // the first of its outputs, and the one behind the last of its part
+};
+__device__ inline GroupRow group_row(const Work& w, int job, int r) {
+  const int rows_before_1 = group_rows(w.rows0), rows_before_2 = rows_before_1 + group_rows(w.rows1);
+  const int part = w.gate_up ? r : (job >= rows_before_1) + (job >= rows_before_2);
+  const int index = w.gate_up || part == 0 ? job : job - (part == 1 ? rows_before_1 : rows_before_2);
+  const int before = part == 0 ? 0 : part == 1 ? w.rows0 : w.rows0 + w.rows1;
+  GroupRow row;
+  row.format = w.formats >> (8 * part) & 0xff;
+  row.body = group_bytes(row.format);
+  row.head = head_bytes(row.format);
+  row.at = (part == 0 ? w.part0 : part == 1 ? w.part1 : w.part2) + index * row_bytes(row.format, groups_of(w));
+  row.output = before + 16 * index;
+  row.end = before + (part == 0 ? w.rows0 : part == 1 ? w.rows1 : w.rows2);
+  return row;
+}
+
+// Activations of a group [rows][64], in 16-byte chunks. In bf16 the halves of every other row change places, so that
+// eight lanes that read together meet all banks.
+template <bool EXACT> struct Slice {
+  static constexpr int ROW = GROUP_INPUTS * (EXACT ? 4 : 2);
+  static constexpr int NUMBERS_A_CHUNK = EXACT ? 4 : 8;
+  __device__ static int chunk_at(int row, int chunk) { return row * ROW + 16 * (EXACT ? chunk : chunk ^ row % 2 * 4); }
+};
+
+// Where a warp is on its way through all groups that it takes.
+struct Walk {
+  GroupRow row;
+  int job, r, group;
+
+  __device__ void begin(const Work& w, int warp) {
+    job = blockIdx.x, r = 0, group = warp;
+    if (group >= groups_of(w)) job = jobs_of(w);
+    if (!done(w)) row = group_row(w, job, r);
+  }
+  __device__ bool done(const Work& w) const { return job >= jobs_of(w); }
+  __device__ void next(const Work& w, int warp) {
+    group += WARPS;
+    if (group < groups_of(w)) return;
+    group = warp;
+    if (++r > w.gate_up) r = 0, job += gridDim.x;
+    if (!done(w)) row = group_row(w, job, r);
+  }
+};
+
+// A warp's ring: groups, each with its head and, unless all activations are in shared memory, its slice of these.
+template <bool EXACT> struct Ring {
+  unsigned char* memory;
+  int stage_bytes, slot, lane, warp;
+  int first, n;  // rows of activations
+  Walk ahead;
+
+  __device__ void copy_weights(const Work& w, int to_slot, const Walk& at) {
+    if (at.done(w)) return;
+    const GroupRow& row = at.row;
+    unsigned char* to = memory + to_slot * stage_bytes;
+    const int heads = at.group / HEAD_GROUPS;
+    const unsigned char* body = row.at + (long long)at.group * row.body + heads * row.head;
+    const unsigned char* head = row.at + (long long)(heads + 1) * HEAD_GROUPS * row.body + heads * row.head - row.body;
+    for (int i = 16 * lane; i < row.body + row.head; i += 512)
+      cp_async16(to + i, (i < row.body ? body : head) + i, true);
+  }
+  __device__ void copy_activations(const Work& w, int to_slot, const Walk& at) {
+    if (w.plain == nullptr || at.done(w)) return;
+    typedef Slice<EXACT> S;
+    unsigned char* to = memory + to_slot * stage_bytes + w.weight_bytes;
+    for (int i = lane; i < n * (S::ROW / 16); i += 32) {
+      const int row = i / (S::ROW / 16), chunk = i % (S::ROW / 16);
+      const int col = at.group * GROUP_INPUTS + chunk * S::NUMBERS_A_CHUNK;
+      const bool there = col < w.cols;
+      const long long number = (long long)(first + row) * w.cols + (there ? col : 0);
+      const unsigned char* from = static_cast<const unsigned char*>(w.plain) + number * (EXACT ? 4 : 2);
+      cp_async16(to + S::chunk_at(row, chunk), from, there);
+    }
+  }
+
+  // Copies the first groups, but not yet the activations.
+  __device__ void begin(const Work& w) {
+    slot = 0;
+    ahead.begin(w, warp);
+    for (int s = 0; s < w.stages - 1; s++) {
+      copy_weights(w, s, ahead);
+      if (!ahead.done(w)) ahead.next(w, warp);
+    }
+  }
+  // Copies the activations of the first groups, once what was launched before has written them.
+  __device__ void begin_activations(const Work& w) {
+    Walk at;
+    at.begin(w, warp);
+    for (int s = 0; s < w.stages - 1; s++) {
+      copy_activations(w, s, at);
+      cp_async_commit();
+      if (!at.done(w)) at.next(w, warp);
+    }
+  }
+  // The next group, once it is there; copies the one that is `stages - 1` behind it to where the last one was.
+  __device__ const unsigned char* take(const Work& w) {
+    switch (w.stages) {
+      case 12: cp_async_wait<10>(); break;
+      case 8: cp_async_wait<6>(); break;
+      case 6: cp_async_wait<4>(); break;
+      case 4: cp_async_wait<2>(); break;
+      case 3: cp_async_wait<1>(); break;
+      default: cp_async_wait<0>();
+    }
+    __syncwarp();
+    const int free_slot = slot == 0 ? w.stages - 1 : slot - 1;
+    copy_weights(w, free_slot, ahead);
+    copy_activations(w, free_slot, ahead);
+    cp_async_commit();
+    if (!ahead.done(w)) ahead.next(w, warp);
+    const unsigned char* taken = memory + slot * stage_bytes;
+    slot = slot + 1 == w.stages ? 0 : slot + 1;
+    return taken;
+  }
+};
+
+// Sums of a lane. In bf16 those of the mma's D: outputs g and g + 8, rows 8 c + 2 t and one more. In f32, before the
+// four lanes of a g are added up, of outputs g and g + 8 and every row.
+template <bool EXACT, int TILES> struct Sums {
+  float tile[EXACT ? 2 : TILES][EXACT ? 8 : 4];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int c = 0; c < (EXACT ? 2 : TILES); c++)
+#pragma unroll
+      for (int i = 0; i < (EXACT ? 8 : 4); i++) tile[c][i] = 0.f;
+  }
+
+  // Adds a group of weights times activations.
+  template <int F> __device__ void add(const unsigned char* group, const unsigned char* x, int lane, int n) {
+    const unsigned char* head = group + group_bytes(F);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      if constexpr (EXACT) {
+        add_exact<F>(group, head, x, lane, half, n);
+      } else {
+        add_tiles<F>(group, head, x, lane, half, n);
+      }
+    }
+  }
+
+  template <int F> __device__ void add_exact(const unsigned char* group, const unsigned char* head,
+                                             const unsigned char* x, int lane, int half, int n) {
+    float weight[2][8];
+    numbers<F>(group, head, lane, half, weight);
+#pragma unroll
+    for (int row = 0; row < 8; row++) {
+      if (row >= n) break;
+      const float4* at = reinterpret_cast<const float4*>(x + row * Slice<true>::ROW) + 8 * half + lane % 4 * 2;
+      const float4 low = at[0], high = at[1];
+      const float values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        tile[0][row] = fmaf(weight[0][i], values[i], tile[0][row]);
+        tile[1][row] = fmaf(weight[1][i], values[i], tile[1][row]);
+      }
+    }
+  }
+
+  // Quantised weights meet the activations as whole numbers; scales and minimums come to the sums.
+  template <int F> __device__ void add_tiles(const unsigned char* group, const unsigned char* head,
+                                             const unsigned char* x, int lane, int half, int n) {
+    const int g = lane / 4, t = lane % 4;
+    uint32_t a[2][4];
+    fragment<F>(group, lane, half, a);
+#pragma unroll
+    for (int c = 0; c < TILES; c++) {
+      const int row = 8 * c + g;
+      uint4 b = {0, 0, 0, 0};
+      if (row < n) b = *reinterpret_cast<const uint4*>(x + Slice<false>::chunk_at(row, 4 * half + t));
+      if (F == BF16) {
+        multiply(tile[c], a, b);
+      } else if (F == Q6_K) {
+#pragma unroll
+        for (int part = 0; part < 2; part++) {
+          const uint32_t mine = t / 2 == part ? ~0u : 0u;
+          float raw[4] = {0.f, 0.f, 0.f, 0.f};
+          multiply(raw, a, uint4{b.x & mine, b.y & mine, b.z & mine, b.w & mine});
+          const Scales s = scales<F>(group, head, lane, half, part);
+#pragma unroll
+          for (int i = 0; i < 4; i++) tile[c][i] = fmaf(s.scale[i / 2], raw[i], tile[c][i]);
+        }
+      } else {
+        float raw[4] = {0.f, 0.f, 0.f, 0.f};
+        multiply(raw, a, b);
+        const Scales s = scales<F>(group, head, lane, half, 0);
+#pragma unroll
+        for (int i = 0; i < 4; i++) tile[c][i] = fmaf(s.scale[i / 2], raw[i], tile[c][i]);
+        if (fragment_bias(F) == 0.f) continue;
+        float total[4] = {0.f, 0.f, 0.f, 0.f};
+        const uint32_t ones[2][4] = {{0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u},
+                                     {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u}};
+        multiply(total, ones, b);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float offset = fmaf(s.scale[i / 2], fragment_bias(F), s.minimum[i / 2]);
+          tile[c][i] = fmaf(-offset, total[i], tile[c][i]);
+        }
+      }
+    }
+  }
+
+  __device__ static void multiply(float (&d)[4], const uint32_t (&a)[2][4], const uint4& b) {
+    const uint32_t low[2] = {b.x, b.y}, high[2] = {b.z, b.w};
+    mma_16816(d, a[0], low);
+    mma_16816(d, a[1], high);
+  }
+
+  // Writes them to a warp's place, [row][output].
+  __device__ void write(float* to, int lane, int n) {
+    const int g = lane / 4, t = lane % 4;
+    if constexpr (EXACT) {
+#pragma unroll
+      for (int row = 0; row < 8; row++) {
+        if (row >= n) break;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+          float sum = tile[r][row];
+          sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+          sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+          if (t == 0) to[row * PARTIAL_STRIDE + g + 8 * r] = sum;
+        }
+      }
+    } else {
+#pragma unroll
+      for (int c = 0; c < TILES; c++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int row = 8 * c + 2 * t + i % 2;
+          if (row < n) to[row * PARTIAL_STRIDE + g + 8 * (i / 2)] = tile[c][i];
+        }
+    }
+  }
+};
+
+// The sum of what each thread has, the same bits in every thread; `meeting` are WARPS numbers of shared memory that
+// all have written by the next barrier.
+__device__ inline float sum_of_warps(const float* meeting) {
+  float sum = 0.f;
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) sum += meeting[w];
+  return sum;
+}
+
+// Four numbers of a row.
+__device__ inline float4 four(const float* at) { return *reinterpret_cast<const float4*>(at); }
+__device__ inline float squares(float4 v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
+
+// residual + y, or + rmsnorm(y) * post_norm, where `scale` is 1 / rms(y).
+__device__ inline float4 updated(const Work& w, long long row, int col, float scale) {
+  float4 v = four(w.residual + row + col);
+  if (w.y == nullptr) return v;
+  float4 y = four(w.y + row + col);
+  if (w.post_norm != nullptr) {
+    const float4 weight = four(w.post_norm + col);
+    y.x *= scale * weight.x, y.y *= scale * weight.y, y.z *= scale * weight.z, y.w *= scale * weight.w;
+  }
+  v.x += y.x, v.y += y.y, v.z += y.z, v.w += y.w;
+  return v;
+}
+
+// Brings the residual stream up to date and its norm into shared memory, [group][row][64]. Every block does all of it;
+// the first one writes the residual stream. `meeting` is [2][rows][WARPS].
+template <bool EXACT> __device__ inline void norm_into(const Work& w, int first, int n, unsigned char* x,
+                                                       float* meeting) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  float* second = meeting + n * WARPS;
+  if (w.post_norm != nullptr) {
+    for (int row = 0; row < n; row++) {
+      float sum = 0.f;
+      for (int col = 4 * threadIdx.x; col < w.cols; col += 4 * THREADS)
+        sum += squares(four(w.y + (long long)(first + row) * w.cols + col));
+      sum = warp_sum(sum);
+      if (lane == 0) meeting[row * WARPS + warp] = sum;
+    }
+    __syncthreads();
+  }
+  for (int row = 0; row < n; row++) {
+    const long long at = (long long)(first + row) * w.cols;
+    const float scale = w.post_norm == nullptr ? 1.f : rsqrtf(sum_of_warps(meeting + row * WARPS) / w.cols + w.eps);
+    float sum = 0.f;
+    for (int col = 4 * threadIdx.x; col < w.cols; col += 4 * THREADS) {
+      const float4 v = updated(w, at, col, scale);
+      if (blockIdx.x == 0) *reinterpret_cast<float4*>(w.residual_out + at + col) = v;
+      sum += squares(v);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) second[row * WARPS + warp] = sum;
+  }
+  __syncthreads();
+  for (int row = 0; row < n; row++) {
+    const long long at = (long long)(first + row) * w.cols;
+    const float before = w.post_norm == nullptr ? 1.f : rsqrtf(sum_of_warps(meeting + row * WARPS) / w.cols + w.eps);
+    const float scale = rsqrtf(sum_of_warps(second + row * WARPS) / w.cols + w.eps);
+    for (int col = 4 * threadIdx.x; col < groups_of(w) * GROUP_INPUTS; col += 4 * THREADS) {
+      float4 v = {0.f, 0.f, 0.f, 0.f};
+      if (col < w.cols) {
+        const float4 weight = four(w.norm + col);
+        v = updated(w, at, col, before);
+        v.x *= scale * weight.x, v.y *= scale * weight.y, v.z *= scale * weight.z, v.w *= scale * weight.w;
+      }
+      const int in_group = col % GROUP_INPUTS, chunk = in_group / Slice<EXACT>::NUMBERS_A_CHUNK;
+      unsigned char* to = x + col / GROUP_INPUTS * n * Slice<EXACT>::ROW + Slice<EXACT>::chunk_at(row, chunk);
+      if (EXACT) {
+        *reinterpret_cast<float4*>(to) = v;
+      } else {
+        *reinterpret_cast<uint2*>(to + in_group % 8 * 2) = uint2{pack_bf16(v.x, v.y), pack_bf16(v.z, v.w)};
+      }
+    }
+  }
+  __syncthreads();
+}
+
+__device__ inline float gelu_tanh(float x) {
+  return 0.5f * x * (1.f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+// The partial sums of an output of a row, [warp][row][output], in the order of the warps.
+__device__ inline float whole_sum(const float* partial, int n, int row, int output) {
+  float sum = 0.f;
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) sum += partial[(w * n + row) * PARTIAL_STRIDE + output];
+  return sum;
+}
+
+// Adds up a job's outputs and writes them.
+template <bool EXACT> __device__ inline void finish(const Work& w, int job, int first, int n, const float* partial) {
+  const int row = threadIdx.x / 16, output = threadIdx.x % 16;
+  if (row >= n) return;
+  const GroupRow groups = group_row(w, job, 0);
+  const int o = groups.output + output, outputs = w.gate_up ? w.rows0 : w.rows0 + w.rows1 + w.rows2;
+  if (o >= groups.end) return;
+  float v = whole_sum(partial, n, row, output);
+  if (w.bias != nullptr) v += w.bias[o];
+  if (w.output == GATED) {
+    float up = whole_sum(partial + WARPS * n * PARTIAL_STRIDE, n, row, output);
+    if (w.bias != nullptr) up += w.bias[w.rows0 + o];
+    v = gelu_tanh(v) * up;
+  } else if (w.output == GELU) {
+    v = gelu_tanh(v);
+  } else if (w.soft_cap != 0.f) {
+    v = w.soft_cap * tanhf(v / w.soft_cap);
+  }
+  const long long at = (long long)(first + row) * outputs + o;
+  if (EXACT || w.output == NUMBERS) {
+    static_cast<float*>(w.out)[at] = v;
+  } else {
+    static_cast<bf16*>(w.out)[at] = __float2bfloat16(v);
+  }
+}
+
+// A warp's part of a row of groups.
+template <bool EXACT, int TILES, int F> __device__ inline void add_row(const Work& w, Ring<EXACT>& ring,
+                                                                       const unsigned char* x,
+                                                                       Sums<EXACT, TILES>& sums) {
+  for (int group = ring.warp; group < groups_of(w); group += WARPS) {
+    const unsigned char* taken = ring.take(w);
+    const unsigned char* slice =
+      w.plain != nullptr ? taken + w.weight_bytes : x + group * ring.n * Slice<EXACT>::ROW;
+    sums.template add<F>(taken, slice, ring.lane, ring.n);
+  }
+}
+
+// Dynamic shared memory: each warp's ring; the norm's activations [group][row][64]; partial sums
+// [2][gate, up][warp][row][PARTIAL_STRIDE], whose beginning is where the norm's sums meet before.
+template <bool EXACT, int TILES> __device__ inline void few(const Work& w) {
+  SHARED_DYN(unsigned char, shared);
+  Ring<EXACT> ring;
+  ring.warp = threadIdx.x / 32, ring.lane = threadIdx.x % 32;
+  ring.first = blockIdx.y * w.rows_a_block, ring.n = min(w.rows_a_block, w.n - ring.first);
+  ring.stage_bytes = w.weight_bytes + (w.plain != nullptr ? w.rows_a_block * Slice<EXACT>::ROW : 0);
+  ring.memory = shared + ring.warp * w.stages * ring.stage_bytes;
+  unsigned char* x = shared + WARPS * w.stages * ring.stage_bytes;
+  const int x_bytes = w.plain != nullptr ? 0 : groups_of(w) * w.rows_a_block * Slice<EXACT>::ROW;
+  float* partial = reinterpret_cast<float*>(x + x_bytes);
+
+  ring.begin(w);
+  let_next_launch_begin();
+  wait_for_launch_before();
+  ring.begin_activations(w);
+  if (w.plain == nullptr) norm_into<EXACT>(w, ring.first, ring.n, x, partial);
+
+  const int sums_a_warp = ring.n * PARTIAL_STRIDE, sums_a_row = WARPS * sums_a_warp;
+  float* now = partial;
+  float* then = partial + (1 + w.gate_up) * sums_a_row;
+  for (int job = blockIdx.x; job < jobs_of(w); job += gridDim.x) {
+    for (int r = 0; r <= w.gate_up; r++) {
+      Sums<EXACT, TILES> sums;
+      sums.clear();
+      switch (group_row(w, job, r).format) {
+        case F32: if constexpr (EXACT) add_row<EXACT, TILES, F32>(w, ring, x, sums); break;
+        case BF16: add_row<EXACT, TILES, BF16>(w, ring, x, sums); break;
+        case Q8_0: add_row<EXACT, TILES, Q8_0>(w, ring, x, sums); break;
+        case Q4_0: add_row<EXACT, TILES, Q4_0>(w, ring, x, sums); break;
+        case Q4_1: add_row<EXACT, TILES, Q4_1>(w, ring, x, sums); break;
+        case Q5_0: add_row<EXACT, TILES, Q5_0>(w, ring, x, sums); break;
+        case Q5_1: add_row<EXACT, TILES, Q5_1>(w, ring, x, sums); break;
+        case Q4_K: add_row<EXACT, TILES, Q4_K>(w, ring, x, sums); break;
+        case Q5_K: add_row<EXACT, TILES, Q5_K>(w, ring, x, sums); break;
+        case Q6_K: add_row<EXACT, TILES, Q6_K>(w, ring, x, sums); break;
+      }
+      sums.write(now + r * sums_a_row + ring.warp * sums_a_warp, ring.lane, ring.n);
+    }
+    // The next job's sums go elsewhere, so that nobody waits for those who are still adding up this one's.
+    __syncthreads();
+    finish<EXACT>(w, job, ring.first, ring.n, now);
+    float* other = now;
+    now = then, then = other;
+  }
+  cp_async_wait<0>();
+}
+
+// Activations in bf16, up to 8 rows.
+KERNEL_OF(256, 2) few_eight(WORK_PARAMETERS) { few<false, 1>(Work WORK); }
+// Activations in bf16, up to 16 rows.
+KERNEL_OF(256, 2) few_sixteen(WORK_PARAMETERS) { few<false, 2>(Work WORK); }
+// Everything in f32, 8 rows a block.
+KERNEL_OF(256, 2) few_exact(WORK_PARAMETERS) { few<true, 1>(Work WORK); }

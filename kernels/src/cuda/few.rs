@@ -1,0 +1,241 @@
+//! Products of few rows of activations with a matrix, with what stands around them in a decoding step: the residual
+//! stream and its norm in front, a gated activation or a soft cap behind.
+
+use super::matrix::{GROUP_INPUTS, MOST_PARTS};
+use super::repack::{group_bytes, head_bytes};
+use super::{Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch};
+
+/// Most rows with bf16 activations.
+pub const MOST_ROWS: usize = 16;
+
+/// Rows of activations that one mma takes, and that a block takes in f32.
+const TILE_ROWS: usize = 8;
+const WARPS: usize = 8;
+/// As `PARTIAL_STRIDE` in `few.cu`.
+const PARTIAL_STRIDE: usize = 20;
+/// Lengths that a warp's ring may have, in groups; longer ones keep more loads under way.
+const STAGES: [usize; 6] = [12, 8, 6, 4, 3, 2];
+/// With fewer, one block on a multiprocessor is better than two.
+const ENOUGH_STAGES: usize = 4;
+/// Shared memory that the hardware takes for itself from each block.
+const RESERVED_SHARED: usize = 1 << 10;
+
+/// A residual stream that is brought up to date, and the norm of it that is multiplied with the matrix:
+/// `out = residual + update`, `x = rmsnorm(out) * norm`.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a> {
+    /// f32 `[first + n, cols]`.
+    pub residual: &'a Buffer,
+    /// What comes to it.
+    pub update: Option<Update<'a>>,
+    /// f32 `[first + n, cols]`, overwritten from row `first` on; not the buffer of `residual`.
+    pub out: &'a Buffer,
+    /// f32 `[cols]`.
+    pub norm: &'a Buffer,
+    /// What is added to the mean of the squares, in both norms.
+    pub eps: f32,
+    /// Rows of `residual`, `y` and `out` that are left out at the front.
+    pub first: usize,
+}
+
+/// A sublayer's output on its way into the residual stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Update<'a> {
+    /// f32 `[first + n, cols]`.
+    pub y: &'a Buffer,
+    /// f32 `[cols]`: `rmsnorm(y) * norm` is added and not `y`.
+    pub norm: Option<&'a Buffer>,
+}
+
+/// What is multiplied with the matrix.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Activation numbers `[n, cols]`: f32 where the matrix is exact, else bf16, `cols` a multiple of 8 (f32: 4).
+    Plain(&'a Buffer),
+    /// The norm of a residual stream; `cols` is a multiple of 4.
+    Normed(Stream<'a>),
+}
+
+/// What becomes of the products.
+#[derive(Debug, Clone, Copy)]
+pub enum Output<'a> {
+    /// f32 `[n, rows]`.
+    Numbers(&'a Buffer),
+    /// Activation numbers `[n, rows / 2]` of an [`Arrangement::GateUp`]: `gelu_tanh(gate) * up`.
+    Gated(&'a Buffer),
+    /// Activation numbers `[n, rows]`: `gelu_tanh(product)`.
+    Gelu(&'a Buffer),
+    /// f32 `[n, rows]`.
+    Logits {
+        /// Where to.
+        out: &'a Buffer,
+        /// `cap * tanh(product / cap)`.
+        soft_cap: Option<f32>,
+    },
+}
+
+/// `input * matrix^T + bias` for up to [`MOST_ROWS`] rows, or any number of them where the matrix is exact. `bias` is
+/// f32 `[rows]`, of a gated matrix gate's and then up's.
+///
+/// A row's bits do not depend on how many rows are computed beside it.
+///
+/// Panics where a buffer is too small, or output and matrix do not belong together.
+pub fn few(
+    matrix: &DeviceMatrix,
+    n: usize,
+    input: Input<'_>,
+    bias: Option<&Buffer>,
+    output: Output<'_>,
+) -> Result<(), CudaError> {
+    assert!(n > 0 && (matrix.exact() || n <= MOST_ROWS), "{n} rows are few");
+    let plan = Plan::new(matrix, n, matches!(input, Input::Normed(_)));
+    let mut args = matrix_args(matrix);
+    args.extend([n, plan.rows_a_block, plan.stages, plan.weight_bytes].map(int));
+    args.extend(input_args(matrix, n, input));
+    args.push(bias.map_or(Arg::Address(0), |bias| whole(bias, 4 * matrix.rows(), "bias")));
+    args.extend(output_args(matrix, n, output));
+    let launch = Launch {
+        kernel: match (matrix.exact(), plan.rows_a_block > TILE_ROWS) {
+            (true, _) => "few_exact",
+            (false, false) => "few_eight",
+            (false, true) => "few_sixteen",
+        },
+        grid: [plan.blocks as u32, n.div_ceil(plan.rows_a_block) as u32, 1],
+        block: 32 * WARPS as u32,
+        shared: plan.shared as u32,
+        overlaps: true,
+        args: &args,
+    };
+    // SAFETY: the arguments are the kernel's in their order, each buffer was asserted to be as long as is read or
+    // written, and the plan's shared memory is as much as the kernel divides up.
+    unsafe { matrix.device().launch(&launch) }
+}
+
+/// How a product is divided.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    rows_a_block: usize,
+    stages: usize,
+    /// Bytes that a stage of the ring has for weights.
+    weight_bytes: usize,
+    shared: usize,
+    /// Blocks along the outputs.
+    blocks: usize,
+}
+
+impl Plan {
+    /// As many rows in a block as fit, since each block of rows reads all weights again; then two blocks on a
+    /// multiprocessor rather than one.
+    fn new(matrix: &DeviceMatrix, n: usize, normed: bool) -> Self {
+        let parts = matrix.parts();
+        let weight_bytes = parts.iter().map(|part| group_bytes(part.format) + head_bytes(part.format)).max();
+        let weight_bytes = weight_bytes.expect("a matrix has parts");
+        let gate_up = matrix.arrangement() == Arrangement::GateUp;
+        let row_bytes = GROUP_INPUTS * number_bytes(matrix.exact());
+        let shared = |rows: usize, stages: usize| {
+            let slice = rows * row_bytes;
+            let stage = weight_bytes + if normed { 0 } else { slice };
+            let staged = if normed { matrix.groups() * slice } else { 0 };
+            let sums = 2 * (1 + usize::from(gate_up)) * WARPS * rows * PARTIAL_STRIDE * 4;
+            WARPS * stages * stage + staged + sums
+        };
+        let whole = matrix.device().properties().shared_bytes as usize;
+        let half = (whole + RESERVED_SHARED) / 2 - RESERVED_SHARED;
+        let most = n.min(if matrix.exact() { TILE_ROWS } else { MOST_ROWS });
+        let fits = |rows: usize, limit: usize, least: usize| {
+            STAGES.into_iter().find(|&stages| stages >= least && shared(rows, stages) <= limit)
+        };
+        let (rows_a_block, stages, resident) = [most, 8, 4, 2, 1]
+            .into_iter()
+            .filter(|&rows| rows <= most)
+            .find_map(|rows| {
+                let two = fits(rows, half, ENOUGH_STAGES).map(|stages| (rows, stages, 2));
+                two.or_else(|| fits(rows, whole, 2).map(|stages| (rows, stages, 1)))
+            })
+            .expect("a row of any model fits a multiprocessor");
+        let group_rows = parts.iter().map(|part| part.group_rows());
+        let jobs = if gate_up { parts[0].group_rows() } else { group_rows.sum() };
+        let blocks = jobs.min(resident * matrix.device().properties().multiprocessors as usize);
+        Self { rows_a_block, stages, weight_bytes, shared: shared(rows_a_block, stages), blocks }
+    }
+}
+
+/// Bytes of an activation number.
+fn number_bytes(exact: bool) -> usize {
+    if exact { 4 } else { 2 }
+}
+
+fn int(number: usize) -> Arg {
+    Arg::Int(i32::try_from(number).expect("sizes of a product are ints"))
+}
+
+/// A buffer's argument, once it is known to have so many bytes.
+fn whole(buffer: &Buffer, bytes: usize, name: &str) -> Arg {
+    part(buffer, 0, bytes, name)
+}
+
+/// As [`whole`], of the bytes behind the first `at`.
+fn part(buffer: &Buffer, at: usize, bytes: usize, name: &str) -> Arg {
+    assert!(at + bytes <= buffer.bytes(), "{name}: {bytes} bytes from {at} on of {}", buffer.bytes());
+    Arg::Address(buffer.address() + at as u64)
+}
+
+/// From `part0` to `cols`.
+fn matrix_args(matrix: &DeviceMatrix) -> Vec<Arg> {
+    let parts = matrix.parts();
+    let get = |i: usize| parts.get(i);
+    let mut args: Vec<Arg> =
+        (0..MOST_PARTS).map(|i| Arg::Address(get(i).map_or(0, |p| matrix.address(p)))).collect();
+    let formats = parts.iter().enumerate().fold(0, |all, (i, part)| all | part.code() << (8 * i));
+    args.push(Arg::Int(formats));
+    args.extend((0..MOST_PARTS).map(|i| int(get(i).map_or(0, |p| p.rows))));
+    args.push(Arg::Int(i32::from(matrix.arrangement() == Arrangement::GateUp)));
+    args.push(int(matrix.cols()));
+    args
+}
+
+/// From `plain` to `eps`.
+fn input_args(matrix: &DeviceMatrix, n: usize, input: Input<'_>) -> [Arg; 7] {
+    const NONE: Arg = Arg::Address(0);
+    let cols = matrix.cols();
+    match input {
+        Input::Plain(x) => {
+            let number = number_bytes(matrix.exact());
+            assert!((cols * number).is_multiple_of(16), "rows of whole 16 bytes");
+            [whole(x, n * cols * number, "x"), NONE, NONE, NONE, NONE, NONE, Arg::Float(0.0)]
+        }
+        Input::Normed(Stream { residual, update, out, norm, eps, first }) => {
+            assert!(cols.is_multiple_of(4), "rows of whole 16 bytes");
+            assert_ne!(residual.address(), out.address(), "blocks read one while the first writes the other");
+            let rows = |buffer, name| part(buffer, 4 * first * cols, 4 * n * cols, name);
+            let post_norm = update.and_then(|update| update.norm);
+            [
+                NONE,
+                rows(residual, "residual"),
+                update.map_or(NONE, |update| rows(update.y, "y")),
+                post_norm.map_or(NONE, |norm| whole(norm, 4 * cols, "norm of y")),
+                whole(norm, 4 * cols, "norm"),
+                rows(out, "residual out"),
+                Arg::Float(eps),
+            ]
+        }
+    }
+}
+
+/// From `out` to `soft_cap`.
+fn output_args(matrix: &DeviceMatrix, n: usize, output: Output<'_>) -> [Arg; 3] {
+    const NUMBERS: i32 = 0;
+    const GATED: i32 = 1;
+    const GELU: i32 = 2;
+    let rows = matrix.rows();
+    let gated = matrix.arrangement() == Arrangement::GateUp;
+    assert_eq!(gated, matches!(output, Output::Gated(_)), "gate and up are for a gated activation");
+    let number = number_bytes(matrix.exact());
+    let (out, bytes, kind, soft_cap) = match output {
+        Output::Numbers(out) => (out, 4 * rows, NUMBERS, None),
+        Output::Gated(out) => (out, number * rows / 2, GATED, None),
+        Output::Gelu(out) => (out, number * rows, GELU, None),
+        Output::Logits { out, soft_cap } => (out, 4 * rows, NUMBERS, soft_cap),
+    };
+    [whole(out, n * bytes, "out"), Arg::Int(kind), Arg::Float(soft_cap.unwrap_or(0.0))]
+}
