@@ -15,20 +15,26 @@ struct Turn {
 // Cosine and sine of an angle, to 2e-7: by quarter turns, of which there may be 2^22, then Taylor's series.
 __device__ inline float2 direction(float angle) {
   const float quarters = rintf(angle * 0.636619772f);
-  const float rest = fmaf(quarters, 4.37113883e-8f, fmaf(quarters, -1.57079637f, angle)), square = rest * rest;
-  const float sine = fmaf(fmaf(fmaf(fmaf(2.75573192e-6f, square, -1.98412698e-4f), square, 8.33333333e-3f), square,
-                               -1.66666667e-1f), square * rest, rest);
-  const float cosine = fmaf(fmaf(fmaf(fmaf(fmaf(-2.75573192e-7f, square, 2.48015873e-5f), square, -1.38888889e-3f),
-                                      square, 4.16666667e-2f), square, -0.5f), square, 1.f);
+  const float rest = fmaf(quarters, 4.37113883e-8f, fmaf(quarters, -1.57079637f, angle)),
+              square = rest * rest;
+  const float sine = fmaf(fmaf(fmaf(fmaf(2.75573192e-6f, square, -1.98412698e-4f), square, 8.33333333e-3f),
+                               square, -1.66666667e-1f),
+                          square * rest, rest);
+  const float cosine =
+      fmaf(fmaf(fmaf(fmaf(fmaf(-2.75573192e-7f, square, 2.48015873e-5f), square, -1.38888889e-3f), square,
+                     4.16666667e-2f),
+                square, -0.5f),
+           square, 1.f);
   const int quarter = static_cast<int>(quarters);
   const float x = quarter & 1 ? sine : cosine, y = quarter & 1 ? cosine : sine;
   return float2{(quarter + 1) & 2 ? -x : x, quarter & 2 ? -y : y};
 }
 
-// One head of `dim` numbers, by a warp: RMSNorm (Zhang and Sennrich 2019) if it has a weight, then the rotation of its
-// halves (Su et al. 2021); zeros from `dim` to `padded`.
+// One head of `dim` numbers, by a warp: RMSNorm (Zhang and Sennrich 2019) if it has a weight, then the
+// rotation of its halves (Su et al. 2021); zeros from `dim` to `padded`.
 template <class T>
-__device__ inline void turn(const float* raw, const float* norm, Turn how, int dim, int padded, int position, T* to) {
+__device__ inline void turn(const float* raw, const float* norm, Turn how, int dim, int padded, int position,
+                            T* to) {
   const int lane = threadIdx.x & 31, half = how.rotated / 2;
   float scale = 1.f;
   if (norm) {

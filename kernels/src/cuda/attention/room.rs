@@ -129,6 +129,8 @@ pub struct Many {
     pub splits: usize,
     /// Tiles of 64 queries.
     pub tiles: usize,
+    /// Whether all blocks run at once, so that a long one and a short one shall share a multiprocessor.
+    pub paired: bool,
     /// Numbers of a head in the kernel.
     pub width: usize,
     pub rows: usize,
@@ -146,10 +148,10 @@ impl Many {
         };
         let tiles = (rows * heads.group()).div_ceil(MANY_TILE);
         // Two blocks fit on a multiprocessor.
-        let blocks = 2 * device.properties().multiprocessors as usize;
-        let splits = (blocks / (tiles * heads.kv_heads)).clamp(1, MOST_MANY_SPLITS);
-        assert!(splits == 1 || 4 * tiles * heads.kv_heads <= COUNTER_BYTES, "a counter for every tile");
-        Self { kernel, splits, tiles, width, rows, heads }
+        let (blocks, units) = (2 * device.properties().multiprocessors as usize, tiles * heads.kv_heads);
+        let splits = (blocks / units).clamp(1, MOST_MANY_SPLITS);
+        assert!(splits == 1 || 4 * units <= COUNTER_BYTES, "a counter for every tile");
+        Self { kernel, splits, tiles, paired: units <= blocks, width, rows, heads }
     }
 
     /// The tile's queries, and two steps of keys and values.
