@@ -174,7 +174,7 @@ __device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int thr
       to[i / D * PITCH<D> + i % D] = numbers && i % D < dim ? numbers[i % D] : __float2half(0.f);
     }
   } else {
-#pragma unroll 16
+#pragma unroll 4
     for (int i = thread; i < rows * (D / 8); i += threads) {
       const int at = i % (D / 8) * 8;
       const f16* numbers = row(i / (D / 8));
@@ -192,6 +192,7 @@ __device__ inline void put_eight(bf16* to, const float (&v)[8], int left) {
     *reinterpret_cast<uint4*>(to) =
         uint4{pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7])};
   } else {
+#pragma unroll 1
     for (int e = 0; e < min(left, 8); e++) to[e] = __float2bfloat16(v[e]);
   }
 }
@@ -273,7 +274,7 @@ __device__ inline void join(Found found, Dealt dealt, int queries, int count, in
   for (int i = threadIdx.x; i < count * (D / 8); i += blockDim.x) {
     const int query = i / (D / 8), at = i % (D / 8) * 8;
     float sum[8] = {};
-#pragma unroll 8
+#pragma unroll 4
     for (int part = 0; part < dealt.count; part++) {
       const int split = dealt.at(part);
       const float weight = weights[query * splits + split];

@@ -2,7 +2,7 @@
 // values, and the keys dealt to blocks, the last of which joins what they found.
 //
 // Pages are dealt by chunks of 2^chunk: chunk c to block c % splits, in a block page after page to the warps.
-// What a warp adds up depends on absolute positions alone, so a row's bits do not depend on the rows beside it.
+// What a warp adds up depends on absolute positions alone, and a row's bits not on the rows beside it.
 #include "attention.cuh"
 #include "attention_turn.cuh"
 
@@ -69,41 +69,38 @@ struct Fresh {
   }
 };
 
-// Turns a new key, or brings a new value, if it is of this block's share; stores it if the row's first query
-// is of the tile: since a row sees itself, that is one block.
+// Stores a turned key or value if the tile has its row's first query: a row sees itself, so one block does.
 template <int D>
-__device__ inline void turn_new(const Few& a, const Fresh<D>& fresh, Turn how, int row, bool is_value) {
-  const int position = fresh.start + row, page = position / PAGE, kv = blockIdx.z;
-  const int block = (page >> a.chunk) % static_cast<int>(gridDim.x), group = a.heads / a.kv_heads;
-  if (position < fresh.from || block != static_cast<int>(blockIdx.x)) return;
-  const int part = a.heads + (is_value ? a.kv_heads : 0) + kv;
-  const float* raw = a.qkv + (row * (a.heads + 2 * a.kv_heads) + part) * a.dim;
-  f16* turned = (is_value ? fresh.values : fresh.keys) + row * PITCH<D>;
-  if (is_value) turn_value(raw, a.dim, D, turned);
-  else turn(raw, a.k_norm, how, a.dim, D, a.head[1] + row, turned);
+__device__ inline void store(const Few& a, const f16* turned, int row, int position, int first_number) {
+  const int lane = threadIdx.x & 31, group = a.heads / a.kv_heads;
   if (row * group / ROWS != static_cast<int>(blockIdx.y)) return;
   __syncwarp();
-  f16* stored = reinterpret_cast<f16*>(a.table[page - a.head[2]]) + (is_value ? a.value : a.key) +
-                (kv * PAGE + position % PAGE) * a.dim;
-  for (int at = threadIdx.x & 31; at < a.dim; at += 32) stored[at] = turned[at];
+  f16* page = reinterpret_cast<f16*>(a.table[position / PAGE - a.head[2]]) + first_number;
+  f16* stored = page + (static_cast<int>(blockIdx.z) * PAGE + position % PAGE) * a.dim;
+#pragma unroll 2
+  for (int at = lane; at < a.dim; at += 32) stored[at] = turned[at];
 }
 
-// Turns the tile's queries and the new keys and values that this block meets, one a warp at a time.
+// Turns the tile's queries and brings the new keys and values that this block meets, one a warp at a time.
 template <int D>
 __device__ inline void turn_all(const Few& a, const Tile& tile, const Fresh<D>& fresh, f16* queries) {
-  const int warp = threadIdx.x >> 5, warps = blockDim.x >> 5, group = a.heads / a.kv_heads;
-  const int width = (a.heads + 2 * a.kv_heads) * a.dim, new_keys = max(0, fresh.to - fresh.start);
-  const Turn how{a.frequencies, a.rotated, a.eps};
+  const int warp = threadIdx.x >> 5, warps = blockDim.x >> 5, kv = blockIdx.z, group = a.heads / a.kv_heads;
+  const int new_keys = max(0, fresh.to - fresh.start);
   for (int i = warp; i < tile.count + 2 * new_keys; i += warps) {
-    const int fresh_one = i - tile.count;
-    if (fresh_one >= 0) {
-      turn_new(a, fresh, how, fresh_one % new_keys, fresh_one >= new_keys);
-      continue;
-    }
-    const int row = (tile.first + i) / group, head = blockIdx.z * group + (tile.first + i) % group;
-    const float* raw = a.qkv + row * width + head * a.dim;
-    turn(raw, a.q_norm, how, a.dim, D, a.head[1] + row, queries + i * PITCH<D>);
+    const bool is_query = i < tile.count, is_value = i >= tile.count + new_keys;
+    const int query = tile.first + i, new_one = i - tile.count - (is_value ? new_keys : 0);
+    const int row = is_query ? query / group : new_one, position = fresh.start + row;
+    const int block = (position / PAGE >> a.chunk) % static_cast<int>(gridDim.x);
+    if (!is_query && (position < fresh.from || block != static_cast<int>(blockIdx.x))) continue;
+    const int head = is_query ? kv * group + query % group : a.heads + (is_value ? a.kv_heads : 0) + kv;
+    f16* to = is_query ? queries + i * PITCH<D> : (is_value ? fresh.values : fresh.keys) + row * PITCH<D>;
+    const float* norm = is_query ? a.q_norm : is_value ? nullptr : a.k_norm;
+    const Turn how{a.frequencies, is_value ? 0 : a.rotated, a.eps};
+    const float* raw = a.qkv + (row * (a.heads + 2 * a.kv_heads) + head) * a.dim;
+    turn(raw, norm, how, a.dim, D, a.head[1] + row, to);
+    if (!is_query) store<D>(a, to, row, position, is_value ? a.value : a.key);
   }
+#pragma unroll 1
   for (int i = tile.count * PITCH<D> + threadIdx.x; i < ROWS * PITCH<D>; i += blockDim.x)
     put(queries + i, 0.f);
 }
@@ -132,7 +129,9 @@ struct Parts {
   __device__ float2 mean(int query, int at, float (&mean)[8]) const {
     const int warps = blockDim.x >> 5;
     float top = -INFINITY, total = 0.f;
+#pragma unroll 2
     for (int w = 0; w < warps; w++) top = fmaxf(top, marks[w * ROWS + query].x);
+#pragma unroll 2
     for (int w = 0; w < warps; w++) {
       const float2 mark = marks[w * ROWS + query];
       const float weight = mark.y == 0.f ? 0.f : exp2_fast(mark.x - top);
@@ -153,7 +152,7 @@ struct Parts {
   }
 };
 
-// Writes a block's means to the output if it is alone, else beside the others', for the last block to join them.
+// Writes a block's means to the output if it is alone, else beside the others', which the last block joins.
 // Either way they are rounded to f16: a row's bits do not depend on whether the rows beside it see more.
 template <int D>
 __device__ inline void finish(const Few& a, const Tile& tile, Dealt dealt, const Parts<D>& parts) {
@@ -295,6 +294,5 @@ __device__ inline void attend_few(const Few& a) {
 
 // Grid [splits, tiles of 16 queries, kv_heads]; 32 threads a warp, 4 or 8 warps. `found` as found_at has it.
 KERNEL_OF(256, 1) attend_few_32(FEW_PARAMETERS) { attend_few<32>(FEW_ARGUMENTS); }
-KERNEL_OF(256, 1) attend_few_64(FEW_PARAMETERS) { attend_few<64>(FEW_ARGUMENTS); }
 KERNEL_OF(256, 1) attend_few_128(FEW_PARAMETERS) { attend_few<128>(FEW_ARGUMENTS); }
 KERNEL_OF(256, 1) attend_few_256(FEW_PARAMETERS) { attend_few<256>(FEW_ARGUMENTS); }

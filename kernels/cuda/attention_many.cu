@@ -179,7 +179,6 @@ __device__ inline void attend_many(const Many& a) {
 
 // Grid [kv_heads, tiles of 64 queries, splits of the keys]; 128 threads. `found` as found_at has it.
 KERNEL_OF(128, 2) attend_many_32(MANY_PARAMETERS) { attend_many<32>(MANY_ARGUMENTS); }
-KERNEL_OF(128, 2) attend_many_64(MANY_PARAMETERS) { attend_many<64>(MANY_ARGUMENTS); }
 KERNEL_OF(128, 2) attend_many_80(MANY_PARAMETERS) { attend_many<80>(MANY_ARGUMENTS); }
 KERNEL_OF(128, 2) attend_many_128(MANY_PARAMETERS) { attend_many<128>(MANY_ARGUMENTS); }
 KERNEL_OF(128, 2) attend_many_256(MANY_PARAMETERS) { attend_many<256>(MANY_ARGUMENTS); }

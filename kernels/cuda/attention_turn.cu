@@ -17,10 +17,12 @@ __device__ inline void turn_rows(const float* qkv, const unsigned long long* tab
   let_next_launch_begin();
   const float* raw = qkv + (static_cast<size_t>(row) * (heads + 2 * kv_heads) + part) * dim;
   const int kv = part - heads;
-  if (kv < 0)
-    turn(raw, q_norm, how, dim, padded, position, q + (static_cast<size_t>(row) * heads + part) * padded);
-  else if (kv < kv_heads) turn(raw, k_norm, how, dim, dim, position, page + key + kv * PAGE * dim);
-  else turn_value(raw, dim, dim, page + value + (kv - kv_heads) * PAGE * dim);
+  const bool is_query = kv < 0, is_value = kv >= kv_heads;
+  if (is_value) how.rotated = 0;
+  T* to = is_query   ? q + (static_cast<size_t>(row) * heads + part) * padded
+          : is_value ? page + value + (kv - kv_heads) * PAGE * dim
+                     : page + key + kv * PAGE * dim;
+  turn(raw, is_query ? q_norm : is_value ? nullptr : k_norm, how, dim, is_query ? padded : dim, position, to);
 }
 
 
@@ -66,7 +68,7 @@ __device__ inline void pack_rows(const Picture& from, const Packed<T>& to) {
                 ? to.q + (static_cast<size_t>(row) * from.heads + h) * to.padded
                 : to.pages + row / PAGE * page_numbers +
                       static_cast<size_t>(((part - 1) * from.heads + h) * PAGE + row % PAGE) * to.padded;
-  turn_value(from.row(part, row) + h * from.dim, from.dim, to.padded, head);
+  turn(from.row(part, row) + h * from.dim, nullptr, Turn{}, from.dim, to.padded, 0, head);
 }
 
 }  // namespace

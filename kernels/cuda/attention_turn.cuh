@@ -5,7 +5,7 @@
 __device__ inline void put(float* to, float number) { *to = number; }
 __device__ inline void put(f16* to, float number) { *to = __float2half(number); }
 
-// How heads are turned.
+// How heads are turned; a value only changes its type, by neither a norm nor a rotation.
 struct Turn {
   const float* frequencies;  // [rotated / 2]; an angle is a position times one of them
   int rotated;               // numbers of a head that are rotated, its first ones
@@ -43,17 +43,14 @@ __device__ inline void turn(const float* raw, const float* norm, Turn how, int d
     scale = rsqrtf(warp_sum(squares) / dim + how.eps);
   }
   const auto number = [&](int i) { return norm ? raw[i] * scale * norm[i] : raw[i]; };
+#pragma unroll 2
   for (int i = lane; i < half; i += 32) {
     const float a = number(i), b = number(i + half);
     const float2 to_here = direction(position * how.frequencies[i]);
     put(to + i, a * to_here.x - b * to_here.y);
     put(to + i + half, b * to_here.x + a * to_here.y);
   }
+#pragma unroll 2
   for (int i = how.rotated + lane; i < padded; i += 32) put(to + i, i < dim ? number(i) : 0.f);
 }
 
-// A value only changes its type.
-template <class T>
-__device__ inline void turn_value(const float* raw, int dim, int padded, T* to) {
-  for (int i = threadIdx.x & 31; i < padded; i += 32) put(to + i, i < dim ? raw[i] : 0.f);
-}

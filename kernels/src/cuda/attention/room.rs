@@ -88,8 +88,7 @@ impl Few {
     pub fn new(device: &Device, heads: Heads, rows: usize) -> Self {
         let (kernel, width) = match heads.dim {
             0..=32 => ("attend_few_32", 32),
-            33..=64 => ("attend_few_64", 64),
-            65..=128 => ("attend_few_128", 128),
+            33..=128 => ("attend_few_128", 128),
             _ => ("attend_few_256", 256),
         };
         let properties = device.properties();
@@ -141,8 +140,7 @@ impl Many {
     pub fn new(device: &Device, heads: Heads, rows: usize) -> Self {
         let (kernel, width) = match heads.dim {
             0..=32 => ("attend_many_32", 32),
-            33..=64 => ("attend_many_64", 64),
-            65..=80 => ("attend_many_80", 80),
+            33..=80 => ("attend_many_80", 80),
             81..=128 => ("attend_many_128", 128),
             _ => ("attend_many_256", 256),
         };
