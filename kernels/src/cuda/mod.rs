@@ -3,10 +3,15 @@
 //! The kernels themselves are CUDA C++ in `kernels/cuda`. They reach a device through a [`Driver`]: NVIDIA's, or in
 //! tests one that runs them on the CPU.
 
+pub mod attention;
+pub mod best;
 mod device;
 mod driver;
+pub mod embed;
 pub mod few;
+pub mod many;
 pub mod matrix;
+mod measure;
 mod nvidia;
 mod page;
 mod place;
