@@ -52,7 +52,9 @@ fn main() {
 
     let mut library = cc::Build::new();
     library.cpp(true).warnings(false);
-    objects(&build, &units, &out).iter().for_each(|object| drop(library.object(object)));
+    for object in objects(&build, &units, &out) {
+        library.object(object);
+    }
     library.compile("emulated_kernels");
 }
 

@@ -72,7 +72,7 @@ impl Loader<'_> {
         let LayerNorms { before_mixer, after_mixer, before_mlp, after_mlp } =
             self.tensors.layer_norms(config, i, spec)?;
         let mixer = match &spec.mixer {
-            Mixer::Attention(a) => MixerWeights::Attention(self.attention(config, i, a)?),
+            Mixer::Attention(a) => MixerWeights::Attention(Box::new(self.attention(config, i, a)?)),
             Mixer::RgLru(r) => MixerWeights::RgLru(Box::new(self.recurrence(config, i, r)?)),
         };
         let name = |part: &str| format!("model.layers.{i}.mlp.{part}");
