@@ -51,8 +51,7 @@ fn main() {
     units.push(Unit { newest: changed(&table), source: table });
 
     let mut library = cc::Build::new();
-    library.cpp(true).warnings(false);
-    objects(&build, &units, &out).iter().for_each(|object| drop(library.object(object)));
+    library.cpp(true).warnings(false).objects(objects(&build, &units, &out));
     library.compile("emulated_kernels");
 }
 
@@ -125,13 +124,14 @@ fn wrapped(source: &Path, stem: &str) -> String {
         .expect("it takes it");
     for line in text.lines().filter(|line| line.starts_with("KERNEL")) {
         // `KERNEL name(...` or `KERNEL_OF(threads, blocks) name(...`.
-        let name = match line.strip_prefix("KERNEL_OF") {
-            Some(rest) => rest.split_once(')').map_or("", |(_, name)| name),
-            None => line.trim_start_matches("KERNEL"),
+        let (bounds, name) = match line.strip_prefix("KERNEL_OF(") {
+            Some(rest) => rest.split_once(')').unwrap_or_default(),
+            None => ("1024", line.trim_start_matches("KERNEL")),
         };
+        let threads = bounds.split(',').next().unwrap_or_default();
         let name = name.trim_start();
         let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        writeln!(all, "  emulation::add(here, \"{name}\", {name});").expect("a string takes it");
+        writeln!(all, "  emulation::add(here, \"{name}\", {threads}, {name});").expect("a string takes it");
     }
     all + "}\n"
 }

@@ -21,7 +21,8 @@ struct Object {
 struct Kernel {
   Object object;
   const char* name;
-  const char* parameters;  // one letter each, as `letter` has them
+  const char* parameters;  // one letter each, as `Letter` has them
+  unsigned threads;        // the most that a block may have
   Function function;
   Call call;
 };
@@ -47,9 +48,9 @@ template <class... Parameters> struct Caller {
   }
 };
 
-template <class... Parameters> inline void add(const Object& object, const char* name, void (*kernel)(Parameters...)) {
+template <class... Parameters> inline void add(const Object& object, const char* name, unsigned threads, void (*kernel)(Parameters...)) {
   using Of = Caller<Parameters...>;
-  enter({object, name, Of::letters, reinterpret_cast<Function>(kernel), &Of::call});
+  enter({object, name, Of::letters, threads, reinterpret_cast<Function>(kernel), &Of::call});
 }
 
 }  // namespace emulation

@@ -89,6 +89,7 @@ bool check(const Kernel* kernel, const LaunchRequest& request, Failure* failure)
     return false;
   }
   if (request.threads == 0 || request.threads > MOST_THREADS) return refuse(failure, "1 to 1024 threads a block");
+  if (request.threads > kernel->threads) return refuse(failure, "more threads than its KERNEL_OF says");
   if (request.shared > request.shared_limit) return refuse(failure, "more shared memory than the device has");
   const uint32_t* grid = request.grid;
   if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return refuse(failure, "a grid without blocks");

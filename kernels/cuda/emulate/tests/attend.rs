@@ -1,6 +1,6 @@
 //! Attention on a device, held against the oracle under every schedule.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::attention::{
     Attend, Dense, Rows, Turn, attend_dense, attend_exact, attend_few, attend_many, dense_scratch_bytes,
     scratch_bytes,
@@ -358,6 +358,7 @@ fn few_rows_attend() {
         Case { heads: 1, kv_heads: 1, dim: 128, rotated: 128, start: 150, n: 1, ..Case::default() },
     ];
     check(Way::Few, &[shapes(), wide.to_vec()].concat());
+    covers(&["attend_few_32", "attend_few_64", "attend_few_128", "attend_few_256"]);
 }
 
 #[test]
@@ -380,6 +381,7 @@ fn many_rows_attend() {
         Case { heads: 2, dim: 128, rotated: 128, start: 20, n: 18, ..Case::default() },
     ];
     check(Way::Many, &[shapes(), more.to_vec()].concat());
+    covers(&["attend_turn", "attend_many_32", "attend_many_64", "attend_many_128", "attend_many_256"]);
 }
 
 #[test]
@@ -398,6 +400,7 @@ fn exact_rows_attend() {
         Case { heads: 2, kv_heads: 2, dim: 6, rotated: 6, start: 5, n: 40, ..Case::default() },
     ];
     check(Way::Exact, &[shapes(), more.to_vec()].concat());
+    covers(&["attend_turn_exact", "attend_exact"]);
 }
 
 /// The last of several rows has the bits that it has alone.
@@ -489,4 +492,5 @@ fn pictures_attend() {
             }
         }
     }
+    covers(&["attend_pack", "attend_pack_exact", "attend_many_80"]);
 }

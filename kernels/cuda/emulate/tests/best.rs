@@ -1,6 +1,6 @@
 //! The best tokens of a vocabulary, held against a sort of all of it.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::Device;
 use gemma_kernels::cuda::best::{BEST, Best, best, out_bytes, read, scratch_bytes};
 use gemma_kernels::testing::Random;
@@ -43,6 +43,7 @@ fn the_best_of_several_slices_come_in_order() {
     let vocab = 17_000;
     let logits = Random::new(1).numbers(2 * vocab);
     check(&logits.iter().map(|x| 30.0 * x).collect::<Vec<_>>(), 2);
+    covers(&["best_of_slices", "best_of_rows"]);
 }
 
 #[test]

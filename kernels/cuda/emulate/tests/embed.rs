@@ -1,6 +1,6 @@
 //! Rows of an embedding table, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::embed::embed;
 use gemma_kernels::cuda::{Arrangement, DeviceMatrix, Part};
 use gemma_kernels::testing::{FORMATS, Random};
@@ -34,6 +34,7 @@ fn rows_of_every_format_are_embedded() {
             }
         }
     }
+    covers(&["embed_rows"]);
 }
 
 #[test]

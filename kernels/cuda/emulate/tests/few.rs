@@ -1,6 +1,6 @@
 //! Products of few rows of activations with a matrix, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Input, Output, Stream, Update, few};
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
 use gemma_kernels::reference::gelu_tanh;
@@ -108,6 +108,7 @@ fn every_format_multiplies_as_the_oracle_does() {
             }
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 /// A stream of `first + n` rows, and what the oracle makes of its rows from `first` on: the stream and its norm.
@@ -274,6 +275,7 @@ fn a_row_has_the_same_bits_whatever_rows_are_beside_it() {
             }
         }
     }
+    covers(&["few_sixteen"]);
 }
 
 #[test]

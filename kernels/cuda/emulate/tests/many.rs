@@ -1,6 +1,6 @@
 //! Products of many rows of activations with a matrix, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::many::{Many, ManyOutput, Plan, Strided, many, many_as};
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
 use gemma_kernels::testing::{FORMATS, Random};
@@ -141,6 +141,7 @@ fn every_format_multiplies_as_the_oracle_does() {
             assert!(error < most, "{format:?} on {name}, tiles of {rows} rows: {error}");
         }
     }
+    covers(&["many_256", "many_128", "many_64", "many_32"]);
 }
 
 #[test]
@@ -168,4 +169,5 @@ fn inputs_split_over_blocks_are_summed_up() {
         let error = error(&numbers(&device, &case, None), &want);
         assert!(error < 1e-5, "as it is fastest on {name}: {error}");
     }
+    covers(&["many_sum"]);
 }

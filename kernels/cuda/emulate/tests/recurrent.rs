@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::recurrent::{
     FEW, GateMatrix, Recurrent, RecurrentWeights, recurrent_few, recurrent_many, scratch_bytes,
 };
@@ -262,6 +262,7 @@ fn few_rows_go_on_from_any_state() {
         check_passes(&device, SMALL, Format::F32, true, &[4], &name);
         check_passes(&device, Shape { blocks: 2, side: 32, taps: 4 }, Format::Q8_0, true, &[3], &name);
     }
+    covers(&["recurrent_few"]);
 }
 
 #[test]
@@ -273,6 +274,7 @@ fn many_rows_are_scanned_in_chunks() {
         check_passes(&device, Shape { blocks: 1, side: 20, taps: 2 }, Format::BF16, false, &[70, 20], &name);
         check_passes(&device, Shape { blocks: 1, side: 16, taps: 4 }, Format::BF16, false, &[600], &name);
     }
+    covers(&["recurrent_gates", "recurrent_scan"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Kernels that work row by row, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Stream, Update};
 use gemma_kernels::cuda::rows;
 use gemma_kernels::cuda::{Buffer, Device};
@@ -87,6 +87,7 @@ fn a_stream_is_summed_and_normed() {
             }
         }
     });
+    covers(&["add_norm"]);
 }
 
 #[test]
@@ -101,6 +102,7 @@ fn rows_are_normed_in_place() {
             assert_close(&on_device.read_numbers(0, x.len()).unwrap(), &x, true, &format!("{name}, {width}"));
         }
     }
+    covers(&["norm_in_place"]);
 }
 
 #[test]
@@ -124,6 +126,7 @@ fn layer_norm_takes_the_mean_away() {
             }
         }
     });
+    covers(&["layer_norm"]);
 }
 
 #[test]
@@ -136,6 +139,7 @@ fn rows_are_added() {
         Reference.add(&mut x[..999], &y[..999]);
         assert_eq!(on_device.read_numbers(0, 1000).unwrap(), x, "{name}");
     }
+    covers(&["add_rows"]);
 }
 
 #[test]
@@ -147,6 +151,7 @@ fn numbers_are_rounded_to_the_nearest() {
         let expected: Vec<f32> = x.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
         assert_eq!(activations(&out, 700, false), expected, "{name}");
     }
+    covers(&["round_rows"]);
 }
 
 #[test]
@@ -167,6 +172,7 @@ fn gelu_holds_from_end_to_end() {
         Reference.geglu(&mut expected, &up);
         assert_close(&activations(&out, x.len(), exact), &expected, exact, name);
     });
+    covers(&["gelu_rows"]);
 }
 
 #[test]
@@ -182,4 +188,5 @@ fn squares_of_a_picture_are_averaged() {
             assert_close(&out.read_numbers(0, expected.len()).unwrap(), &expected, true, &name);
         }
     }
+    covers(&["average_pool"]);
 }
