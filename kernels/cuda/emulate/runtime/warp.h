@@ -106,6 +106,9 @@ inline float warp_sum(float value, emulation::Site site = emulation::Site::here(
 inline float warp_max(float value, emulation::Site site = emulation::Site::here()) {
   return emulation::reduce(value, emulation::Max{}, site);
 }
+inline int warp_sum_int(int value, emulation::Site site = emulation::Site::here()) {
+  return emulation::reduce(value, emulation::Sum{}, site);
+}
 inline int warp_max_int(int value, emulation::Site site = emulation::Site::here()) {
   return emulation::reduce(value, emulation::Max{}, site);
 }
