@@ -175,7 +175,7 @@ KERNEL_OF(256, 2) recurrent_few(const float* xy, int first, int n, int width, in
     for (int row = 0; row < n; row++) convolved[row][place] = 0.f;
   }
   float h = 0.f;
-  if (thread < TILE) h = first > 0 ? carry[item.channel] : branches.recurrence(item.channel);
+  if (thread < TILE && item.there) h = first > 0 ? carry[item.channel] : branches.recurrence(item.channel);
   __syncthreads();
 #pragma unroll 1
   for (int row = 0; row < n; row += AT_ONCE) {

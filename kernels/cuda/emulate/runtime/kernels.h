@@ -16,6 +16,7 @@ struct Object {
   const char* file;
   const char* registers;  // the function's name
   uint64_t start;
+  bool watched;  // whether it tells of its accesses
 };
 
 struct Kernel {
@@ -48,7 +49,8 @@ template <class... Parameters> struct Caller {
   }
 };
 
-template <class... Parameters> inline void add(const Object& object, const char* name, unsigned threads, void (*kernel)(Parameters...)) {
+template <class... Parameters>
+inline void add(const Object& object, const char* name, unsigned threads, void (*kernel)(Parameters...)) {
   using Of = Caller<Parameters...>;
   enter({object, name, Of::letters, threads, reinterpret_cast<Function>(kernel), &Of::call});
 }

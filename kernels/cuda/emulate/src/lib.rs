@@ -19,12 +19,10 @@ pub use device::{Emulated, ampere, hopper};
 pub use schedule::{SCHEDULES, Schedule};
 
 /// Devices that a kernel's test goes through, with what to call each: threads and blocks in every order, on what is
-/// like an H100 and on what has less shared memory.
+/// like an H100 and on what has less shared memory; and one that is told of every access to memory.
 pub fn devices(memory_bytes: u64) -> Vec<(String, Device)> {
-    let all = SCHEDULES.into_iter().enumerate().map(|(i, schedule)| {
-        let properties = if i % 2 == 0 { hopper(memory_bytes) } else { ampere(memory_bytes) };
-        let name = format!("{} {schedule:?}", properties.name);
-        (name, Device::new(Arc::new(Emulated::of(properties, schedule))))
-    });
-    all.collect()
+    let properties = |i| if i % 2 == 0 { hopper(memory_bytes) } else { ampere(memory_bytes) };
+    let plain = SCHEDULES.into_iter().enumerate().map(|(i, schedule)| Emulated::of(properties(i), schedule));
+    let watched = Emulated::watched(hopper(memory_bytes), Schedule::Forward);
+    plain.chain([watched]).map(|device| (device.to_string(), Device::new(Arc::new(device)))).collect()
 }
