@@ -53,12 +53,14 @@ fn of_equal_ones_the_lowest_ids_are_the_best() {
     let logits: Vec<f32> = (0..10_000).map(|_| random.below(100) as f32 - 50.0).collect();
     check(&logits, 1);
     check(&vec![-3.5; 9000], 1);
+    covers(&["best_of_slices", "best_of_rows"]);
 }
 
 #[test]
 fn a_small_vocabulary_is_sorted_whole() {
     check(&[1.0, -2.0, 3.0, -0.5, 3.0], 1);
     check(&Random::new(3).numbers(3 * BEST), 3);
+    covers(&["best_of_slices", "best_of_rows"]);
 }
 
 #[test]
@@ -67,4 +69,5 @@ fn what_is_no_number_is_the_worst() {
     let best = &found(&device, &[f32::NAN, f32::NEG_INFINITY, 1.0], 1)[0];
     let ids: Vec<u32> = best.tokens.iter().map(|token| token.0).collect();
     assert_eq!(ids, [2, 1, 0]);
+    covers(&["best_of_slices", "best_of_rows"]);
 }

@@ -48,4 +48,5 @@ fn an_id_behind_the_table_reads_its_last_row() {
         let want: Vec<f32> = (8..16u8).map(f32::from).collect();
         assert_eq!(out.read_numbers(0, 8).unwrap(), want, "{name}");
     }
+    covers(&["embed_rows"]);
 }

@@ -15,16 +15,16 @@ const WIDTHS: [usize; 3] = [4, 96, 1152];
 /// Activation numbers as f32.
 fn activations(buffer: &Buffer, len: usize, exact: bool) -> Vec<f32> {
     if exact {
-        return buffer.read_numbers(0, len).unwrap();
+        return buffer.read_numbers(0, len).expect("the device works");
     }
     let mut bytes = vec![0; 2 * len];
-    buffer.download(0, &mut bytes).unwrap();
+    buffer.download(0, &mut bytes).expect("the device works");
     bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
 }
 
 /// Room for activation numbers.
 fn room(device: &Device, len: usize, exact: bool) -> Buffer {
-    device.buffer(if exact { 4 * len } else { 2 * len }).unwrap()
+    device.buffer(if exact { 4 * len } else { 2 * len }).expect("the device works")
 }
 
 /// Equal but for rounding: of f32 sums, or to bf16.
