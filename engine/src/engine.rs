@@ -14,6 +14,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, Priority, TokenStream};
 use crate::machine::Machine;
+use crate::model::{Network, load_host};
 use crate::outline::Outline;
 use crate::scheduler::{Command, Expectation, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
@@ -226,7 +227,7 @@ impl Engine {
             Precision::Reference => (Arc::new(Reference), Activation::F32),
         };
         let kv = kv_format(&checkpoint, options.precision);
-        let network = crate::model::load(&checkpoint, ops, activation, kv, progress)?;
+        let network = Network::Host(Box::new(load_host(&checkpoint, ops, activation, kv, progress)?));
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
         let model = Model {
             id,
@@ -345,7 +346,7 @@ fn kv_format(checkpoint: &Checkpoint, precision: Precision) -> KvFormat {
 /// Bytes that a model of this checkpoint, loaded for [`Precision::Fast`], remembers of a prompt of `tokens` tokens: keys and
 /// values, the recurrent layers' state, and the snapshots of it that are kept to go back to.
 pub fn context_bytes(checkpoint: &Checkpoint, tokens: usize) -> u64 {
-    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast)).bytes(tokens)
+    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast), None).bytes(tokens)
 }
 
 fn file_name(path: &std::path::Path) -> String {

@@ -85,8 +85,8 @@ __device__ inline float warp_max(float v) {
   for (int o = 16; o; o >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
   return v;
 }
-__device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
 __device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
+__device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
 
 // ---- Programmatic dependent launch: behind the first a kernel may read what the launch before wrote; once all blocks
 // have come to the second, the next launch may begin.
@@ -143,6 +143,16 @@ __device__ inline float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// The same value, of which the compiler does not know where it comes from: it is kept instead of computed again.
+template <class T> __device__ inline T* opaque(T* p) {
+  asm volatile("" : "+l"(p));
+  return p;
+}
+__device__ inline int opaque(int i) {
+  asm volatile("" : "+r"(i));
+  return i;
 }
 
 // ---- Between blocks: a counter that the last block to arrive sees full. A loop that polls says so.

@@ -7,37 +7,56 @@ constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 // The most rows of a launch: a thread for each of them and each output of a tile.
 constexpr int FEW = THREADS / TILE;
+// Rows whose sums a warp has at a time.
+constexpr int AT_ONCE = FEW / 2;
 // Tiles that a warp takes along the inputs, each for both gates.
 constexpr int STRIDES = SIDE / TILE / WARPS;
 
-// A lane's eight weights of a tile, as they lie in memory: f32 in `low` and `high`, bf16 in `low`.
-struct Packed {
-  uint4 low, high;
-};
-
-__device__ inline Packed packed(const uint4* gate, size_t tile, int lane, bool exact) {
-  if (!exact) return {load_once(gate + tile * 32 + lane), {0, 0, 0, 0}};
-  const uint4* at = gate + tile * 64 + lane;
-  return {load_once(at), load_once(at + 32)};
-}
-
 __device__ inline float low_half(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high_half(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-__device__ inline float whole(uint32_t word) { return __uint_as_float(word); }
-
-// The weights of two outputs, g and g + 8 of the tile, for the inputs 2t, 2t + 1, 2t + 8, 2t + 9.
+// A lane's weights of a tile: of two outputs, g and g + 8, for the inputs 2t, 2t + 1, 2t + 8, 2t + 9.
 struct Weights {
   float4 upper, lower;
 };
 
-__device__ inline Weights weights(const Packed& p, bool exact) {
-  if (exact) {
-    return {{whole(p.low.x), whole(p.low.y), whole(p.high.x), whole(p.high.y)},
-            {whole(p.low.z), whole(p.low.w), whole(p.high.z), whole(p.high.w)}};
-  }
-  return {{low_half(p.low.x), high_half(p.low.x), low_half(p.low.z), high_half(p.low.z)},
-          {low_half(p.low.y), high_half(p.low.y), low_half(p.low.w), high_half(p.low.w)}};
+__device__ inline Weights unpacked(uint4 bf16s) {
+  return {{low_half(bf16s.x), high_half(bf16s.x), low_half(bf16s.z), high_half(bf16s.z)},
+          {low_half(bf16s.y), high_half(bf16s.y), low_half(bf16s.w), high_half(bf16s.w)}};
 }
+
+// The same of a matrix in f32.
+__device__ inline Weights whole(const uint4* gate, size_t tile, int lane) {
+  const float4* at = reinterpret_cast<const float4*>(gate) + tile * 64 + lane;
+  const float4 first = at[0], second = at[32];
+  return {{first.x, first.y, second.x, second.y}, {first.z, first.w, second.z, second.w}};
+}
+
+// Both gates of a layer; of one in bf16, a warp's weights are asked for before they are needed.
+struct Gates {
+  const uint4 *input, *recurrence;
+  bool exact;
+  int tiles;
+  uint4 ahead[STRIDES][2];
+
+  __device__ size_t tile(int stride) const {
+    return size_t(blockIdx.x) * tiles + threadIdx.x / 32 + stride * WARPS;
+  }
+  // Whether the warp has so many tiles.
+  __device__ bool has(int stride) const { return int(threadIdx.x / 32 + stride * WARPS) < tiles; }
+
+  __device__ void ask() {
+#pragma unroll
+    for (int stride = 0; stride < STRIDES; stride++) {
+      if (exact || !has(stride)) break;
+      ahead[stride][0] = load_once(input + tile(stride) * 32 + threadIdx.x % 32);
+      ahead[stride][1] = load_once(recurrence + tile(stride) * 32 + threadIdx.x % 32);
+    }
+  }
+  __device__ Weights of(int stride, int gate) const {
+    if (exact) return whole(gate ? recurrence : input, tile(stride), threadIdx.x % 32);
+    return unpacked(ahead[stride][gate]);
+  }
+};
 
 __device__ inline float dot(float4 a, float4 b, float sum) {
   return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
@@ -49,21 +68,6 @@ __device__ inline int place_of(int input) {
   return input - in_tile + in_tile % 8 / 2 * 4 + in_tile / 8 * 2 + in_tile % 2;
 }
 
-// Convolves the rows of a channel, the first of them row `first` of the pass; zeros where there is no channel.
-__device__ inline void convolve(const Convolution& convolution, const Branches& branches, int first, int n,
-                                int channel, bool there, float (*out)[SIDE], int place) {
-  float inputs[TAPS - 1 + FEW];
-#pragma unroll
-  for (int i = 0; i < TAPS - 1 + FEW; i++) {
-    const int row = i - (TAPS - 1);
-    inputs[i] = there && row < n ? branches.x(first + row, channel) : 0.f;
-  }
-#pragma unroll
-  for (int row = 0; row < FEW; row++) {
-    if (row < n) out[row][place] = there ? convolution.of(inputs + row) : 0.f;
-  }
-}
-
 // Sums over the four lanes of an output, of two outputs of both gates; lane t gets output g + 8 (t % 2) of gate t / 2.
 __device__ inline float quad_sum(const float (&sums)[4], int t) {
   const bool second = t & 2, lower = t & 1;
@@ -72,18 +76,19 @@ __device__ inline float quad_sum(const float (&sums)[4], int t) {
   return (lower ? b : a) + __shfl_xor_sync(0xffffffffu, lower ? a : b, 1);
 }
 
-// A warp's part of both gates' products with all rows: of the tiles `warp`, `warp + WARPS`, ... along the inputs.
-__device__ inline void gate_parts(const Packed (&gates)[STRIDES][2], bool exact, int tiles, int n,
-                                  const float (*convolved)[SIDE], float (*out)[2 * TILE]) {
+// A warp's part of both gates' products with up to AT_ONCE rows: of the tiles `warp`, `warp + WARPS`, ... along the
+// inputs.
+__device__ inline void gate_parts(const Gates& gates, int n, const float (*convolved)[SIDE],
+                                  float (*out)[2 * TILE]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  float sums[FEW][4] = {};
+  float sums[AT_ONCE][4] = {};
 #pragma unroll
   for (int stride = 0; stride < STRIDES; stride++) {
+    if (!gates.has(stride)) break;
     const int tile = warp + stride * WARPS;
-    if (tile >= tiles) break;
-    const Weights input = weights(gates[stride][0], exact), recurrence = weights(gates[stride][1], exact);
+    const Weights input = gates.of(stride, 0), recurrence = gates.of(stride, 1);
 #pragma unroll
-    for (int row = 0; row < FEW; row++) {
+    for (int row = 0; row < AT_ONCE; row++) {
       if (row >= n) break;
       const float4 x = *reinterpret_cast<const float4*>(&convolved[row][tile * TILE + 4 * t]);
       sums[row][0] = dot(input.upper, x, sums[row][0]);
@@ -93,11 +98,38 @@ __device__ inline void gate_parts(const Packed (&gates)[STRIDES][2], bool exact,
     }
   }
 #pragma unroll
-  for (int row = 0; row < FEW; row++) {
+  for (int row = 0; row < AT_ONCE; row++) {
     if (row >= n) break;
     out[row][t / 2 * TILE + g + 8 * (t % 2)] = quad_sum(sums[row], t);
   }
 }
+
+// What a thread has of the block's result: a channel of one of the rows.
+struct Item {
+  int row, in_tile, in_block, channel;
+  bool there;  // whether there is such a channel
+  float input_bias, recurrence_bias, decay;
+
+  __device__ Item(const Channels& channels, int first_of_block, int tile, int side)
+      : row(threadIdx.x / TILE), in_tile(threadIdx.x % TILE), in_block(tile * TILE + in_tile) {
+    there = in_block < side;
+    channel = first_of_block + (there ? in_block : 0);
+    input_bias = channels.input_bias[channel];
+    recurrence_bias = channels.recurrence_bias[channel];
+    decay = channels.decay[channel];
+  }
+
+  // Its step, by the sums of both gates' parts.
+  __device__ Step step(const float (*parts)[FEW][2 * TILE], const float (*convolved)[SIDE], bool begins) const {
+    float input = input_bias, recurrence = recurrence_bias;
+#pragma unroll
+    for (int part = 0; part < WARPS; part++) {
+      input += parts[part][row][in_tile];
+      recurrence += parts[part][row][TILE + in_tile];
+    }
+    return rg_lru_step(convolved[row][place_of(in_block)], input, recurrence, decay, begins);
+  }
+};
 
 }  // namespace
 
@@ -114,71 +146,63 @@ KERNEL_OF(256, 2) recurrent_few(const float* xy, int first, int n, int width, in
   SHARED(float, parts, [WARPS][FEW][2 * TILE]);
   SHARED(Step, steps, [FEW][TILE]);
   SHARED(float, recurrence, [FEW][TILE]);
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+  const int thread = threadIdx.x, warp = thread / 32;
   const int tiles = (side + TILE - 1) / TILE;
   const int first_of_block = blockIdx.x / tiles * side, tile = blockIdx.x % tiles;
 
   // Weights do not wait for the launch before.
-  Packed gates[STRIDES][2] = {};
-#pragma unroll
-  for (int stride = 0; stride < STRIDES; stride++) {
-    const int along = warp + stride * WARPS;
-    if (along >= tiles) break;
-    gates[stride][0] = packed(input_gate, size_t(blockIdx.x) * tiles + along, lane, exact);
-    gates[stride][1] = packed(recurrence_gate, size_t(blockIdx.x) * tiles + along, lane, exact);
-  }
+  Gates gates = {input_gate, recurrence_gate, exact != 0, tiles, {}};
+  gates.ask();
   const Channels channels = {convolution, convolution_bias, input_bias, recurrence_bias, decay};
-  const bool convolves = thread < side;
-  const int to_convolve = first_of_block + (convolves ? thread : 0);
-  const Convolution taps_of_channel(channels, to_convolve, width, taps);
-  // The row and the channel that the thread has of the rest.
-  const int row = thread / TILE, in_block = tile * TILE + thread % TILE;
-  const bool there = in_block < side;
-  const int channel = first_of_block + (there ? in_block : 0);
-  const float of_input = input_bias[channel], of_recurrence = recurrence_bias[channel];
-  const float strongest = decay[channel];
+  const int to_convolve = first_of_block + min(thread, side - 1);
+  const Convolution convolution_of(channels, to_convolve, width, taps);
+  const Item item(channels, first_of_block, tile, side);
 
   wait_for_launch_before();
   let_next_launch_begin();
   const int start = head[0];
   const States states = {addresses, kept, offset};
-  const Branches branches = {xy, start > 0 ? states.from() : nullptr, width, taps};
-  const float y = row < n ? branches.y(first + row, channel) : 0.f;
-  float h = thread < TILE ? (first > 0 ? carry[channel] : branches.recurrence(channel)) : 0.f;
-  if (thread < tiles * TILE) {
-    convolve(taps_of_channel, branches, first, n, to_convolve, convolves, convolved, place_of(thread));
+  const Branches branches = {xy, states.from(start), width, taps};
+  const float y = item.row < n ? branches.y(first + item.row, item.channel) : 0.f;
+  // The table has at least FEW entries, so that none of these has to wait for another.
+  const int leaves = states.count(), leaves_behind = states.row(item.row);
+  float* const to_leave = states.left(item.row);
+  const int place = place_of(thread);
+  if (thread < side) {
+    convolve<AT_ONCE>(convolution_of, branches, first, first + n, to_convolve,
+                      [&](int row, float x) { convolved[row][place] = x; });
+  } else if (thread < tiles * TILE) {
+    for (int row = 0; row < n; row++) convolved[row][place] = 0.f;
+  }
+  float h = 0.f;
+  if (thread < TILE) h = first > 0 ? carry[item.channel] : branches.recurrence(item.channel);
+  __syncthreads();
+#pragma unroll 1
+  for (int row = 0; row < n; row += AT_ONCE) {
+    gate_parts(gates, n - row, convolved + row, parts[warp] + row);
   }
   __syncthreads();
-  gate_parts(gates, exact, tiles, n, convolved, parts[warp]);
-  __syncthreads();
-  if (row < n) {
-    float input = of_input, forgetting = of_recurrence;
-    for (int part = 0; part < WARPS; part++) {
-      input += parts[part][row][thread % TILE];
-      forgetting += parts[part][row][TILE + thread % TILE];
-    }
-    const float x = convolved[row][place_of(in_block)];
-    const bool begins = start + first + row == 0;
-    steps[row][thread % TILE] = rg_lru_step(x, input, forgetting, strongest, begins);
+  if (item.row < n) {
+    steps[item.row][item.in_tile] = item.step(parts, convolved, start + first + item.row == 0);
   }
   __syncthreads();
   if (thread < TILE) {
-    for (int i = 0; i < n; i++) {
-      h = fmaf(steps[i][thread].a, h, steps[i][thread].b);
-      recurrence[i][thread] = h;
+    for (int row = 0; row < n; row++) {
+      h = fmaf(steps[row][thread].a, h, steps[row][thread].b);
+      recurrence[row][thread] = h;
     }
-    if (carry && there) carry[channel] = h;
+    if (carry && item.there) carry[item.channel] = h;
   }
   __syncthreads();
-  if (!there) return;
-  if (row < n) {
-    const size_t at = size_t(first + row) * width + channel;
-    store_number(out, at, gelu_tanh(y) * recurrence[row][thread % TILE], exact);
+  if (!item.there) return;
+  if (item.row < n) {
+    const size_t at = size_t(first + item.row) * width + item.channel;
+    store_number(out, at, gelu_tanh(y) * recurrence[item.row][item.in_tile], exact);
   }
-  for (int i = row; i < states.count(); i += FEW) {
-    const int behind = states.row(i) - first;
-    if (behind >= 0 && behind < n) {
-      leave(states, i, branches, recurrence[behind][thread % TILE], channel);
-    }
+  for (int i = item.row; i < leaves; i += FEW) {
+    const int row = i < FEW ? leaves_behind : states.row(i);
+    if (row < first || row >= first + n) continue;
+    float* to = i < FEW ? to_leave : states.left(i);
+    leave(to, row, branches, recurrence[row - first][item.in_tile], item.channel);
   }
 }

@@ -1,5 +1,5 @@
-// What the kernels of Griffin's recurrent block share (De et al. 2024): what they read, the convolution's taps, a step
-// of the recurrence, and the states that a pass leaves.
+// What the kernels of Griffin's recurrent block share (De et al. 2024): what they read, the convolution, a step of the
+// recurrence, and the states that a pass leaves.
 #pragma once
 #include "activation.cuh"
 
@@ -26,7 +26,11 @@ struct States {
   const int* kept;            // how many it leaves, then the row that each stands behind, ascending
   int offset;
 
-  __device__ const float* from() const { return reinterpret_cast<const float*>(addresses[0]) + offset; }
+  // Null where the sequence begins. The address is read beside `start`, not behind it.
+  __device__ const float* from(int start) const {
+    const uint64_t address = addresses[0];
+    return start > 0 ? reinterpret_cast<const float*>(address) + offset : nullptr;
+  }
   __device__ float* left(int i) const { return reinterpret_cast<float*>(addresses[1 + i]) + offset; }
   __device__ int count() const { return kept[0]; }
   __device__ int row(int i) const { return kept[1 + i]; }
@@ -38,9 +42,11 @@ struct Branches {
   const float* before;  // the state to go on from; null where the sequence begins
   int width, taps;
 
-  // The convolution's input at a row of the pass, or before it.
+  // The convolution's input at a row of the pass.
+  __device__ float own_x(int row, int channel) const { return xy[size_t(row) * 2 * width + channel]; }
+  // The same, or before the pass.
   __device__ float x(int row, int channel) const {
-    if (row >= 0) return xy[size_t(row) * 2 * width + channel];
+    if (row >= 0) return own_x(row, channel);
     const int slot = taps + row;  // in the state, behind the recurrence
     return before && slot >= 1 ? before[size_t(slot) * width + channel] : 0.f;
   }
@@ -70,6 +76,31 @@ struct Convolution {
   }
 };
 
+// Convolves rows `first` to `end` of a channel; `give` takes each row, counted from `first`, with what comes out.
+template <int BATCH, class Give>
+__device__ inline void convolve(const Convolution& convolution, const Branches& branches, int first, int end,
+                                int channel, Give give) {
+  float inputs[TAPS - 1 + BATCH];
+#pragma unroll 1
+  for (int row = first; row < end; row += BATCH) {
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      inputs[TAPS - 1 + i] = row + i < end ? branches.own_x(row + i, channel) : 0.f;
+    }
+    if (row == first) {
+      // Asked for last: the state's address has to be waited for.
+#pragma unroll
+      for (int i = 0; i < TAPS - 1; i++) inputs[i] = branches.x(first + i - (TAPS - 1), channel);
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      if (row + i < end) give(row + i - first, convolution.of(inputs + i));
+    }
+#pragma unroll
+    for (int i = 0; i < TAPS - 1; i++) inputs[i] = inputs[BATCH + i];
+  }
+}
+
 // A step of the recurrence: h = a h + b.
 struct Step {
   float a, b;
@@ -86,11 +117,10 @@ __device__ inline Step rg_lru_step(float x, float input_gate, float recurrence_g
   return {a, sqrtf(-below_one * (1.f + a)) * gated};
 }
 
-// Writes a channel of the `i`th state that the pass leaves, with recurrence `h`.
-__device__ inline void leave(const States& states, int i, const Branches& branches, float h, int channel) {
-  float* to = states.left(i);
+// Writes a channel of a state behind a row of the pass, with recurrence `h`.
+__device__ inline void leave(float* to, int row, const Branches& branches, float h, int channel) {
   to[channel] = h;
-  const int oldest = states.row(i) - (branches.taps - 2);
+  const int oldest = row - (branches.taps - 2);
   for (int k = 0; k < branches.taps - 1; k++) {
     to[size_t(k + 1) * branches.width + channel] = branches.x(oldest + k, channel);
   }

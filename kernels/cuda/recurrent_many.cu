@@ -29,30 +29,6 @@ struct Shared {
   float b[CHUNK][STEP_STRIDE];  // the convolved inputs of the group's own channels, then the steps' terms
 };
 
-// Convolves a chunk of one channel, in bf16 for the gates and, for the group's own channels, as it is; zeros behind
-// the last row and where there is no channel.
-__device__ inline void convolve(const Convolution& convolution, const Branches& branches, int first, int n,
-                                int channel, bool there, int input, int own, Shared& shared) {
-  float inputs[TAPS - 1 + BATCH];
-#pragma unroll
-  for (int i = 0; i < TAPS - 1; i++) inputs[i] = there ? branches.x(first + i - (TAPS - 1), channel) : 0.f;
-  for (int row = 0; row < CHUNK; row += BATCH) {
-#pragma unroll
-    for (int i = 0; i < BATCH; i++) {
-      const bool inside = there && first + row + i < n;
-      inputs[TAPS - 1 + i] = inside ? branches.x(first + row + i, channel) : 0.f;
-    }
-#pragma unroll
-    for (int i = 0; i < BATCH; i++) {
-      const float convolved = there && first + row + i < n ? convolution.of(inputs + i) : 0.f;
-      shared.front.inputs[row + i][input] = __float2bfloat16(convolved);
-      if (own >= 0 && own < GROUP) shared.b[row + i][own] = convolved;
-    }
-#pragma unroll
-    for (int i = 0; i < TAPS - 1; i++) inputs[i] = inputs[BATCH + i];
-  }
-}
-
 __device__ inline void unpack(uint32_t (&a)[4], uint4 packed) {
   a[0] = packed.x, a[1] = packed.y, a[2] = packed.z, a[3] = packed.w;
 }
@@ -85,35 +61,99 @@ __device__ inline void gate_products(const uint4* input_gate, const uint4* recur
   }
 }
 
+// What a block has: rows `first` to `first + rows` of channels `begin` to `end` of a block of the gates' diagonal.
+struct Chunk {
+  int first_of_block, begin, end, first, rows;
+};
+
+// Two steps as one.
+__device__ inline Step after(Step first, Step second) {
+  return {second.a * first.a, fmaf(second.a, first.b, second.b)};
+}
+
+// Every row's step, by the gates' products as a tensor core leaves them.
+__device__ inline void make_steps(const Channels& channels, const Chunk& chunk,
+                                  const float (&input)[CHUNK / 8][4], const float (&recurrence)[CHUNK / 8][4],
+                                  bool begins, Shared& shared) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int lower = 0; lower < 2; lower++) {
+    const int own = warp * TILE + g + 8 * lower;
+    if (chunk.begin + own >= chunk.end) break;
+    const int channel = chunk.first_of_block + chunk.begin + own;
+    const float input_bias = channels.input_bias[channel], recurrence_bias = channels.recurrence_bias[channel];
+    const float decay = channels.decay[channel];
+#pragma unroll
+    for (int i = 0; i < CHUNK / 4; i++) {
+      const int row = i / 2 * 8 + 2 * t + i % 2, e = 2 * lower + i % 2;
+      if (row >= chunk.rows) continue;
+      const float of_input = input[i / 2][e] + input_bias, of_recurrence = recurrence[i / 2][e] + recurrence_bias;
+      const Step step = rg_lru_step(shared.b[row][own], of_input, of_recurrence, decay, begins && row == 0);
+      shared.front.a[row][own] = step.a;
+      shared.b[row][own] = step.b;
+    }
+  }
+}
+
+// Stores the steps, and gives those of half of the rows of a channel as one step.
+__device__ inline Step store_steps(const Chunk& chunk, int width, const Shared& shared, float* a, float* b) {
+  const int own = threadIdx.x % GROUP, half = threadIdx.x / GROUP;
+  Step all = {1.f, 0.f};
+  if (chunk.begin + own >= chunk.end) return all;
+  const int channel = chunk.first_of_block + chunk.begin + own;
+  const int end = min(chunk.rows, (half + 1) * CHUNK / 2);
+#pragma unroll 8
+  for (int row = half * CHUNK / 2; row < end; row++) {
+    const Step step = {shared.front.a[row][own], shared.b[row][own]};
+    const size_t at = size_t(chunk.first + row) * width + channel;
+    a[at] = step.a;
+    b[at] = step.b;
+    all = after(all, step);
+  }
+  return all;
+}
+
+// How many states are left behind rows in front of `row`; of a whole warp.
+__device__ inline int left_before(const States& states, int leaves, int row) {
+  int mine = 0;
+  for (int i = threadIdx.x % 32; i < leaves; i += 32) mine += states.row(i) < row;
+  return int(warp_sum(float(mine)));
+}
+
 }  // namespace
 
 // The steps h = a h + b of a chunk (blockIdx.y) of up to 128 channels of a block of the gates' diagonal: `a` and `b`
 // [n, width]; and the chunk as one step, `chunk_a` and `chunk_b` [chunks, width].
 KERNEL_OF(256, 2) recurrent_gates(const float* xy, int n, int width, int side, int taps, const int* head,
-                                  const uint64_t* addresses, const float* convolution,
+                                  const uint64_t* addresses, int offset, const float* convolution,
                                   const float* convolution_bias, const float* input_bias,
                                   const float* recurrence_bias, const float* decay, const uint4* input_gate,
-                                  const uint4* recurrence_gate, int offset, float* a, float* b, float* chunk_a,
+                                  const uint4* recurrence_gate, float* a, float* b, float* chunk_a,
                                   float* chunk_b) {
   SHARED_DYN(Shared, shared);
-  SHARED(Step, halves, [2][GROUP]);
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
+  SHARED(Step, later_half, [GROUP]);
+  const int thread = threadIdx.x, warp = thread / 32;
   const int tiles = (side + TILE - 1) / TILE, groups = (tiles + WARPS - 1) / WARPS;
   const int block = blockIdx.x / groups, group = blockIdx.x % groups;
   const int first_of_block = block * side, first = blockIdx.y * CHUNK;
   const int rows = min(CHUNK, n - first);
   const Channels channels = {convolution, convolution_bias, input_bias, recurrence_bias, decay};
-  const bool convolves = thread < side;
-  const int to_convolve = first_of_block + (convolves ? thread : 0);
-  const Convolution taps_of_channel(channels, to_convolve, width, taps);
+  const int to_convolve = first_of_block + min(thread, side - 1);
+  const Convolution convolution_of(channels, to_convolve, width, taps);
 
   wait_for_launch_before();
   let_next_launch_begin();
   const int start = head[0];
   const States states = {addresses, nullptr, offset};
-  const Branches branches = {xy, start > 0 ? states.from() : nullptr, width, taps};
-  if (thread < tiles * TILE) {
-    convolve(taps_of_channel, branches, first, n, to_convolve, convolves, thread, thread - group * GROUP, *shared);
+  const Branches branches = {xy, states.from(start), width, taps};
+  if (thread < side) {
+    const int own = thread - group * GROUP;
+    convolve<BATCH>(convolution_of, branches, first, first + rows, to_convolve, [&](int row, float x) {
+      shared->front.inputs[row][thread] = __float2bfloat16(x);
+      if (own >= 0 && own < GROUP) shared->b[row][own] = x;
+    });
+  } else if (thread < tiles * TILE) {
+    for (int row = 0; row < rows; row++) shared->front.inputs[row][thread] = __float2bfloat16(0.f);
   }
   __syncthreads();
   float input[CHUNK / 8][4] = {}, recurrence[CHUNK / 8][4] = {};
@@ -123,68 +163,41 @@ KERNEL_OF(256, 2) recurrent_gates(const float* xy, int n, int width, int side, i
     gate_products(input_gate + at, recurrence_gate + at, tiles, (rows + 15) / 16, *shared, input, recurrence);
   }
   __syncthreads();
-#pragma unroll
-  for (int lower = 0; lower < 2; lower++) {
-    const int own = warp * TILE + g + 8 * lower, in_block = group * GROUP + own;
-    const int channel = first_of_block + in_block;
-    if (in_block >= side) break;
-    const float of_input = input_bias[channel], of_recurrence = recurrence_bias[channel];
-    const float strongest = decay[channel];
-#pragma unroll
-    for (int i = 0; i < CHUNK / 4; i++) {
-      const int row = i / 2 * 8 + 2 * t + i % 2, e = 2 * lower + i % 2;
-      if (row >= rows) continue;
-      const Step step = rg_lru_step(shared->b[row][own], input[i / 2][e] + of_input,
-                                    recurrence[i / 2][e] + of_recurrence, strongest, start + first + row == 0);
-      shared->front.a[row][own] = step.a;
-      shared->b[row][own] = step.b;
-    }
-  }
+  const Chunk chunk = {first_of_block, group * GROUP, min(side, (group + 1) * GROUP), first, rows};
+  make_steps(channels, chunk, input, recurrence, start + first == 0, *shared);
   __syncthreads();
-  const int own = thread % GROUP, half = thread / GROUP, in_block = group * GROUP + own;
-  const bool there = in_block < side;
-  const int channel = first_of_block + in_block;
-  Step all = {1.f, 0.f};
-  if (there) {
-    for (int row = half * CHUNK / 2; row < min(rows, (half + 1) * CHUNK / 2); row++) {
-      const Step step = {shared->front.a[row][own], shared->b[row][own]};
-      const size_t at = size_t(first + row) * width + channel;
-      a[at] = step.a;
-      b[at] = step.b;
-      all = {step.a * all.a, fmaf(step.a, all.b, step.b)};
-    }
-  }
-  halves[half][own] = all;
+  const Step half = store_steps(chunk, width, *shared, a, b);
+  const int own = thread % GROUP;
+  if (thread >= GROUP) later_half[own] = half;
   __syncthreads();
-  if (there && half == 0) {
-    const Step last = halves[1][own];
-    const size_t at = size_t(blockIdx.y) * width + channel;
-    chunk_a[at] = last.a * all.a;
-    chunk_b[at] = fmaf(last.a, all.b, last.b);
+  if (thread < GROUP && chunk.begin + own < chunk.end) {
+    const Step whole = after(half, later_half[own]);
+    const size_t at = size_t(blockIdx.y) * width + first_of_block + chunk.begin + own;
+    chunk_a[at] = whole.a;
+    chunk_b[at] = whole.b;
   }
 }
 
 // The recurrence of a chunk (blockIdx.y), a channel a thread: out = gelu_tanh(y) * h, and the states that the pass
 // leaves behind rows of the chunk.
-KERNEL_OF(128, 8) recurrent_scan(const float* xy, int n, int width, int taps, const int* head,
+KERNEL_OF(128, 6) recurrent_scan(const float* xy, int n, int width, int taps, const int* head,
                                  const uint64_t* addresses, const int* kept, int offset, const float* a,
                                  const float* b, const float* chunk_a, const float* chunk_b, bf16* out) {
   wait_for_launch_before();
   let_next_launch_begin();
+  const States states = {addresses, kept, offset};
+  const int chunk = blockIdx.y, first = chunk * CHUNK, end = min(first + CHUNK, n);
+  const int leaves = states.count();
+  int leaving = left_before(states, leaves, first);
   const int channel = blockIdx.x * SCAN_THREADS + threadIdx.x;
   if (channel >= width) return;
-  const States states = {addresses, kept, offset};
-  const Branches branches = {xy, head[0] > 0 ? states.from() : nullptr, width, taps};
-  const int chunk = blockIdx.y, first = chunk * CHUNK, end = min(first + CHUNK, n);
+  const Branches branches = {xy, states.from(head[0]), width, taps};
   float h = branches.recurrence(channel);
 #pragma unroll 8
   for (int before = 0; before < chunk; before++) {
     const size_t at = size_t(before) * width + channel;
     h = fmaf(chunk_a[at], h, chunk_b[at]);
   }
-  const int leaves = states.count();
-  int leaving = 0;
-  while (leaving < leaves && states.row(leaving) < first) leaving++;
   int leaves_behind = leaving < leaves ? states.row(leaving) : n;
   for (int row = first; row < end; row += AHEAD) {
     float as[AHEAD], bs[AHEAD], ys[AHEAD];
@@ -201,7 +214,7 @@ KERNEL_OF(128, 8) recurrent_scan(const float* xy, int n, int width, int taps, co
       h = fmaf(as[i], h, bs[i]);
       out[size_t(row + i) * width + channel] = __float2bfloat16(gelu_tanh(ys[i]) * h);
       if (row + i == leaves_behind) {
-        leave(states, leaving++, branches, h, channel);
+        leave(states.left(leaving++), row + i, branches, h, channel);
         leaves_behind = leaving < leaves ? states.row(leaving) : n;
       }
     }

@@ -3,6 +3,8 @@
 
 use half::f16;
 
+use crate::cuda::DevicePage;
+
 /// Tokens in a page. A multiple of 16, so that a position's SIMD lane is its own whatever comes before.
 pub const PAGE_TOKENS: usize = 16;
 
@@ -91,6 +93,8 @@ pub enum KvPage {
     F32(Box<[f32]>),
     /// In f16.
     F16(Box<[f16]>),
+    /// On a device; only its kernels read and write it.
+    Device(DevicePage),
 }
 
 impl KvPage {
@@ -117,6 +121,7 @@ impl KvPage {
         match self {
             Self::F32(page) => page[at..at + numbers.len()].copy_from_slice(numbers),
             Self::F16(page) => page[at..at + numbers.len()].convert_from_f32_slice(numbers),
+            Self::Device(_) => unreachable!("a device's page is written by its kernels"),
         }
     }
 
@@ -125,6 +130,7 @@ impl KvPage {
         match self {
             Self::F32(page) => page[at],
             Self::F16(page) => page[at].to_f32(),
+            Self::Device(_) => unreachable!("a device's page is read by its kernels"),
         }
     }
 }

@@ -18,7 +18,7 @@ pub use cpu::{Cpu, Level};
 pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 pub use ops::{
     Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
-    ShapeError, Span,
+    ShapeError, Span, visible,
 };
 pub use quant::Format;
 pub use reference::Reference;

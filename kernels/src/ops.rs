@@ -105,6 +105,11 @@ impl Rope {
         Self { frequencies: (0..dim / 2).map(frequency).collect(), first: 0, table: Vec::new() }
     }
 
+    /// `[dim / 2]`: what a position is multiplied with to give the angles.
+    pub fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
     /// Numbers of a head that are rotated.
     pub fn dim(&self) -> usize {
         2 * self.frequencies.len()
@@ -209,16 +214,22 @@ pub struct RgLru<'a> {
     pub out: &'a mut [f32],
 }
 
+/// The keys that a query at `position` sees, always one range: within the window those before it and itself, and where
+/// it stands in a span all of that (`spans` as in [`Attention`]).
+pub fn visible(window: Option<usize>, spans: &[Span], position: usize) -> Range<usize> {
+    let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+    let behind = spans.partition_point(|span| span.end <= position);
+    match spans.get(behind).filter(|span| span.start <= position) {
+        Some(span) if span.windowed => first..span.end,
+        Some(span) => first.min(span.start)..span.end,
+        None => first..position + 1,
+    }
+}
+
 impl Attention<'_> {
-    /// The keys that the query at `position` sees: always one range.
-    pub(crate) fn visible(&self, position: usize) -> std::ops::Range<usize> {
-        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let behind = self.spans.partition_point(|span| span.end <= position);
-        match self.spans.get(behind).filter(|span| span.start <= position) {
-            Some(span) if span.windowed => first..span.end,
-            Some(span) => first.min(span.start)..span.end,
-            None => first..position + 1,
-        }
+    /// The keys that the query at `position` sees.
+    pub(crate) fn visible(&self, position: usize) -> Range<usize> {
+        visible(self.window, self.spans, position)
     }
 }
 

@@ -9,7 +9,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use gemma_kernels::{KvLayout, KvPage};
+use gemma_kernels::KvPage;
+use gemma_kernels::cuda::DevicePage;
 use half::f16;
 
 use super::ledger::Slot;
@@ -80,7 +81,7 @@ impl Image {
     /// A page, unless it is damaged.
     pub(super) fn page(&self, number: u32) -> Option<Arc<KvPage>> {
         let bytes = self.part(number).filter(|_| (number as usize) < self.pages)?;
-        Some(Arc::new(page_from(self.layout.kv(), bytes)))
+        Some(Arc::new(page_from(&self.layout, bytes)))
     }
 
     /// A state, unless it is damaged.
@@ -224,7 +225,7 @@ pub(super) fn write(
             Slot::Gone => return Err(missing()),
             Slot::Stored(number) => raw(*number).and_then(|(bytes, checksum)| part(bytes, checksum))?,
             Slot::Here(page) => {
-                page_into(page, &mut bytes);
+                page_into(page, &mut bytes)?;
                 part(&bytes, crc32fast::hash(&bytes))?
             }
         });
@@ -281,16 +282,21 @@ fn index(contents: &Contents, checksums: &[Vec<u32>; 2]) -> Vec<u8> {
     index
 }
 
-fn page_into(page: &KvPage, bytes: &mut Vec<u8>) {
+fn page_into(page: &KvPage, bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.clear();
     match page {
         KvPage::F32(numbers) => bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes())),
         KvPage::F16(numbers) => bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes())),
+        KvPage::Device(page) => bytes.extend_from_slice(&page.contents().map_err(io::Error::other)?),
     }
+    Ok(())
 }
 
-fn page_from(layout: &KvLayout, bytes: &[u8]) -> KvPage {
-    let mut page = KvPage::new(layout);
+fn page_from(layout: &Layout, bytes: &[u8]) -> KvPage {
+    if let Some(memory) = layout.memory() {
+        return KvPage::Device(DevicePage::of(memory, bytes.into()));
+    }
+    let mut page = KvPage::new(layout.kv());
     match &mut page {
         KvPage::F32(numbers) => {
             for (number, b) in numbers.iter_mut().zip(bytes.chunks_exact(4)) {
@@ -302,6 +308,7 @@ fn page_from(layout: &KvLayout, bytes: &[u8]) -> KvPage {
                 *number = f16::from_le_bytes([b[0], b[1]]);
             }
         }
+        KvPage::Device(_) => unreachable!("made above"),
     }
     page
 }

@@ -31,6 +31,8 @@ pub(crate) use store::Kept;
 use store::Store;
 use tree::Tree;
 
+use crate::generate::Scores;
+
 /// Prompts whose next token's logits are kept: those of the last few places, a vocabulary of numbers each.
 const MAX_ROWS: usize = 16;
 
@@ -74,15 +76,14 @@ pub struct PrefixCache {
 struct Row {
     model: u64,
     tokens: Vec<u32>,
-    /// `[vocab]`.
-    logits: Arc<[f32]>,
+    scores: Scores,
     /// The worth of a token's computing by the byte, on top of the clock when it was used.
     worth: f64,
 }
 
 impl Row {
     fn bytes(&self) -> u64 {
-        (size_of_val(&*self.logits) + size_of_val(self.tokens.as_slice())) as u64
+        (self.scores.bytes() + size_of_val(self.tokens.as_slice())) as u64
     }
 }
 
@@ -159,11 +160,11 @@ impl PrefixCache {
         self.shrink();
     }
 
-    /// Keeps the logits `[vocab]` of the token behind a prompt, given by the keys of its tokens.
-    pub fn keep_logits(&mut self, model: u64, prompt: &[u32], logits: Arc<[f32]>) {
-        self.rows.retain(|row| row.model != model || row.tokens != prompt);
+    /// Keeps the logits of the token behind a prompt, given by the keys of its tokens.
+    pub fn keep_logits(&mut self, model: u64, prompt: &[u32], scores: Scores) {
+        self.forget_logits(model, prompt);
         let cost = self.trees.get(&model).map_or(1.0, |tree| tree.token_ms);
-        let mut row = Row { model, tokens: prompt.to_vec(), logits, worth: 0.0 };
+        let mut row = Row { model, tokens: prompt.to_vec(), scores, worth: 0.0 };
         row.worth = self.clock + cost / row.bytes() as f64;
         self.rows.push_back(row);
         if self.rows.len() > MAX_ROWS {
@@ -173,15 +174,20 @@ impl PrefixCache {
         self.shrink();
     }
 
-    /// The logits `[vocab]` of the token behind exactly this prompt, if they were kept.
-    pub fn logits(&mut self, model: u64, prompt: &[u32]) -> Option<Arc<[f32]>> {
+    /// Forgets the logits behind a prompt.
+    pub fn forget_logits(&mut self, model: u64, prompt: &[u32]) {
+        self.rows.retain(|row| row.model != model || row.tokens != prompt);
+    }
+
+    /// The logits of the token behind exactly this prompt, if they were kept.
+    pub fn logits(&mut self, model: u64, prompt: &[u32]) -> Option<Scores> {
         let at = self.rows.iter().position(|row| row.model == model && row.tokens == prompt)?;
         let mut row = self.rows.remove(at)?;
         let cost = self.trees.get(&model).map_or(1.0, |tree| tree.token_ms);
         row.worth = self.clock + cost / row.bytes() as f64;
-        let logits = row.logits.clone();
+        let scores = row.scores.clone();
         self.rows.push_back(row);
-        Some(logits)
+        Some(scores)
     }
 
     /// States what a token of a model takes to compute, in milliseconds. It weighs models against each other.

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use gemma_kernels::cuda::{DevicePage, PageMemory};
 use gemma_kernels::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 
 use crate::config::{Mixer, ModelConfig};
@@ -32,11 +33,13 @@ pub struct Layout {
     /// Channels of the recurrence of each layer; 0 for attention.
     widths: Vec<usize>,
     horizon: Option<usize>,
+    /// The device that its pages belong on.
+    memory: Option<PageMemory>,
 }
 
 impl Layout {
-    /// The layout of a network whose keys and values are stored as `format`.
-    pub fn new(config: &ModelConfig, format: KvFormat) -> Self {
+    /// The layout of a network whose keys and values are stored as `format`, on a device or not.
+    pub fn new(config: &ModelConfig, format: KvFormat, memory: Option<PageMemory>) -> Self {
         let mut len = 0;
         let mut states = Vec::with_capacity(config.layers.len());
         let mut widths = Vec::with_capacity(config.layers.len());
@@ -51,26 +54,39 @@ impl Layout {
             (kv_heads, head_dim)
         });
         let kv = KvLayout::new(format, kv);
-        Self { kv, states, widths, horizon: config.horizon() }
+        Self { kv, states, widths, horizon: config.horizon(), memory }
     }
 
     /// Attention alone; with a horizon, every layer has a window.
     #[cfg(test)]
     pub(super) fn without_state(kv: KvLayout, horizon: Option<usize>) -> Self {
-        Self { kv, states: Vec::new(), widths: Vec::new(), horizon }
+        Self { kv, states: Vec::new(), widths: Vec::new(), horizon, memory: None }
     }
 
     /// One recurrent layer of two channels and three taps over one attention layer of one head of two.
     #[cfg(test)]
     pub(super) fn recurrent(horizon: Option<usize>) -> Self {
         let kv = KvLayout::new(KvFormat::F32, [(0, 0), (1, 2)]);
-        Self { kv, states: vec![0..6, 6..6], widths: vec![2, 0], horizon }
+        Self { kv, states: vec![0..6, 6..6], widths: vec![2, 0], horizon, memory: None }
     }
 
     /// The same without dropping what is never read.
     #[cfg(test)]
     pub(crate) fn keeping_everything(&self) -> Self {
         Self { horizon: None, ..self.clone() }
+    }
+
+    /// The device that its pages belong on, if any.
+    pub fn memory(&self) -> Option<&PageMemory> {
+        self.memory.as_ref()
+    }
+
+    /// A page of zeros.
+    fn page(&self) -> KvPage {
+        match &self.memory {
+            Some(memory) => KvPage::Device(DevicePage::new(memory, self.kv.page_bytes())),
+            None => KvPage::new(&self.kv),
+        }
     }
 
     /// Where keys and values stand in a page.
@@ -249,7 +265,7 @@ impl Sequence {
         let (start, end) = (self.tokens.len(), self.tokens.len() + n);
         let pages = end.div_ceil(PAGE_TOKENS) - self.dropped;
         let layout = &self.layout;
-        self.pages.resize_with(pages.max(self.pages.len()), || Arc::new(KvPage::new(&layout.kv)));
+        self.pages.resize_with(pages.max(self.pages.len()), || Arc::new(layout.page()));
         for page in self.pages.range_mut(start / PAGE_TOKENS - self.dropped..) {
             Arc::make_mut(page);
         }
@@ -287,6 +303,18 @@ impl Sequence {
     /// inputs `[taps - 1, width]`, oldest first.
     pub fn state(&self, layer: usize) -> (&[f32], &[f32]) {
         self.state[self.layout.states[layer].clone()].split_at(self.layout.widths[layer])
+    }
+
+    /// All recurrent layers' state behind the last token, layer by layer as [`Sequence::state`] has it.
+    pub fn states(&self) -> &[f32] {
+        &self.state
+    }
+
+    /// The states that the reserved pass has to leave: behind which of its rows, and where they go, laid out as
+    /// [`Sequence::states`].
+    pub fn states_to_leave(&mut self) -> impl Iterator<Item = (usize, &mut [f32])> {
+        let start = self.tokens.len();
+        self.pending.iter_mut().map(move |pending| (pending.len - start - 1, &mut pending.state[..]))
     }
 
     /// Notes what a recurrent layer computed for the `n` tokens behind the last: the convolution's inputs

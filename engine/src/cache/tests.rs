@@ -27,6 +27,11 @@ impl Sequence {
     }
 }
 
+/// Logits of a vocabulary of ten.
+fn scores(logit: f32) -> Scores {
+    Scores::All(Arc::from([logit; 10]))
+}
+
 pub(super) fn attention(horizon: Option<usize>) -> Arc<Layout> {
     Arc::new(Layout::without_state(KvLayout::new(KvFormat::F32, [(1, 8)]), horizon))
 }
@@ -250,17 +255,17 @@ fn a_prompt_whose_logits_are_kept_is_found_whole() {
     let mut cache = PrefixCache::new(u64::MAX);
     let prompt = [2, 7, 8, 9];
     cache.keep(1, sequence(&layout, &prompt));
-    cache.keep_logits(1, &prompt, Arc::from([0.5; 10]));
+    cache.keep_logits(1, &prompt, scores(0.5));
     assert_eq!(cache.resume(1, &layout, &prompt).tokens(), prompt);
-    assert_eq!(cache.logits(1, &prompt).as_deref(), Some(&[0.5; 10][..]));
+    assert_eq!(cache.logits(1, &prompt), Some(scores(0.5)));
     assert_eq!(cache.logits(2, &prompt), None, "another model's logits are others");
     assert_eq!(cache.resume(1, &layout, &prompt[..3]).tokens(), &prompt[..2]);
     for other in 0..MAX_ROWS as u32 - 1 {
-        cache.keep_logits(1, &[2, other], Arc::from([0.0; 10]));
+        cache.keep_logits(1, &[2, other], scores(0.0));
     }
     assert!(cache.logits(1, &prompt).is_some());
     let bytes = cache.bytes();
-    cache.keep_logits(1, &[3], Arc::from([0.0; 10]));
+    cache.keep_logits(1, &[3], scores(0.0));
     assert_eq!(cache.bytes(), bytes - 4, "the longest unused row went");
     assert!(cache.logits(1, &[2, 0]).is_none());
     cache.forget(1);
@@ -272,7 +277,7 @@ fn a_budget_of_nothing_keeps_nothing() {
     let layout = attention(None);
     let mut cache = PrefixCache::new(0);
     cache.keep(1, sequence(&layout, &[1, 2, 3]));
-    cache.keep_logits(1, &[1, 2, 3], Arc::from([0.0; 10]));
+    cache.keep_logits(1, &[1, 2, 3], scores(0.0));
     assert_eq!(cache.bytes(), 0);
     assert!(cache.resume(1, &layout, &[1, 2, 3]).tokens().is_empty());
 }

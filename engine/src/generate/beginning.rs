@@ -27,20 +27,17 @@ impl Beginning {
         self.rest.is_empty() || tokenizer.spells(id, &self.rest).is_some()
     }
 
-    /// Rules out every token that does not go on with it. Byte tokens spell whatever the vocabulary does not;
-    /// in a vocabulary without them nothing may be left, and then nothing is ruled out.
-    pub(crate) fn constrain(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) {
+    /// The tokens that go on with it, with their logits. Byte tokens spell whatever the vocabulary does not; in a
+    /// vocabulary without them there may be none, and then any token will do.
+    pub(crate) fn among(&mut self, tokenizer: &Tokenizer, logits: &[f32]) -> Option<Vec<(u32, f32)>> {
         let allowed = tokenizer.spelling(&self.rest);
         let kept: Vec<(u32, f32)> =
             allowed.into_iter().filter_map(|id| Some((id, *logits.get(id as usize)?))).collect();
         if kept.is_empty() {
             self.rest.clear();
-            return;
+            return None;
         }
-        logits.fill(f32::NEG_INFINITY);
-        for (id, logit) in kept {
-            logits[id as usize] = logit;
-        }
+        Some(kept)
     }
 
     /// Takes a picked token into account.

@@ -3,6 +3,7 @@
 mod beginning;
 mod draft;
 mod sampling;
+mod scores;
 mod stop;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) use beginning::Beginning;
 pub(crate) use draft::guess;
 pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
+pub use scores::{Best, Scores};
 pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 

@@ -1,5 +1,8 @@
 //! Picking the next token: repetition penalty, temperature, top-k, top-p, min-p, seed.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
 /// How tokens are picked. The default is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -37,14 +40,84 @@ impl Sampler {
         Self { sampling, state }
     }
 
-    /// Picks a token by its logits; `seen` are the ids that the repetition penalty applies to. The logits
-    /// are changed.
-    pub(crate) fn pick(&mut self, logits: &mut [f32], seen: &[u32]) -> u32 {
-        self.penalise(logits, seen);
-        if self.sampling.temperature <= 0.0 {
-            return greatest(logits);
+    /// Picks a token by all logits; `seen` are the ids that the repetition penalty applies to.
+    pub(crate) fn pick(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
+        if self.penalises() {
+            let mut logits = logits.to_vec();
+            for &id in seen.iter().collect::<HashSet<_>>() {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit = self.penalised(*logit);
+                }
+            }
+            return self.draw(&logits);
         }
-        let mut candidates = self.candidates(logits);
+        self.draw(logits)
+    }
+
+    /// Picks one of these tokens by their logits; `None` where there is none.
+    pub(crate) fn pick_among(&mut self, mut tokens: Vec<(u32, f32)>, seen: &[u32]) -> Option<u32> {
+        if self.penalises() {
+            for (_, logit) in tokens.iter_mut().filter(|token| seen.contains(&token.0)) {
+                *logit = self.penalised(*logit);
+            }
+        }
+        let top = tokens.iter().copied().min_by(by_logit)?;
+        if self.sampling.temperature <= 0.0 {
+            return Some(top.0);
+        }
+        Some(self.draw_weighted(self.weighted(tokens, top.1)))
+    }
+
+    /// Whether these, the best of a vocabulary in order, are all that could be picked.
+    pub(crate) fn is_served_by(&self, best: &[(u32, f32)]) -> bool {
+        let s = &self.sampling;
+        let (Some(first), Some(last)) = (best.first(), best.last()) else { return false };
+        if self.penalises() {
+            return false;
+        }
+        let least = if s.min_p > 0.0 { f64::from(s.min_p.min(1.0)) } else { 0.0 };
+        let weight = f64::from((last.1 - first.1) / s.temperature).exp();
+        s.temperature <= 0.0
+            || (1..=best.len()).contains(&s.top_k)
+            || last.1 < self.floor(first.1)
+            || weight < least
+    }
+
+    /// Whether the most likely token is picked always.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.sampling.temperature <= 0.0
+    }
+
+    /// Whether tokens already present count less.
+    pub(crate) fn penalises(&self) -> bool {
+        let penalty = self.sampling.repetition_penalty;
+        penalty != 1.0 && penalty > 0.0
+    }
+
+    fn penalised(&self, logit: f32) -> f32 {
+        let penalty = self.sampling.repetition_penalty;
+        if logit > 0.0 { logit / penalty } else { logit * penalty }
+    }
+
+    fn draw(&mut self, logits: &[f32]) -> u32 {
+        let best = greatest(logits);
+        if self.sampling.temperature <= 0.0 {
+            return best;
+        }
+        // What is left is short enough to sort.
+        let top = logits[best as usize];
+        let floor = self.floor(top);
+        let tokens = (0..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect();
+        self.draw_weighted(self.weighted(tokens, top))
+    }
+
+    /// The logit below which nothing can be picked anyway.
+    fn floor(&self, top: f32) -> f32 {
+        top - 40.0 * self.sampling.temperature
+    }
+
+    /// Draws one of the weighted tokens; there is at least one.
+    fn draw_weighted(&mut self, mut candidates: Vec<(u32, f64)>) -> u32 {
         let total: f64 = candidates.iter().map(|&(_, p)| p).sum();
         let mut left = self.uniform() * total;
         let fallback = candidates[0].0;
@@ -57,30 +130,9 @@ impl Sampler {
             .map_or(fallback, |(id, _)| id)
     }
 
-    fn penalise(&self, logits: &mut [f32], seen: &[u32]) {
-        let penalty = self.sampling.repetition_penalty;
-        if penalty == 1.0 || penalty <= 0.0 {
-            return;
-        }
-        let mut seen = seen.to_vec();
-        seen.sort_unstable();
-        seen.dedup();
-        for id in seen {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-            }
-        }
-    }
-
-    /// The ids that may be picked with their weights, most likely first; never empty.
-    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+    /// Those of the tokens that may be picked with their weights, most likely first; never empty. `top` is the best logit.
+    fn weighted(&self, mut candidates: Vec<(u32, f32)>, top: f32) -> Vec<(u32, f64)> {
         let s = &self.sampling;
-        let top = logits[greatest(logits) as usize];
-        // Far below the best nothing can be picked anyway: what is left is short enough to sort.
-        let floor = top - 40.0 * s.temperature;
-        let mut candidates: Vec<(u32, f32)> =
-            (0..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect();
-        let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if s.top_k > 0 && s.top_k < candidates.len() {
             candidates.select_nth_unstable_by(s.top_k - 1, by_logit);
             candidates.truncate(s.top_k);
@@ -111,6 +163,11 @@ impl Sampler {
     }
 }
 
+/// The better first; of equals the lower id.
+fn by_logit(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
 /// The output function of SplitMix64 (Steele, Lea and Flood 2014).
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -139,7 +196,7 @@ mod tests {
     use super::*;
 
     fn pick(sampling: Sampling, logits: &[f32], seen: &[u32]) -> u32 {
-        Sampler::new(sampling).pick(&mut logits.to_vec(), seen)
+        Sampler::new(sampling).pick(logits, seen)
     }
 
     /// Ids picked in 2,000 draws with different seeds.
@@ -178,6 +235,37 @@ mod tests {
         assert_eq!(picked(Sampling { top_p: 0.0, ..hot() }, &logits), [0]);
     }
 
+    /// The best `k` of some logits, as a device gives them.
+    fn best(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
+        let mut tokens: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        tokens.sort_by(by_logit);
+        tokens.truncate(k);
+        tokens
+    }
+
+    #[test]
+    fn the_best_tokens_serve_wherever_no_other_could_be_picked() {
+        let logits: Vec<f32> = (0..100).map(|i| ((i * 37) % 100) as f32 * 0.1).collect();
+        let few = best(&logits, 8);
+        let served = |sampling: Sampling| Sampler::new(sampling).is_served_by(&few);
+        assert!(served(Sampling::default()) && served(Sampling { top_k: 8, ..hot() }));
+        assert!(served(Sampling { min_p: 0.6, ..hot() }) && served(Sampling { temperature: 0.01, ..hot() }));
+        assert!(
+            !served(hot())
+                && !served(Sampling { top_k: 9, ..hot() })
+                && !served(Sampling { top_p: 0.5, ..hot() })
+        );
+        assert!(!served(Sampling { repetition_penalty: 1.1, ..Sampling::default() }));
+        for sampling in
+            [Sampling::default(), Sampling { top_k: 5, ..hot() }, Sampling { min_p: 0.6, ..hot() }]
+        {
+            for seed in 0..50 {
+                let sampler = || Sampler::new(Sampling { seed, ..sampling.clone() });
+                assert_eq!(sampler().pick_among(few.clone(), &[]), Some(sampler().pick(&logits, &[])));
+            }
+        }
+    }
+
     #[test]
     fn frequencies_follow_the_probabilities() {
         let logits = [0.0, (3.0f32).ln()];
@@ -189,7 +277,7 @@ mod tests {
     fn a_seed_fixes_the_sequence() {
         let draw = |seed| {
             let mut sampler = Sampler::new(Sampling { seed, ..hot() });
-            (0..20).map(|_| sampler.pick(&mut [0.5; 50], &[])).collect::<Vec<_>>()
+            (0..20).map(|_| sampler.pick(&[0.5; 50], &[])).collect::<Vec<_>>()
         };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));

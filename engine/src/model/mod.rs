@@ -1,148 +1,144 @@
-//! A network: its weights in the backend's layout, one decoder that runs every text model of the
-//! family by its layer specifications, and the tower that reads pictures.
+//! A network: its weights in a backend's layout, run layer by layer by their specifications, and the tower that reads
+//! pictures. On the processor ([`host`]) or on a graphics card ([`device`]).
 
-mod decoder;
-mod recurrent;
-mod siglip;
+mod host;
+mod pass;
+mod tensors;
 #[cfg(test)]
 mod tests;
-mod weights;
 
 use std::sync::Arc;
 
-use gemma_kernels::{Activation, Matrix, Ops, Projection, Rope};
+use gemma_kernels::Span;
 
-use crate::cache::Layout;
-use crate::config::{ModelConfig, RopeSpec};
+use crate::cache::{Layout, Marks, Sequence};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::generate::Scores;
 
-pub use decoder::{Input, Interrupt, Pass, Rows};
-pub use siglip::Encoding;
-pub(crate) use weights::load;
+pub(crate) use host::load as load_host;
+pub use host::{Encoding as HostEncoding, HostNetwork, HostPass};
+pub use pass::{Input, Interrupt, Rows};
 
 /// A network ready to run. Belongs to the engine's thread.
-pub struct Network {
-    config: ModelConfig,
-    ops: Arc<dyn Ops>,
-    activation: Activation,
-    layout: Arc<Layout>,
-    embedding: Matrix,
-    /// The output table where it is not the embedding's.
-    output: Option<Matrix>,
-    layers: Vec<Layer>,
-    tower: Option<siglip::Tower>,
-    final_norm: Vec<f32>,
-    ropes: Vec<Rotation>,
-    scratch: decoder::Scratch,
+pub enum Network {
+    /// On the processor.
+    Host(Box<HostNetwork>),
 }
 
-/// Weights of one layer. Norm weights have the 1 added.
-struct Layer {
-    before_mixer: Vec<f32>,
-    after_mixer: Option<Vec<f32>>,
-    before_mlp: Vec<f32>,
-    after_mlp: Option<Vec<f32>>,
-    mixer: MixerWeights,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+/// A forward pass between two of its steps: a layer, or a part of the product with the vocabulary.
+pub enum Pass {
+    /// On the processor.
+    Host(HostPass),
 }
 
-/// A product, perhaps with a bias.
-struct Linear {
-    matrix: Matrix,
-    bias: Option<Vec<f32>>,
-}
-
-impl Linear {
-    fn to<'a>(&'a self, out: &'a mut [f32]) -> Projection<'a> {
-        Projection { matrix: &self.matrix, bias: self.bias.as_deref(), out }
-    }
-}
-
-enum MixerWeights {
-    Attention(AttentionWeights),
-    RgLru(RgLruWeights),
-}
-
-struct AttentionWeights {
-    q: Matrix,
-    k: Matrix,
-    v: Matrix,
-    o: Linear,
-    q_norm: Option<Vec<f32>>,
-    k_norm: Option<Vec<f32>>,
-    /// Index into [`Network::ropes`].
-    rope: usize,
-}
-
-struct RgLruWeights {
-    x: Linear,
-    y: Linear,
-    out: Linear,
-    /// `[taps, width]`.
-    convolution: Vec<f32>,
-    convolution_bias: Vec<f32>,
-    input_gate: Gate,
-    recurrence_gate: Gate,
-    /// `[width]`: `-8 softplus(parameter)`.
-    decay: Vec<f32>,
-}
-
-/// A block-diagonal product with a bias.
-struct Gate {
-    blocks: Vec<Matrix>,
-    bias: Vec<f32>,
-}
-
-/// RoPE of the layers that share it.
-struct Rotation {
-    spec: RopeSpec,
-    /// Numbers of a head that are turned.
-    dim: usize,
-    rope: Rope,
+/// A picture on its way through the tower.
+pub enum Encoding {
+    /// On the processor.
+    Host(HostEncoding),
 }
 
 impl Network {
     /// Where things stand in a sequence's memory.
     pub fn layout(&self) -> &Arc<Layout> {
-        &self.layout
+        match self {
+            Self::Host(network) => network.layout(),
+        }
     }
 
     /// The network as data.
     pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    /// The backend it runs on.
-    pub fn ops(&self) -> &dyn Ops {
-        &*self.ops
+        match self {
+            Self::Host(network) => network.config(),
+        }
     }
 
     /// Bytes of all matrices in memory.
     pub fn weight_bytes(&self) -> u64 {
-        let layers = self.layers.iter().flat_map(|layer| {
-            let mut all = vec![&layer.gate.matrix, &layer.up.matrix, &layer.down.matrix];
-            match &layer.mixer {
-                MixerWeights::Attention(a) => all.extend([&a.q, &a.k, &a.v, &a.o.matrix]),
-                MixerWeights::RgLru(r) => {
-                    all.extend([&r.x.matrix, &r.y.matrix, &r.out.matrix]);
-                    all.extend(r.input_gate.blocks.iter().chain(&r.recurrence_gate.blocks));
-                }
+        match self {
+            Self::Host(network) => network.weight_bytes(),
+        }
+    }
+
+    /// Appends `input` to `sequence` and returns the logits of `rows`, `[rows, vocab]`, after the final
+    /// soft cap. `None` if interrupted: the sequence is then as it was.
+    pub fn forward(
+        &mut self,
+        sequence: &mut Sequence,
+        input: Input<'_>,
+        rows: Rows,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Vec<f32>>> {
+        let mut pass = self.begin(sequence, input, rows, Marks::default())?;
+        while self.step(&mut pass, sequence, input.spans)? {
+            if interrupt.is_due() {
+                return Ok(None);
             }
-            all
-        });
-        let text: u64 = layers.chain([&self.embedding]).chain(&self.output).map(|m| m.bytes() as u64).sum();
-        text + self.tower.as_ref().map_or(0, siglip::Tower::bytes)
+        }
+        let scores = self.end(pass, sequence)?;
+        let mut logits = Vec::with_capacity(scores.len() * self.config().vocab);
+        for (row, scores) in scores.iter().enumerate() {
+            logits.extend_from_slice(&self.whole(scores, row)?);
+        }
+        sequence.advance(input.keys);
+        Ok(Some(logits))
+    }
+
+    /// Begins a pass that is computed step by step, other passes over other sequences in between. The sequence
+    /// is as it was until its caller counts in what the pass has read ([`Sequence::advance`]).
+    pub fn begin(
+        &mut self,
+        sequence: &mut Sequence,
+        input: Input<'_>,
+        rows: Rows,
+        marks: Marks<'_>,
+    ) -> Result<Pass> {
+        match self {
+            Self::Host(network) => Ok(Pass::Host(network.begin(sequence, input, rows, marks))),
+        }
+    }
+
+    /// Computes the next step of a pass over the same sequence; `false` once nothing is left to do.
+    pub fn step(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) -> Result<bool> {
+        match (self, pass) {
+            (Self::Host(network), Pass::Host(pass)) => Ok(network.step(pass, sequence, spans)),
+        }
+    }
+
+    /// Ends a pass over the same sequence that has run to its end: what it says of the tokens behind its rows.
+    pub fn end(&mut self, pass: Pass, _sequence: &mut Sequence) -> Result<Vec<Scores>> {
+        match (self, pass) {
+            (Self::Host(network), Pass::Host(pass)) => Ok(network.end(pass)),
+        }
+    }
+
+    /// All logits of a row of the pass that ended last, whose scores are given.
+    pub fn whole(&self, scores: &Scores, _row: usize) -> Result<Arc<[f32]>> {
+        match (self, scores) {
+            (_, Scores::All(logits)) => Ok(logits.clone()),
+            (Self::Host(_), Scores::Best(_)) => unreachable!("the processor keeps nothing back"),
+        }
+    }
+
+    /// `ln(sum(e^logit))` over the vocabulary.
+    pub fn log_sum_exp(&self, scores: &Scores) -> f32 {
+        match (self, scores) {
+            (_, Scores::Best(best)) => best.log_sum_exp,
+            (Self::Host(network), Scores::All(logits)) => network.ops().log_sum_exp(logits),
+        }
     }
 
     /// Begins to read a picture, `[3, image_size, image_size]`; `None` if the network reads none of this size.
-    pub fn begin_picture(&self, pixels: &[f32]) -> Option<Encoding> {
-        let tower = self.tower.as_ref().filter(|tower| tower.spec.pixels() == pixels.len())?;
-        Some(tower.begin(&*self.ops, pixels))
+    pub fn begin_picture(&self, pixels: &[f32]) -> Result<Option<Encoding>> {
+        match self {
+            Self::Host(network) => Ok(network.begin_picture(pixels).map(Encoding::Host)),
+        }
     }
 
     /// Takes a picture one step on; its features `[tokens, hidden]` with the last one.
-    pub fn read_on(&self, picture: &mut Encoding) -> Option<Vec<f32>> {
-        self.tower.as_ref()?.advance(&*self.ops, picture)
+    pub fn read_on(&self, picture: &mut Encoding) -> Result<Option<Vec<f32>>> {
+        match (self, picture) {
+            (Self::Host(network), Encoding::Host(picture)) => Ok(network.read_on(picture)),
+        }
     }
 }

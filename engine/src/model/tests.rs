@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gemma_kernels::{Activation, Cpu, KvFormat, Level, Ops, Reference};
 
-use super::{Input, Interrupt, Network, Rows, load};
+use super::{Input, Interrupt, Network, Rows, load_host};
 use crate::cache::Sequence;
 use crate::checkpoint::Checkpoint;
 
@@ -15,7 +15,7 @@ fn golden(file: &str) -> PathBuf {
 
 fn network(ops: Arc<dyn Ops>) -> Network {
     let checkpoint = Checkpoint::open(&golden("")).unwrap();
-    load(&checkpoint, ops, Activation::F32, KvFormat::F32, &mut |_| {}).unwrap()
+    Network::Host(Box::new(load_host(&checkpoint, ops, Activation::F32, KvFormat::F32, &mut |_| {}).unwrap()))
 }
 
 fn cpu() -> Arc<dyn Ops> {
@@ -23,7 +23,7 @@ fn cpu() -> Arc<dyn Ops> {
 }
 
 fn feed(network: &mut Network, sequence: &mut Sequence, ids: &[u32]) {
-    network.forward(sequence, Input::text(ids), Rows::Last(0), &Interrupt::default()).unwrap();
+    network.forward(sequence, Input::text(ids), Rows::Last(0), &Interrupt::default()).unwrap().unwrap();
 }
 
 /// The prompt `long` of the golden data.
@@ -95,7 +95,7 @@ fn what_was_dropped_is_not_missed() {
     let mut keeping = Sequence::new(Arc::new(network.layout().keeping_everything()));
     let ids: Vec<u32> = (0..70u32).map(|i| 3 + i * 11 % 200).collect();
     let mut next = |sequence: &mut Sequence, ids: &[u32]| {
-        network.forward(sequence, Input::text(ids), Rows::Last(1), &Interrupt::default()).unwrap()
+        network.forward(sequence, Input::text(ids), Rows::Last(1), &Interrupt::default()).unwrap().unwrap()
     };
     for n in [70, 1, 1, 33, 5, 70, 1] {
         assert_eq!(next(&mut dropping, &ids[..n]), next(&mut keeping, &ids[..n]));
@@ -114,12 +114,17 @@ fn an_interrupted_pass_leaves_the_state_as_it_was() {
     feed(&mut network, &mut sequence, &ids[..9]);
     let kept = sequence.state(1).0.to_vec();
     let interrupt = Interrupt { deadline: Some(std::time::Instant::now()), ..Interrupt::default() };
-    assert!(network.forward(&mut sequence, Input::text(&ids[9..]), Rows::Last(1), &interrupt).is_none());
+    assert!(
+        network.forward(&mut sequence, Input::text(&ids[9..]), Rows::Last(1), &interrupt).unwrap().is_none()
+    );
     assert_eq!(sequence.state(1).0, kept);
     let mut fresh = Sequence::new(network.layout().clone());
     feed(&mut network, &mut fresh, &ids[..9]);
     let mut last = |sequence: &mut Sequence| {
-        network.forward(sequence, Input::text(&ids[9..]), Rows::Last(1), &Interrupt::default()).unwrap()
+        network
+            .forward(sequence, Input::text(&ids[9..]), Rows::Last(1), &Interrupt::default())
+            .unwrap()
+            .unwrap()
     };
     assert_eq!(last(&mut sequence), last(&mut fresh));
 }
@@ -127,7 +132,8 @@ fn an_interrupted_pass_leaves_the_state_as_it_was() {
 #[test]
 fn a_long_pass_gives_the_bits_of_short_ones() {
     let checkpoint = Checkpoint::open(&golden("../gemma2-gqa")).unwrap();
-    let mut network = load(&checkpoint, cpu(), Activation::F32, KvFormat::F32, &mut |_| {}).unwrap();
+    let network = load_host(&checkpoint, cpu(), Activation::F32, KvFormat::F32, &mut |_| {}).unwrap();
+    let mut network = Network::Host(Box::new(network));
     // More rows than go through an MLP together, twice.
     let ids: Vec<u32> = (0..1100u32).map(|i| 3 + i * 11 % 200).collect();
     let mut logits = |pieces: usize| {
@@ -135,7 +141,7 @@ fn a_long_pass_gives_the_bits_of_short_ones() {
         let mut all = Vec::new();
         for ids in ids.chunks(pieces) {
             let pass = network.forward(&mut sequence, Input::text(ids), Rows::All, &Interrupt::default());
-            all.extend(pass.unwrap());
+            all.extend(pass.unwrap().unwrap());
         }
         all
     };

@@ -10,10 +10,10 @@ use super::Waiting;
 use super::pace::Pace;
 use super::pictures::{PictureCache, PictureWork};
 use crate::cache::{Marks, PrefixCache, Sequence};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::generate::{
-    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, StopWatch,
-    Timings, Token, guess,
+    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, Scores,
+    StopWatch, Timings, Token, guess,
 };
 use crate::model::{Input, Interrupt, Network, Pass, Rows};
 use crate::outline::Outline;
@@ -35,7 +35,8 @@ pub(super) struct Tools<'a> {
 
 /// A pass on its way.
 struct Running {
-    pass: Pass,
+    /// There until it has run to its end.
+    pass: Option<Pass>,
     /// What it reads that counts in any case: tokens of the prompt, or the last one generated.
     certain: Vec<u32>,
     /// What the sequence remembers those by.
@@ -54,7 +55,7 @@ struct Running {
 /// How far a pass came.
 enum Computed {
     /// To its end: the logits of its rows.
-    Logits(Box<Running>, Vec<f32>),
+    Logits(Box<Running>, Vec<Scores>),
     /// Something more urgent waits.
     Paused,
     /// Nobody wants it any more.
@@ -142,35 +143,44 @@ impl Job {
 
     /// Works for one step, a pass or what of it comes before something more urgent; `true` once the request has
     /// ended.
-    pub(super) fn step(&mut self, tools: &mut Tools<'_>) -> bool {
+    pub(super) fn step(&mut self, tools: &mut Tools<'_>) -> Result<bool> {
         if self.interrupt.is_due() {
-            return self.interrupted(tools.cache);
+            return Ok(self.interrupted(tools.cache));
         }
         if self.started.is_none() {
             self.start(tools);
             if self.request.max_tokens == 0 {
-                return self.finish(FinishReason::Length, tools.cache);
+                return Ok(self.finish(FinishReason::Length, tools.cache));
             }
         }
-        let Some(mut sequence) = self.sequence.take() else { return true };
+        let Some(mut sequence) = self.sequence.take() else { return Ok(true) };
         if self.generated.is_empty() {
             let from = sequence.tokens().len();
             if from == self.keys.len()
-                && let Some(logits) = tools.cache.logits(self.model_id(), &self.keys)
+                && let Some(scores) = tools.cache.logits(self.model_id(), &self.keys)
             {
                 // The whole prompt was computed before, and nothing of it is left to do.
+                let Some(id) = self.choose(&scores) else {
+                    // But for the tokens that only all logits can tell.
+                    tools.cache.forget_logits(self.model_id(), &self.keys);
+                    tools.cache.keep(self.model_id(), sequence);
+                    self.start(tools);
+                    return Ok(false);
+                };
                 self.sequence = Some(sequence);
-                let ended = self.take_token(tools.network, logits.to_vec());
-                return ended.is_some_and(|reason| self.finish(reason, tools.cache));
+                let logit = scores.logit(id).unwrap_or_default();
+                let logprob = logit - tools.network.log_sum_exp(&scores);
+                let ended = self.take_token(tools.network, id, logprob);
+                return Ok(ended.is_some_and(|reason| self.finish(reason, tools.cache)));
             }
             let model = (self.request.model.id, &*tools.network);
-            if !self.pictures.step(&self.outline, from, model, tools.pictures, &mut self.timings) {
+            if !self.pictures.step(&self.outline, from, model, tools.pictures, &mut self.timings)? {
                 self.sequence = Some(sequence);
-                return false;
+                return Ok(false);
             }
         }
         let begun = Instant::now();
-        let computed = self.compute(tools, &mut sequence);
+        let computed = self.compute(tools, &mut sequence)?;
         let took = millis(begun.elapsed());
         match self.generated.is_empty() {
             true => self.timings.prefill_ms += took,
@@ -180,12 +190,12 @@ impl Job {
             Computed::Paused => None,
             Computed::Stopped => {
                 self.sequence = Some(sequence);
-                return self.interrupted(tools.cache);
+                return Ok(self.interrupted(tools.cache));
             }
-            Computed::Logits(running, logits) => self.read(tools, &mut sequence, &running, logits),
+            Computed::Logits(running, scores) => self.read(tools, &mut sequence, &running, &scores)?,
         };
         self.sequence = Some(sequence);
-        ended.is_some_and(|reason| self.finish(reason, tools.cache))
+        Ok(ended.is_some_and(|reason| self.finish(reason, tools.cache)))
     }
 
     /// Looks up what of the prompt is known.
@@ -204,37 +214,38 @@ impl Job {
     }
 
     /// Runs a pass to its end, or until something more urgent waits.
-    fn compute(&mut self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Computed {
+    fn compute(&mut self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Result<Computed> {
         let begun = Instant::now();
         let mut running = match self.running.take() {
             Some(running) => running,
-            None if self.generated.is_empty() => self.begin_prefill(tools, sequence),
-            None => self.begin_decode(tools, sequence),
+            None if self.generated.is_empty() => self.begin_prefill(tools, sequence)?,
+            None => self.begin_decode(tools, sequence)?,
         };
-        while tools.network.step(&mut running.pass, sequence, &self.outline.spans) {
+        let Some(mut pass) = running.pass.take() else { return Ok(Computed::Stopped) };
+        while tools.network.step(&mut pass, sequence, &self.outline.spans)? {
             if self.interrupt.is_due() {
-                return Computed::Stopped;
+                return Ok(Computed::Stopped);
             }
             if tools.waiting.more_urgent_than(self.request.priority) {
                 running.spent += begun.elapsed();
                 running.was_paused = true;
+                running.pass = Some(pass);
                 self.running = Some(running);
-                return Computed::Paused;
+                return Ok(Computed::Paused);
             }
         }
+        let scores = tools.network.end(pass, sequence)?;
         running.spent += begun.elapsed();
-        let pass = std::mem::take(&mut running.pass);
-        let logits = tools.network.end(pass);
         if !running.was_paused {
             let tokens = running.certain.len() + running.draft.len();
             tools.pace.passed(tokens, running.rows, running.spent);
         }
-        Computed::Logits(Box::new(running), logits)
+        Ok(Computed::Logits(Box::new(running), scores))
     }
 
     /// The next chunk of the prompt, or what sees forward and has to be computed at once; with the last one logits,
     /// and behind it what may come next.
-    fn begin_prefill(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Running {
+    fn begin_prefill(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Result<Running> {
         let (from, len) = (sequence.tokens().len(), self.request.prompt.len());
         let chunk = if self.request.priority == Priority::Completion { LONG_CHUNK } else { SHORT_CHUNK };
         let end = self.outline.pass(from, chunk, len);
@@ -255,18 +266,18 @@ impl Job {
         // The end of a prompt is where the next one goes on.
         let cuts = [&self.request.cuts[..], &[len]].concat();
         let marks = Marks { cuts: &cuts, draft: draft.len() };
-        let pass = tools.network.begin(sequence, input, Rows::Last(rows), marks);
-        Running::new(pass, certain.to_vec(), keys, (draft, agreed), rows)
+        let pass = tools.network.begin(sequence, input, Rows::Last(rows), marks)?;
+        Ok(Running::new(pass, certain.to_vec(), keys, (draft, agreed), rows))
     }
 
     /// The last token generated, and behind it what may come next.
-    fn begin_decode(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Running {
+    fn begin_decode(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Result<Running> {
         let certain = vec![self.generated.last().copied().unwrap_or_default()];
         let (draft, agreed) = self.draft(tools, 1);
         let (rows, marks) = (1 + draft.len(), Marks { cuts: &[], draft: draft.len() });
         let ids = [&certain[..], &draft].concat();
-        let pass = tools.network.begin(sequence, Input::text(&ids), Rows::Last(rows), marks);
-        Running::new(pass, certain.clone(), certain, (draft, agreed), rows)
+        let pass = tools.network.begin(sequence, Input::text(&ids), Rows::Last(rows), marks)?;
+        Ok(Running::new(pass, certain.clone(), certain, (draft, agreed), rows))
     }
 
     /// What may come next, in a pass that has `certain` tokens anyway, and how many tokens before it agree.
@@ -295,8 +306,8 @@ impl Job {
         tools: &mut Tools<'_>,
         sequence: &mut Sequence,
         running: &Running,
-        logits: Vec<f32>,
-    ) -> Option<FinishReason> {
+        scores: &[Scores],
+    ) -> Result<Option<FinishReason>> {
         if self.generated.is_empty() {
             self.timings.prefill_tokens += running.certain.len();
         } else {
@@ -304,15 +315,22 @@ impl Job {
         }
         if running.rows == 0 {
             sequence.advance(&running.keys);
-            return None;
+            return Ok(None);
         }
-        let vocab = tools.network.config().vocab;
         if self.generated.is_empty() && self.outline.spans.is_empty() {
-            tools.cache.keep_logits(self.model_id(), &self.keys, logits[..vocab].into());
+            tools.cache.keep_logits(self.model_id(), &self.keys, scores[0].clone());
         }
         let (mut right, mut ended) = (0, None);
-        for row in logits.chunks_exact(vocab) {
-            ended = self.take_token(tools.network, row.to_vec());
+        for (row, scores) in scores.iter().enumerate() {
+            let mut logits = scores.clone();
+            let mut picked = self.choose(&logits);
+            if picked.is_none() {
+                logits = Scores::All(tools.network.whole(scores, row)?);
+                picked = self.choose(&logits);
+            }
+            let id = picked.unwrap_or_default();
+            let logit = logits.logit(id).unwrap_or_default();
+            ended = self.take_token(tools.network, id, logit - tools.network.log_sum_exp(scores));
             if ended.is_some() || running.draft.get(right) != self.generated.last() {
                 break;
             }
@@ -324,28 +342,49 @@ impl Job {
             self.timings.draft_tokens += running.draft.len();
             self.timings.accepted_tokens += right;
         }
-        ended
+        Ok(ended)
     }
 
-    /// Picks the next token; why the request ends with it, if it does.
-    fn take_token(&mut self, network: &Network, mut logits: Vec<f32>) -> Option<FinishReason> {
+    /// Picks the next token; `None` where the best tokens alone do not tell.
+    fn choose(&mut self, scores: &Scores) -> Option<u32> {
         let begun = Instant::now();
-        let scale = network.ops().log_sum_exp(&logits);
-        let penalised = self.request.sampling.repetition_penalty != 1.0;
-        let unchanged = (penalised || !self.beginning.is_complete()).then(|| logits.clone());
-        let seen = if penalised { [&self.request.prompt[..], &self.generated].concat() } else { Vec::new() };
-        let tokenizer = self.request.model.tokenizer();
-        if !self.beginning.is_complete() {
-            self.beginning.constrain(tokenizer, &mut logits);
+        let (tokenizer, sampler) = (self.request.model.tokenizer(), &mut self.sampler);
+        let seen = match sampler.penalises() {
+            true => [&self.request.prompt[..], &self.generated].concat(),
+            false => Vec::new(),
+        };
+        let id = match scores {
+            Scores::Best(best) if !sampler.is_served_by(&best.tokens) => None,
+            Scores::Best(best) if self.beginning.is_complete() => {
+                sampler.pick_among(best.tokens.clone(), &seen)
+            }
+            // The best of those that go on with the beginning is the best of all that do.
+            Scores::Best(best) if sampler.is_greedy() => {
+                let goes_on = |token: &&(u32, f32)| self.beginning.allows(tokenizer, token.0);
+                best.tokens.iter().find(goes_on).map(|token| token.0)
+            }
+            Scores::Best(_) => None,
+            Scores::All(logits) => {
+                let rest = !self.beginning.is_complete();
+                let among = if rest { self.beginning.among(tokenizer, logits) } else { None };
+                among
+                    .and_then(|tokens| sampler.pick_among(tokens, &seen))
+                    .or_else(|| Some(sampler.pick(logits, &seen)))
+            }
+        };
+        match self.generated.is_empty() {
+            true => self.timings.prefill_ms += millis(begun.elapsed()),
+            false => self.timings.decode_ms += millis(begun.elapsed()),
         }
-        let id = self.sampler.pick(&mut logits, &seen);
+        id
+    }
+
+    /// Takes a token that was picked; why the request ends with it, if it does.
+    fn take_token(&mut self, network: &Network, id: u32, logprob: f32) -> Option<FinishReason> {
+        let tokenizer = self.request.model.tokenizer();
         self.beginning.advance(tokenizer, id);
-        let logprob = unchanged.as_ref().unwrap_or(&logits)[id as usize] - scale;
         if self.generated.is_empty() {
-            self.timings.prefill_ms += millis(begun.elapsed());
             self.timings.ttft_ms = millis(self.submitted.elapsed());
-        } else {
-            self.timings.decode_ms += millis(begun.elapsed());
         }
         if self.watch.ends_at(id, &network.config().eos) {
             return Some(FinishReason::Stop);
@@ -418,7 +457,16 @@ impl Running {
         (draft, agreed): (Vec<u32>, usize),
         rows: usize,
     ) -> Self {
-        Self { pass, certain, keys, draft, agreed, rows, spent: Duration::ZERO, was_paused: false }
+        Self {
+            pass: Some(pass),
+            certain,
+            keys,
+            draft,
+            agreed,
+            rows,
+            spent: Duration::ZERO,
+            was_paused: false,
+        }
     }
 }
 

@@ -271,16 +271,16 @@ impl Worker {
         let (pace, waiting) = (self.paces.entry(job.model_id()).or_default(), &*self.waiting);
         let done = guarded(|| match networks.get_mut(&job.model_id()) {
             Some(network) => {
-                let done = job.step(&mut Tools { network, cache, pictures, pace, waiting });
+                let done = job.step(&mut Tools { network, cache, pictures, pace, waiting })?;
                 job.tell_speed(pace);
                 if let Some(speed) = pace.speed() {
                     cache.set_token_ms(job.model_id(), speed.prefill_ms);
                 }
-                done
+                Ok(done)
             }
-            None => job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded")),
+            None => Ok(job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded"))),
         });
-        match done {
+        match done.flatten() {
             Ok(false) => {}
             Ok(true) => drop(self.jobs.remove(i)),
             Err(error) => {
@@ -308,7 +308,7 @@ impl Worker {
                 .map(|(run, features)| (run.start - from, features.as_slice()))
                 .collect();
             let input = Input { pictures: &pictures, spans: &outline.spans, ..Input::text(&ids[piece]) };
-            data.extend(network.forward(&mut sequence, input, Rows::All, &interrupt).ok_or_else(stopped)?);
+            data.extend(network.forward(&mut sequence, input, Rows::All, &interrupt)?.ok_or_else(stopped)?);
             from += len;
         }
         Ok(Logits { rows: ids.len(), vocab: network.config().vocab, data })
@@ -316,7 +316,7 @@ impl Worker {
 
     fn features(&self, model: u64, pixels: &[f32]) -> Result<Vec<f32>> {
         let network = self.networks.get(&model).ok_or_else(stopped)?;
-        let mut picture = network.begin_picture(pixels).ok_or_else(|| {
+        let mut picture = network.begin_picture(pixels)?.ok_or_else(|| {
             let problem = match &network.config().vision {
                 Some(vision) => format!("{} numbers, the tower takes {}", pixels.len(), vision.pixels()),
                 None => format!("{} reads no pictures", network.config().name()),
@@ -327,7 +327,7 @@ impl Worker {
             if self.shutdown.is_cancelled() {
                 return Err(stopped());
             }
-            if let Some(features) = network.read_on(&mut picture) {
+            if let Some(features) = network.read_on(&mut picture)? {
                 return Ok(features);
             }
         }

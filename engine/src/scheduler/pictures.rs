@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::VisionSpec;
+use crate::error::Result;
 use crate::generate::Timings;
 use crate::model::{Encoding, Network};
 use crate::outline::{Outline, SpanKeys};
@@ -82,16 +83,16 @@ impl PictureWork {
         (model, network): (u64, &Network),
         cache: &mut PictureCache,
         timings: &mut Timings,
-    ) -> bool {
-        let Some(vision) = &network.config().vision else { return true };
+    ) -> Result<bool> {
+        let Some(vision) = &network.config().vision else { return Ok(true) };
         let begun = Instant::now();
         let missing =
             |(run, features): (&std::ops::Range<usize>, &Option<_>)| run.start >= from && features.is_none();
-        let Some(at) = outline.pictures.iter().zip(&self.features).position(missing) else { return true };
+        let Some(at) = outline.pictures.iter().zip(&self.features).position(missing) else { return Ok(true) };
         let (picture, digest) = (&self.pictures[at], self.pictures[at].digest());
         let done = match self.running.take() {
             Some(mut running) => {
-                let features = network.read_on(&mut running).map(Arc::from);
+                let features = network.read_on(&mut running)?.map(Arc::from);
                 match &features {
                     Some(features) => {
                         cache.keep(model, *digest, Arc::clone(features));
@@ -105,14 +106,14 @@ impl PictureWork {
                 let found = cache.get(model, digest);
                 match &found {
                     Some(_) => timings.image_tokens_cached += vision.tokens,
-                    None => self.running = network.begin_picture(&pixels(vision, picture)),
+                    None => self.running = network.begin_picture(&pixels(vision, picture))?,
                 }
                 found
             }
         };
         self.features[at] = done;
         timings.image_ms += begun.elapsed().as_secs_f64() * 1000.0;
-        false
+        Ok(false)
     }
 
     /// The pictures of a pass over `from..end`: where each begins in it, and its features.

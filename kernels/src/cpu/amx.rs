@@ -218,6 +218,25 @@ fn release() {
     unsafe { std::arch::asm!("tilerelease", options(nostack, nomem)) };
 }
 
+/// Multiplies small tiles in the first cache over and over; the floating-point operations that were done.
+pub(super) fn busy(steps: usize) -> f64 {
+    const DEPTH: usize = 4;
+    let (x, w) = (vec![0u8; 2 * DEPTH * 2048], vec![0u8; 2 * DEPTH * 1024]);
+    let mut sums = vec![0.0f32; 4 * 256];
+    let to = sums.as_mut_ptr();
+    configure();
+    for _ in 0..steps / DEPTH {
+        let sum = |i: usize| to.wrapping_add(256 * i);
+        let tile = |from: &[u8], i: usize| from.as_ptr().wrapping_add(i * from.len() / 2);
+        // SAFETY: tiles are configured, and all pointers lead to as many tiles as are read or written.
+        unsafe { four([tile(&x, 0), tile(&x, 1)], [tile(&w, 0), tile(&w, 1)], [0, 1, 2, 3].map(sum), DEPTH) };
+    }
+    release();
+    std::hint::black_box(&mut sums);
+    // Eight products of 16 x 16 x 32 a step, a multiplication and an addition each.
+    (steps / DEPTH * DEPTH * 8 * 16 * 16 * 32 * 2) as f64
+}
+
 /// Adds `depth` tiles of two row tiles against two panels to four tiles of sums.
 ///
 /// # Safety

@@ -79,7 +79,7 @@ impl Element for f32 {
     fn page(page: &KvPage) -> *const Self {
         match page {
             KvPage::F32(numbers) => numbers.as_ptr(),
-            KvPage::F16(_) => unreachable!("pages have their layout's format"),
+            KvPage::F16(_) | KvPage::Device(_) => unreachable!("pages have their layout's format"),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Element for f16 {
     fn page(page: &KvPage) -> *const Self {
         match page {
             KvPage::F16(numbers) => numbers.as_ptr(),
-            KvPage::F32(_) => unreachable!("pages have their layout's format"),
+            KvPage::F32(_) | KvPage::Device(_) => unreachable!("pages have their layout's format"),
         }
     }
 }

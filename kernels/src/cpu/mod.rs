@@ -7,6 +7,7 @@ mod dense;
 mod formats;
 mod level;
 mod matmul;
+mod measure;
 mod pack;
 mod pool;
 mod recurrent;

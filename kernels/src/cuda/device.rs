@@ -1,13 +1,32 @@
 //! A device with its memory as owned buffers: what is safe of a [`Driver`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::driver::{Address, CudaError, Driver, Launch, Properties};
+use super::driver::{Address, Arg, CudaError, Driver, Launch, Properties};
 
 /// A device; clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Device {
     driver: Arc<dyn Driver>,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What is allocated, and what recordings need of it.
+#[derive(Debug, Default)]
+struct Memory {
+    allocations: BTreeMap<Address, Allocation>,
+    /// While launches are recorded: the allocations that they name.
+    named: Option<Vec<Address>>,
+}
+
+#[derive(Debug)]
+struct Allocation {
+    bytes: usize,
+    /// Recordings that name it.
+    recordings: usize,
+    /// Whether its buffer is gone: it is freed with the last of the recordings.
+    dropped: bool,
 }
 
 /// Memory of a device, given back when dropped.
@@ -18,17 +37,18 @@ pub struct Buffer {
     bytes: usize,
 }
 
-/// Launches that can be asked for as one.
+/// Launches that can be asked for as one. The memory that they name is kept until it is dropped.
 #[derive(Debug)]
 pub struct Recording {
     device: Device,
     number: u64,
+    named: Vec<Address>,
 }
 
 impl Device {
     /// The device behind a driver.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver }
+        Self { driver, memory: Arc::default() }
     }
 
     /// What it is.
@@ -44,6 +64,8 @@ impl Device {
     /// Memory of `bytes` bytes; what stands in it is undefined.
     pub fn buffer(&self, bytes: usize) -> Result<Buffer, CudaError> {
         let address = self.driver.allocate(bytes.max(1))?;
+        let allocation = Allocation { bytes: bytes.max(1), recordings: 0, dropped: false };
+        self.memory().allocations.insert(address, allocation);
         Ok(Buffer { device: self.clone(), address, bytes })
     }
 
@@ -65,17 +87,27 @@ impl Device {
         self.driver.finish()
     }
 
-    /// Records what `launches` launches instead of launching it.
-    ///
-    /// The caller keeps the buffers alive that the launches use for as long as the recording is replayed.
-    pub(crate) fn record(
+    /// Records what `launches` launches instead of launching it. Nothing else may be asked of the device meanwhile.
+    pub fn record<E: From<CudaError>>(
         &self,
-        launches: impl FnOnce() -> Result<(), CudaError>,
-    ) -> Result<Recording, CudaError> {
+        launches: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Recording, E> {
         self.driver.begin_recording()?;
+        self.memory().named = Some(Vec::new());
         let launched = launches();
-        let number = self.driver.end_recording()?;
-        let recording = Recording { device: self.clone(), number };
+        let number = self.driver.end_recording();
+        let mut memory = self.memory();
+        let mut named = memory.named.take().unwrap_or_default();
+        let number = number?;
+        named.sort_unstable();
+        named.dedup();
+        for base in &named {
+            if let Some(allocation) = memory.allocations.get_mut(base) {
+                allocation.recordings += 1;
+            }
+        }
+        drop(memory);
+        let recording = Recording { device: self.clone(), number, named };
         launched.map(|()| recording)
     }
 
@@ -84,8 +116,34 @@ impl Device {
     /// # Safety
     /// As [`Driver::launch`].
     pub(crate) unsafe fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        self.memory().note(launch.args);
         // SAFETY: the caller vouches for it.
         unsafe { self.driver.launch(launch) }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives an allocation back that neither its buffer nor a recording needs.
+    fn free_unneeded(&self, mut memory: MutexGuard<'_, Memory>, address: Address) {
+        if memory.allocations.get(&address).is_some_and(|a| a.dropped && a.recordings == 0) {
+            memory.allocations.remove(&address);
+            // SAFETY: it was allocated here, nobody names it any more, and the driver waits for what still uses it.
+            unsafe { self.driver.free(address) };
+        }
+    }
+}
+
+impl Memory {
+    /// Notes the allocations that a recorded launch names.
+    fn note(&mut self, args: &[Arg]) {
+        let Self { allocations, named: Some(named) } = self else { return };
+        for arg in args {
+            let Arg::Address(address) = *arg else { continue };
+            let below = allocations.range(..=address).next_back();
+            named.extend(below.filter(|(base, a)| address - **base < a.bytes as u64).map(|(base, _)| *base));
+        }
     }
 }
 
@@ -147,18 +205,18 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: it was allocated for this buffer alone, and the driver waits for what still uses it.
-        unsafe { self.device.driver.free(self.address) };
+        let mut memory = self.device.memory();
+        if let Some(allocation) = memory.allocations.get_mut(&self.address) {
+            allocation.dropped = true;
+        }
+        self.device.free_unneeded(memory, self.address);
     }
 }
 
 impl Recording {
     /// Launches what was recorded.
-    ///
-    /// # Safety
-    /// The buffers that the recorded launches use are still there.
-    pub(crate) unsafe fn replay(&self) -> Result<(), CudaError> {
-        // SAFETY: the caller vouches for it.
+    pub fn replay(&self) -> Result<(), CudaError> {
+        // SAFETY: as safe as the launches were, since what they name is still there.
         unsafe { self.device.driver.replay(self.number) }
     }
 }
@@ -166,5 +224,12 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         self.device.driver.forget(self.number);
+        for &address in &self.named {
+            let mut memory = self.device.memory();
+            if let Some(allocation) = memory.allocations.get_mut(&address) {
+                allocation.recordings -= 1;
+            }
+            self.device.free_unneeded(memory, address);
+        }
     }
 }

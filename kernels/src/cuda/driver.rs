@@ -34,6 +34,8 @@ pub struct Properties {
     pub capability: (u32, u32),
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
+    /// Their highest clock, in MHz.
+    pub clock_mhz: u32,
     /// Bytes of its memory.
     pub memory_bytes: u64,
     /// Most bytes of shared memory that a block may ask for.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Address, Buffer, CudaError, Device};
+use super::{Address, Buffer, CudaError, Device, PageBuffer};
 use crate::kv::PAGE_TOKENS;
 
 /// Ints in front: start, position, index of the first page, rows.
@@ -18,7 +18,7 @@ pub struct Place {
     sights: usize,
     rows: usize,
     /// Kept alive: their addresses are in the buffer.
-    pages: Vec<Arc<Buffer>>,
+    pages: Vec<Arc<PageBuffer>>,
     image: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ pub struct Standing<'a> {
     /// Position of the first page's first token.
     pub pages_from: usize,
     /// The sequence's pages from there on, with room for all rows.
-    pub pages: &'a [Arc<Buffer>],
+    pub pages: &'a [Arc<PageBuffer>],
     /// For each sight (layers with the same window have the same one) and each row the keys that it sees, first and
     /// behind the last.
     pub ranges: &'a [Vec<(usize, usize)>],
@@ -65,7 +65,7 @@ impl Place {
         assert!(start + rows <= covered.end && pages_from.is_multiple_of(PAGE_TOKENS), "pages for all rows");
         self.image.clear();
         for page in pages {
-            self.image.extend(page.address().to_le_bytes());
+            self.image.extend(page.buffer().address().to_le_bytes());
         }
         self.image.resize(8 * self.most_pages, 0);
         let head = [start, position, pages_from / PAGE_TOKENS, rows];
@@ -94,7 +94,7 @@ impl Place {
 
     /// Bytes of each page; 0 without one.
     pub(crate) fn page_bytes(&self) -> usize {
-        self.pages.first().map_or(0, |page| page.bytes())
+        self.pages.first().map_or(0, |page| page.buffer().bytes())
     }
 
     /// `unsigned long long[]`: the pages' addresses.

@@ -1,10 +1,9 @@
 //! Griffin's recurrent block on a device (De et al. 2024): causal convolution, block-diagonal gates, the RG-LRU and
 //! `gelu(y) * h`, going on from any state.
 
-use super::rows::{address, assert_activations, assert_numbers, int};
+use super::rows::{address, assert_activations, assert_numbers, int, numbers};
 use super::states::States;
-use super::{Address, Arg, Buffer, CudaError, Device, Launch, Place};
-use crate::ops::ShapeError;
+use super::{Address, Arg, Buffer, CudaError, Device, Launch, MatrixError, Place};
 use crate::quant::{Format, dequantize};
 
 /// Threads of a block, and of one of the scan.
@@ -43,17 +42,6 @@ pub struct GateMatrix {
     exact: bool,
 }
 
-/// Why there is no matrix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GateError {
-    /// Its bytes do not fit its shape.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    /// The device failed.
-    #[error(transparent)]
-    Cuda(#[from] CudaError),
-}
-
 impl GateMatrix {
     /// Brings the blocks of a diagonal to the device, each `[side, side]` as [`crate::Ops::matrix`] takes it. They are
     /// kept in f32 if all is to be `exact`, else in bf16. Panics unless [`fits`] allows the side.
@@ -63,7 +51,7 @@ impl GateMatrix {
         side: usize,
         blocks: &[&[u8]],
         exact: bool,
-    ) -> Result<Self, GateError> {
+    ) -> Result<Self, MatrixError> {
         assert!(fits(1, side), "blocks of {side} channels");
         let padded = side.next_multiple_of(TILE);
         let size = if exact { 4 } else { 2 };
@@ -173,81 +161,19 @@ pub fn recurrent_few(args: &Recurrent<'_>) -> Result<(), CudaError> {
 /// `a` and `b` multiplied up in f32 in a fixed order, and carried from chunk to chunk; from there on a chunk goes step
 /// by step. Against a recurrence that goes step by step throughout, the state differs by a few parts in 10^6 of its size.
 pub fn recurrent_many(args: &Recurrent<'_>) -> Result<(), CudaError> {
-    let Recurrent { xy, n, place, states, offset, weights: w, scratch, out } = *args;
     args.check();
-    let width = args.width();
-    assert_numbers(scratch, scratch_bytes(n, width) / 4);
-    if w.input_gate.exact {
-        return (0..n)
-            .step_by(FEW)
-            .try_for_each(|first| args.part(first, FEW.min(n - first), scratch.address()));
+    assert_numbers(args.scratch, scratch_bytes(args.n, args.width()) / 4);
+    if args.weights.input_gate.exact {
+        let firsts = (0..args.n).step_by(FEW);
+        return firsts
+            .into_iter()
+            .try_for_each(|first| args.part(first, FEW.min(args.n - first), args.scratch.address()));
     }
-    if n == 0 {
+    if args.n == 0 {
         return Ok(());
     }
-    let part = |rows: usize| Arg::Address(scratch.address() + (4 * width * rows) as u64);
-    let chunks = n.div_ceil(CHUNK);
-    let (a, b, chunk_a, chunk_b) = (part(0), part(n), part(2 * n), part(2 * n + chunks));
-    let side = w.input_gate.side;
-    let head = Arg::Address(place.head());
-    let [taps, n, width_arg, offset] = [args.taps(), n, width, offset].map(int);
-    let (addresses, kept) = (Arg::Address(states.addresses()), Arg::Address(states.kept()));
-    let groups = side.next_multiple_of(TILE).div_ceil(GROUP);
-    let gates = Launch {
-        kernel: "recurrent_gates",
-        grid: [(w.input_gate.blocks * groups) as u32, chunks as u32, 1],
-        block: THREADS,
-        shared: GATES_SHARED as u32,
-        overlaps: true,
-        args: &[
-            address(xy),
-            n,
-            width_arg,
-            int(side),
-            taps,
-            head,
-            addresses,
-            address(w.convolution),
-            address(w.convolution_bias),
-            address(w.input_bias),
-            address(w.recurrence_bias),
-            address(w.decay),
-            address(&w.input_gate.buffer),
-            address(&w.recurrence_gate.buffer),
-            offset,
-            a,
-            b,
-            chunk_a,
-            chunk_b,
-        ],
-    };
-    let scan = Launch {
-        kernel: "recurrent_scan",
-        grid: [(width as u32).div_ceil(SCAN_THREADS), chunks as u32, 1],
-        block: SCAN_THREADS,
-        shared: 0,
-        overlaps: true,
-        args: &[
-            address(xy),
-            n,
-            width_arg,
-            taps,
-            head,
-            addresses,
-            kept,
-            offset,
-            a,
-            b,
-            chunk_a,
-            chunk_b,
-            address(out),
-        ],
-    };
-    // SAFETY: the arguments are the kernels', and what they read and write was checked to be there.
-    unsafe {
-        xy.device().launch(&gates)?;
-        xy.device().launch(&scan)
-    }
+    args.gates()?;
+    args.scan()
 }
 
 impl Recurrent<'_> {
@@ -256,7 +182,17 @@ impl Recurrent<'_> {
     }
 
     fn taps(&self) -> usize {
-        super::rows::numbers(self.weights.convolution) / self.width().max(1)
+        numbers(self.weights.convolution) / self.width().max(1)
+    }
+
+    fn chunks(&self) -> usize {
+        self.n.div_ceil(CHUNK)
+    }
+
+    /// In the scratch memory: `a` and `b` of every row's step, `[n, width]`, and of every chunk's, `[chunks, width]`.
+    fn steps(&self) -> [Arg; 4] {
+        let from_row = |row: usize| Arg::Address(self.scratch.address() + (4 * self.width() * row) as u64);
+        [0, self.n, 2 * self.n, 2 * self.n + self.chunks()].map(from_row)
     }
 
     /// Panics unless everything has the size that the kernels take for granted.
@@ -269,7 +205,7 @@ impl Recurrent<'_> {
         assert!(alike(w.recurrence_gate), "both gates of one shape");
         assert!(fits(taps, gate.side), "{taps} taps over blocks of {}", gate.side);
         assert_numbers(xy, n * 2 * width);
-        assert_numbers(w.convolution, taps * width);
+        assert_eq!(numbers(w.convolution), taps * width, "whole taps");
         for channels in [w.convolution_bias, w.input_bias, w.recurrence_bias, w.decay] {
             assert_numbers(channels, width);
         }
@@ -311,6 +247,74 @@ impl Recurrent<'_> {
                 address(&gate.buffer),
                 address(&w.recurrence_gate.buffer),
                 Arg::Address(carry),
+                address(out),
+            ],
+        };
+        // SAFETY: the arguments are the kernel's, and what it reads and writes was checked to be there.
+        unsafe { xy.device().launch(&launch) }
+    }
+
+    /// Launches the convolution and the gates of all rows, for their steps.
+    fn gates(&self) -> Result<(), CudaError> {
+        let Self { xy, n, place, states, offset, weights: w, .. } = *self;
+        let gate = w.input_gate;
+        let [a, b, chunk_a, chunk_b] = self.steps();
+        let groups = gate.side.next_multiple_of(TILE).div_ceil(GROUP);
+        let launch = Launch {
+            kernel: "recurrent_gates",
+            grid: [(gate.blocks * groups) as u32, self.chunks() as u32, 1],
+            block: THREADS,
+            shared: GATES_SHARED as u32,
+            overlaps: true,
+            args: &[
+                address(xy),
+                int(n),
+                int(self.width()),
+                int(gate.side),
+                int(self.taps()),
+                Arg::Address(place.head()),
+                Arg::Address(states.addresses()),
+                int(offset),
+                address(w.convolution),
+                address(w.convolution_bias),
+                address(w.input_bias),
+                address(w.recurrence_bias),
+                address(w.decay),
+                address(&gate.buffer),
+                address(&w.recurrence_gate.buffer),
+                a,
+                b,
+                chunk_a,
+                chunk_b,
+            ],
+        };
+        // SAFETY: the arguments are the kernel's, and what it reads and writes was checked to be there.
+        unsafe { xy.device().launch(&launch) }
+    }
+
+    /// Launches the recurrence over the steps.
+    fn scan(&self) -> Result<(), CudaError> {
+        let Self { xy, n, place, states, offset, out, .. } = *self;
+        let [a, b, chunk_a, chunk_b] = self.steps();
+        let launch = Launch {
+            kernel: "recurrent_scan",
+            grid: [(self.width() as u32).div_ceil(SCAN_THREADS), self.chunks() as u32, 1],
+            block: SCAN_THREADS,
+            shared: 0,
+            overlaps: true,
+            args: &[
+                address(xy),
+                int(n),
+                int(self.width()),
+                int(self.taps()),
+                Arg::Address(place.head()),
+                Arg::Address(states.addresses()),
+                Arg::Address(states.kept()),
+                int(offset),
+                a,
+                b,
+                chunk_a,
+                chunk_b,
                 address(out),
             ],
         };

@@ -2,37 +2,11 @@
 //!
 //! *Activation numbers* are what the next product reads: f32 where all is exact, else bf16.
 
+use super::few::Stream;
 use super::{Arg, Buffer, CudaError, Launch};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
-
-/// The residual stream in front of a sublayer: `out = residual + update`, of which the norm is the sublayer's input.
-/// All `[rows, width]` in f32.
-#[derive(Debug, Clone, Copy)]
-pub struct Stream<'a> {
-    /// The stream so far.
-    pub residual: &'a Buffer,
-    /// What the sublayer before gave.
-    pub update: Option<Update<'a>>,
-    /// Their sum; another buffer than `residual`.
-    pub out: &'a Buffer,
-    /// Weights of the norm, `[width]`, the `1 +` of Gemma's norms in them.
-    pub norm: &'a Buffer,
-    /// Added to the mean square.
-    pub eps: f32,
-    /// Rows of the three in front of those that are meant.
-    pub first: usize,
-}
-
-/// What a sublayer gave.
-#[derive(Debug, Clone, Copy)]
-pub struct Update<'a> {
-    /// `[rows, width]`.
-    pub y: &'a Buffer,
-    /// Weights `[width]` of the norm that it goes through before it is added, where there is one.
-    pub norm: Option<&'a Buffer>,
-}
 
 /// The sum of `n` rows of a stream, and `x = rms_norm(sum) * norm`: activation numbers `[n, width]`.
 pub fn add_norm(stream: &Stream<'_>, n: usize, x: &Buffer, exact: bool) -> Result<(), CudaError> {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::recurrent::FEW;
 use super::{Address, Buffer, CudaError, Device};
 
 /// The state behind the tokens so far, and those that a pass leaves behind some of its rows.
@@ -24,6 +25,8 @@ pub struct States {
 impl States {
     /// For states of `len` numbers, of which a pass leaves at most `most`.
     pub fn new(device: &Device, len: usize, most: usize) -> Result<Self, CudaError> {
+        // A pass of few rows reads as many entries before it knows how many are set.
+        let most = most.max(FEW);
         let buffer = device.buffer(8 * (1 + most) + 4 * (1 + most))?;
         Ok(Self { buffer, len, most, rows: 0, held: Vec::new() })
     }

@@ -44,6 +44,7 @@ pub fn hopper(memory_bytes: u64) -> Properties {
         name: "Emulated 9.0".to_owned(),
         capability: (9, 0),
         multiprocessors: 4,
+        clock_mhz: 1000,
         memory_bytes,
         shared_bytes: 227 << 10,
         driver: "none".to_owned(),

@@ -1,7 +1,8 @@
 //! Kernels that work row by row, held against the oracle.
 
 use gemma_emulation::devices;
-use gemma_kernels::cuda::rows::{self, Stream, Update};
+use gemma_kernels::cuda::few::{Stream, Update};
+use gemma_kernels::cuda::rows;
 use gemma_kernels::cuda::{Buffer, Device};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{Ops, Reference};

@@ -4,49 +4,19 @@
 //! and `modeling_recurrent_gemma.py`; which of their steps a layer has is in its [`crate::config::LayerSpec`].
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use gemma_kernels::{Attention, KvPage, Projection, Span};
 
+use super::super::pass::{Input, Rows};
 use super::recurrent::Buffers;
-use super::{AttentionWeights, MixerWeights, Network};
+use super::{AttentionWeights, HostNetwork, MixerWeights};
 use crate::cache::{Marks, Sequence};
 use crate::config::{AttentionSpec, Mixer};
-use crate::generate::CancelFlag;
-
-/// Whose logits a forward pass computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
-    /// Those of this many tokens, the last ones; of none, only keys and values are wanted.
-    Last(usize),
-    /// Every token's.
-    All,
-}
-
-/// What a forward pass reads.
-#[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
-    /// The tokens; below the vocabulary's size, except where a picture stands. The caller checks.
-    pub ids: &'a [u32],
-    /// What the sequence remembers them by, one a token: two prompts share what has the same keys.
-    pub keys: &'a [u32],
-    /// Pictures: the first of their tokens in `ids`, and what stands in place of their embeddings,
-    /// `[tokens, hidden]`.
-    pub pictures: &'a [(usize, &'a [f32])],
-    /// Where the whole sequence sees forward. A pass computes a span whole or not at all.
-    pub spans: &'a [Span],
-}
-
-impl<'a> Input<'a> {
-    /// Text alone, every token behind the last.
-    pub fn text(ids: &'a [u32]) -> Self {
-        Self { ids, keys: ids, pictures: &[], spans: &[] }
-    }
-}
+use crate::generate::Scores;
 
 /// A forward pass between two of its steps: a layer, or a part of the product with the vocabulary.
 #[derive(Debug, Default)]
-pub struct Pass {
+pub struct HostPass {
     /// `[len, hidden]`: the residual stream.
     residual: Vec<f32>,
     /// Tokens.
@@ -64,29 +34,6 @@ pub struct Pass {
 /// Parts that the product with the vocabulary is made in: of a small model it is most of a token's time, and a
 /// keystroke must not wait for that.
 const VOCABULARY_PARTS: usize = 12;
-
-/// What may stop a forward pass between two layers.
-#[derive(Debug, Clone, Default)]
-pub struct Interrupt {
-    /// Set from outside.
-    pub cancel: CancelFlag,
-    /// Set when the engine stops.
-    pub shutdown: CancelFlag,
-    /// The time after which nobody wants the result.
-    pub deadline: Option<Instant>,
-}
-
-impl Interrupt {
-    /// Whether to stop now.
-    pub fn is_due(&self) -> bool {
-        self.cancel.is_cancelled() || self.shutdown.is_cancelled() || self.is_late()
-    }
-
-    /// Whether the deadline has passed.
-    pub fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-}
 
 /// Rows that go through an MLP together: a prompt with a large picture is one pass, and the inner rows are
 /// many times as wide as the stream's.
@@ -114,30 +61,16 @@ pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     buffer
 }
 
-impl Network {
-    /// Appends `input` to `sequence` and returns the logits of `rows`, `[rows, vocab]`, after the final
-    /// soft cap. `None` if interrupted: the sequence is then as it was.
-    pub fn forward(
+impl HostNetwork {
+    /// Begins a pass that is computed step by step, other passes over other sequences in between. The sequence
+    /// is as it was until its caller counts in what the pass has read ([`Sequence::advance`]).
+    pub fn begin(
         &mut self,
         sequence: &mut Sequence,
         input: Input<'_>,
         rows: Rows,
-        interrupt: &Interrupt,
-    ) -> Option<Vec<f32>> {
-        let mut pass = self.begin(sequence, input, rows, Marks::default());
-        while self.step(&mut pass, sequence, input.spans) {
-            if interrupt.is_due() {
-                return None;
-            }
-        }
-        let logits = self.end(pass);
-        sequence.advance(input.keys);
-        Some(logits)
-    }
-
-    /// Begins a pass that is computed step by step, other passes over other sequences in between. The sequence
-    /// is as it was until its caller counts in what the pass has read ([`Sequence::advance`]).
-    pub fn begin(&mut self, sequence: &mut Sequence, input: Input<'_>, rows: Rows, marks: Marks<'_>) -> Pass {
+        marks: Marks<'_>,
+    ) -> HostPass {
         let len = input.ids.len();
         sequence.reserve(len, marks);
         let mut residual = std::mem::take(&mut self.scratch.residual);
@@ -147,11 +80,11 @@ impl Network {
             Rows::All => len,
         };
         let (normed, logits) = (Vec::new(), Vec::new());
-        Pass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0 }
+        HostPass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0 }
     }
 
     /// Computes the next step of a pass over the same sequence; `false` once nothing is left to do.
-    pub fn step(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) -> bool {
+    pub fn step(&mut self, pass: &mut HostPass, sequence: &mut Sequence, spans: &[Span]) -> bool {
         if pass.next_layer < self.layers.len() {
             self.run_layer(pass, sequence, spans);
             return pass.next_layer < self.layers.len() || pass.rows > 0;
@@ -162,7 +95,7 @@ impl Network {
         pass.vocab_done < self.config.vocab && pass.rows > 0
     }
 
-    fn run_layer(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) {
+    fn run_layer(&mut self, pass: &mut HostPass, sequence: &mut Sequence, spans: &[Span]) {
         for rotation in &mut self.ropes {
             rotation.rope.cover(self.config.first_position + sequence.tokens().len(), pass.len);
         }
@@ -176,9 +109,10 @@ impl Network {
     }
 
     /// Ends a pass that has run to its end: the logits of its rows.
-    pub fn end(&mut self, pass: Pass) -> Vec<f32> {
+    pub fn end(&mut self, pass: HostPass) -> Vec<Scores> {
         self.scratch.residual = pass.residual;
-        pass.logits
+        let rows = pass.logits.chunks_exact(self.config.vocab);
+        rows.map(|row| Scores::All(row.into())).collect()
     }
 
     /// The embeddings of the tokens, and in place of those of pictures their features, unscaled.
@@ -282,7 +216,7 @@ impl Network {
     }
 
     /// The next part of the product with the vocabulary; of several rows all of it.
-    fn vocabulary(&self, pass: &mut Pass) {
+    fn vocabulary(&self, pass: &mut HostPass) {
         let (hidden, vocab) = (self.config.hidden, self.config.vocab);
         if pass.vocab_done == 0 {
             let last = &pass.residual[(pass.len - pass.rows) * hidden..];

@@ -7,7 +7,7 @@
 use gemma_kernels::{BlockProjection, CausalConv, Ops, RgLru};
 
 use super::decoder::{Scratch, sized};
-use super::{Network, RgLruWeights};
+use super::{HostNetwork, RgLruWeights};
 use crate::cache::Sequence;
 use crate::config::RgLruSpec;
 
@@ -22,7 +22,7 @@ pub(super) struct Buffers {
     states: Vec<f32>,
 }
 
-impl Network {
+impl HostNetwork {
     /// Layer `i`'s recurrent block over `n` rows of `s.hidden`, in place.
     pub(super) fn recurrence(
         &self,

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use gemma_kernels::{Activation, Format, KvFormat, Matrix, Ops, Rope, quant};
+use gemma_kernels::{Activation, Format, KvFormat, Matrix, Ops, Rope};
 
+use super::super::tensors::{GateBlocks, LayerNorms, RecurrentNumbers, Tensors};
 use super::siglip::{LayerNorm, ProjectorWeights, Tower, TowerLayer};
-use super::{AttentionWeights, Gate, Layer, Linear, MixerWeights, Network, RgLruWeights, Rotation, decoder};
+use super::{
+    AttentionWeights, Gate, HostNetwork, Layer, Linear, MixerWeights, RgLruWeights, Rotation, decoder,
+};
 use crate::cache::Layout;
-use crate::checkpoint::{Checkpoint, TensorView};
-use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Norms, Projector, RgLruSpec, VisionSpec};
+use crate::checkpoint::Checkpoint;
+use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Projector, RgLruSpec, VisionSpec};
 use crate::engine::LoadProgress;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Reads all weights of a checkpoint. `activation` and `kv` say how numbers are computed and kept.
 pub(crate) fn load(
@@ -19,10 +22,9 @@ pub(crate) fn load(
     activation: Activation,
     kv: KvFormat,
     progress: &mut dyn FnMut(LoadProgress),
-) -> Result<Network> {
+) -> Result<HostNetwork> {
     let config = checkpoint.config().clone();
-    let total = checkpoint.weight_bytes();
-    let mut loader = Loader { checkpoint, ops: &*ops, progress, done: 0, total };
+    let mut loader = Loader { tensors: Tensors::new(checkpoint, progress), ops: &*ops };
     let mut ropes: Vec<Rotation> = Vec::new();
     let mut layers = Vec::with_capacity(config.layers.len());
     for (i, spec) in config.layers.iter().enumerate() {
@@ -34,11 +36,11 @@ pub(crate) fn load(
         .contains("lm_head.weight")
         .then(|| loader.matrix("lm_head.weight", vocab, hidden))
         .transpose()?;
-    let final_norm = loader.norm(&config, "model.norm.weight", hidden)?;
+    let final_norm = loader.tensors.norm(&config, "model.norm.weight", hidden)?;
     let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec, activation)).transpose()?;
-    let layout = Arc::new(Layout::new(&config, kv));
+    let layout = Arc::new(Layout::new(&config, kv, None));
     let scratch = decoder::Scratch::default();
-    Ok(Network {
+    Ok(HostNetwork {
         config,
         ops,
         activation,
@@ -54,14 +56,11 @@ pub(crate) fn load(
 }
 
 struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
+    tensors: Tensors<'a>,
     ops: &'a dyn Ops,
-    progress: &'a mut dyn FnMut(LoadProgress),
-    done: u64,
-    total: u64,
 }
 
-impl<'a> Loader<'a> {
+impl Loader<'_> {
     fn layer(
         &mut self,
         config: &ModelConfig,
@@ -70,7 +69,6 @@ impl<'a> Loader<'a> {
         ropes: &mut Vec<Rotation>,
     ) -> Result<Layer> {
         let (hidden, ffn) = (config.hidden, spec.mlp.ffn);
-        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
         let mixer = match &spec.mixer {
             Mixer::Attention(a) => MixerWeights::Attention(self.attention(config, i, a, ropes)?),
             Mixer::RgLru(r) => MixerWeights::RgLru(self.recurrence(config, i, r)?),
@@ -80,22 +78,9 @@ impl<'a> Loader<'a> {
         };
         let (gate, up) = (linear("mlp.gate_proj", ffn, hidden)?, linear("mlp.up_proj", ffn, hidden)?);
         let down = linear("mlp.down_proj", hidden, ffn)?;
-        // The same name stands before the MLP in Gemma 1 and behind the mixer in later ones.
-        let post = "post_attention_layernorm";
-        let (before_mlp, after_mixer, after_mlp) = match spec.norms {
-            Norms::Pre => (post, None, None),
-            Norms::PrePost => ("pre_feedforward_layernorm", Some(post), Some("post_feedforward_layernorm")),
-        };
-        Ok(Layer {
-            before_mixer: self.norm(config, &name("input_layernorm"), hidden)?,
-            after_mixer: after_mixer.map(|n| self.norm(config, &name(n), hidden)).transpose()?,
-            before_mlp: self.norm(config, &name(before_mlp), hidden)?,
-            after_mlp: after_mlp.map(|n| self.norm(config, &name(n), hidden)).transpose()?,
-            mixer,
-            gate,
-            up,
-            down,
-        })
+        let LayerNorms { before_mixer, after_mixer, before_mlp, after_mlp } =
+            self.tensors.layer_norms(config, i, spec)?;
+        Ok(Layer { before_mixer, after_mixer, before_mlp, after_mlp, mixer, gate, up, down })
     }
 
     fn attention(
@@ -115,7 +100,7 @@ impl<'a> Loader<'a> {
             ropes.len() - 1
         });
         let qk_norm = |loader: &mut Self, part: &str| {
-            a.qk_norm.then(|| loader.norm(config, &name(part), a.head_dim)).transpose()
+            a.qk_norm.then(|| loader.tensors.norm(config, &name(part), a.head_dim)).transpose()
         };
         Ok(AttentionWeights {
             q: self.matrix(&name("q_proj.weight"), q_width, hidden)?,
@@ -131,42 +116,25 @@ impl<'a> Loader<'a> {
     fn recurrence(&mut self, config: &ModelConfig, i: usize, r: &RgLruSpec) -> Result<RgLruWeights> {
         let (hidden, width) = (config.hidden, r.width);
         let name = |part: &str| format!("model.layers.{i}.temporal_block.{part}");
-        let kernel = self.numbers(&name("conv_1d.weight"), &[width, 1, r.taps])?;
-        let taps = |tap: usize| kernel.iter().skip(tap).step_by(r.taps).copied();
-        let parameter = self.numbers(&name("rg_lru.recurrent_param"), &[width])?;
-        let softplus = |x: f32| f64::from(x).max(0.0) + (-f64::from(x).abs()).exp().ln_1p();
+        let RecurrentNumbers { convolution, convolution_bias, decay } = self.tensors.recurrent(i, r)?;
         Ok(RgLruWeights {
             x: self.linear(&name("linear_x"), width, hidden, true)?,
             y: self.linear(&name("linear_y"), width, hidden, true)?,
             out: self.linear(&name("linear_out"), hidden, width, true)?,
-            convolution: (0..r.taps).flat_map(taps).collect(),
-            convolution_bias: self.numbers(&name("conv_1d.bias"), &[width])?,
+            convolution,
+            convolution_bias,
             input_gate: self.gate(&name("rg_lru.input_gate"), r)?,
             recurrence_gate: self.gate(&name("rg_lru.recurrent_gate"), r)?,
-            decay: parameter.iter().map(|&p| (-8.0 * softplus(p)) as f32).collect(),
+            decay,
         })
     }
 
-    /// A gate's blocks `[blocks, in, out]`, turned to `[out, in]` each; bf16 stays bf16.
     fn gate(&mut self, name: &str, r: &RgLruSpec) -> Result<Gate> {
         let side = r.width / r.blocks;
-        let weight = format!("{name}_weight");
-        let kept = match self.tensor(&weight, &[r.blocks, side, side])?.format {
-            Format::BF16 => Format::BF16,
-            _ => Format::F32,
-        };
-        let numbers = self.numbers(&weight, &[r.blocks, side, side])?;
-        let mut blocks = Vec::with_capacity(r.blocks);
-        for block in numbers.chunks_exact(side * side) {
-            let turned = (0..side).flat_map(|out| block.iter().skip(out).step_by(side));
-            let bytes: Vec<u8> = match kept {
-                Format::BF16 => turned.flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
-                _ => turned.flat_map(|v| v.to_le_bytes()).collect(),
-            };
-            let matrix = self.ops.matrix(kept, side, side, &bytes).map_err(|e| self.bad(&weight, e))?;
-            blocks.push(matrix);
-        }
-        Ok(Gate { blocks, bias: self.numbers(&format!("{name}_bias"), &[r.blocks, side])? })
+        let GateBlocks { format, blocks, bias } = self.tensors.gate(name, r)?;
+        let matrix = |bytes: &Vec<u8>| self.ops.matrix(format, side, side, bytes);
+        let blocks = blocks.iter().map(matrix).collect::<std::result::Result<_, _>>();
+        Ok(Gate { blocks: blocks.map_err(|e| self.tensors.bad(name, e))?, bias })
     }
 
     fn tower(&mut self, config: &ModelConfig, spec: &VisionSpec, activation: Activation) -> Result<Tower> {
@@ -192,7 +160,7 @@ impl<'a> Loader<'a> {
                 ProjectorWeights::Linear(self.linear("multi_modal_projector.linear", text, hidden, true)?)
             }
             Projector::Pool => ProjectorWeights::Pool {
-                norm: self.norm(config, "multi_modal_projector.mm_soft_emb_norm.weight", hidden)?,
+                norm: self.tensors.norm(config, "multi_modal_projector.mm_soft_emb_norm.weight", hidden)?,
                 matrix: self.turned("multi_modal_projector.mm_input_projection_weight", hidden, text)?,
             },
         };
@@ -200,7 +168,7 @@ impl<'a> Loader<'a> {
             activation,
             spec: spec.clone(),
             patches: self.patches(&format!("{embeddings}.patch_embedding"), spec)?,
-            positions: self.numbers(&positions, &[spec.patches(), hidden])?,
+            positions: self.tensors.numbers(&positions, &[spec.patches(), hidden])?,
             layers,
             norm: self.layer_norm("vision_tower.post_layernorm", hidden)?,
             projector,
@@ -211,81 +179,37 @@ impl<'a> Loader<'a> {
     fn patches(&mut self, name: &str, spec: &VisionSpec) -> Result<Linear> {
         let (rows, cols) = (spec.hidden, spec.patch_numbers());
         let weight = format!("{name}.weight");
-        let tensor = self.tensor(&weight, &[rows, 3, spec.patch, spec.patch])?;
+        let tensor = self.tensors.tensor(&weight, &[rows, 3, spec.patch, spec.patch])?;
         let matrix = self.ops.matrix(tensor.format, rows, cols, tensor.bytes);
-        let matrix = matrix.map_err(|e| self.bad(&weight, e))?;
-        self.report(tensor.bytes.len());
-        Ok(Linear { matrix, bias: Some(self.numbers(&format!("{name}.bias"), &[rows])?) })
+        let matrix = matrix.map_err(|e| self.tensors.bad(&weight, e))?;
+        self.tensors.report(tensor.bytes.len());
+        Ok(Linear { matrix, bias: Some(self.tensors.numbers(&format!("{name}.bias"), &[rows])?) })
     }
 
-    /// A matrix that the file holds as `[cols, rows]`, in f32.
+    /// A matrix that the file holds as `[cols, rows]`.
     fn turned(&mut self, name: &str, cols: usize, rows: usize) -> Result<Matrix> {
-        let numbers = self.numbers(name, &[cols, rows])?;
-        let turned = (0..rows).flat_map(|row| numbers.iter().skip(row).step_by(rows));
-        let bytes: Vec<u8> = turned.flat_map(|number| number.to_le_bytes()).collect();
-        self.ops.matrix(Format::F32, rows, cols, &bytes).map_err(|e| self.bad(name, e))
+        let bytes = self.tensors.turned(name, cols, rows)?;
+        self.ops.matrix(Format::F32, rows, cols, &bytes).map_err(|e| self.tensors.bad(name, e))
     }
 
     fn layer_norm(&mut self, name: &str, len: usize) -> Result<LayerNorm> {
-        let weight = self.numbers(&format!("{name}.weight"), &[len])?;
-        Ok(LayerNorm { weight, bias: self.numbers(&format!("{name}.bias"), &[len])? })
+        let weight = self.tensors.numbers(&format!("{name}.weight"), &[len])?;
+        Ok(LayerNorm { weight, bias: self.tensors.numbers(&format!("{name}.bias"), &[len])? })
     }
 
     fn linear(&mut self, name: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear> {
         let matrix = self.matrix(&format!("{name}.weight"), rows, cols)?;
-        let bias = bias.then(|| self.numbers(&format!("{name}.bias"), &[rows])).transpose()?;
+        let bias = bias.then(|| self.tensors.numbers(&format!("{name}.bias"), &[rows])).transpose()?;
         Ok(Linear { matrix, bias })
     }
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
-        let tensor = self.tensor(name, &[rows, cols])?;
-        let matrix =
-            self.ops.matrix(tensor.format, rows, cols, tensor.bytes).map_err(|e| self.bad(name, e))?;
-        self.report(tensor.bytes.len());
+        let tensor = self.tensors.tensor(name, &[rows, cols])?;
+        let matrix = self
+            .ops
+            .matrix(tensor.format, rows, cols, tensor.bytes)
+            .map_err(|e| self.tensors.bad(name, e))?;
+        self.tensors.report(tensor.bytes.len());
         Ok(matrix)
-    }
-
-    fn norm(&mut self, config: &ModelConfig, name: &str, len: usize) -> Result<Vec<f32>> {
-        let mut weight = self.numbers(name, &[len])?;
-        weight.iter_mut().for_each(|w| *w += config.norm_offset);
-        Ok(weight)
-    }
-
-    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, shape)?;
-        // The last dimension is what blocks of quants run along.
-        let cols = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().product::<usize>() / cols.max(1);
-        let numbers = quant::dequantize(tensor.format, rows, cols, tensor.bytes);
-        let numbers = numbers.map_err(|e| self.bad(name, e))?;
-        self.report(tensor.bytes.len());
-        Ok(numbers)
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
-        let tensor = self.checkpoint.tensor(name)?;
-        if tensor.shape != shape {
-            return Err(self.wrong_shape(name, &tensor.shape, shape));
-        }
-        Ok(tensor)
-    }
-
-    fn bad(&self, name: &str, problem: impl std::fmt::Display) -> Error {
-        Error::new(ErrorKind::BadFile, self.subject(name), problem)
-    }
-
-    fn report(&mut self, bytes: usize) {
-        self.done += bytes as u64;
-        (self.progress)(LoadProgress { done: self.done.min(self.total), total: self.total });
-    }
-
-    fn subject(&self, name: &str) -> String {
-        format!("{}: tensor {name}", self.checkpoint.path().display())
-    }
-
-    fn wrong_shape(&self, name: &str, found: &[usize], expected: &[usize]) -> Error {
-        let problem = format!("its shape is {found:?}, the configuration says {expected:?}");
-        Error::new(ErrorKind::BadFile, self.subject(name), problem)
-            .remedy("The file and its configuration do not belong together; download the model again.")
     }
 }

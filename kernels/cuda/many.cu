@@ -1,0 +1,123 @@
+// Products of a matrix with many rows of bf16 activations (a prompt's) on tensor cores.
+#include "many.cuh"
+
+// Rows of x that are met before the next outputs are begun: while weights are in the L2 cache all of a group's rows
+// meet them, and the group's rows stay there.
+constexpr int GROUP_ROWS = 2048;
+
+// Outputs of the matrix that share a format; see DeviceMatrix.
+struct Part {
+  const unsigned char* weights;
+  int format, rows;
+};
+
+struct Product {
+  Part parts[3];  // without outputs where there are fewer
+  int cols;
+  int diagonal;  // outputs of a block on the diagonal, of which each has its own `cols` columns of x; 0 without
+  const bf16* x;
+  int stride, n;
+  Output out;
+  int splits;       // of the inputs; each writes sums of its own, behind each other
+  int part_blocks;  // tiles of outputs of all parts
+  int stages;
+};
+
+template <class S, int F>
+__device__ inline void accumulate_as(float (&sums)[S::M][S::N][4], unsigned char* memory, Task& task, int groups,
+                                     int first) {
+  task.row_bytes = row_bytes(F, groups);
+  task.weights += first * task.row_bytes;
+  accumulate<S, F>(sums, memory, task);
+}
+
+// One block's tile: blockIdx.x counts tiles, with their rows first within a group; blockIdx.y the splits.
+template <class S>
+__device__ inline void product(const Product& p) {
+  SHARED_DYN(unsigned char, memory);
+  const int row_blocks = (p.n + S::ROWS - 1) / S::ROWS, most = GROUP_ROWS / S::ROWS;
+  const int group = blockIdx.x / (most * p.part_blocks), inside = blockIdx.x % (most * p.part_blocks);
+  const int rows_here = min(most, row_blocks - group * most);
+  const int row = (group * most + inside % rows_here) * S::ROWS;
+  const bool gated = p.out.kind == GATED;
+
+  int output = inside / rows_here * BLOCK_OUTPUTS, column = 0;
+  Part part = p.parts[0];
+  const int more = gated ? 0 : 2;
+#pragma unroll
+  for (int i = 0; i < more; i++) {
+    const int padded = (part.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
+    if (output < padded) break;
+    output -= padded, column += part.rows;
+    part = p.parts[i + 1];
+  }
+  const int groups = (p.cols + GROUP_INPUTS - 1) / GROUP_INPUTS;
+  Task task;
+  task.weights = part.weights;
+  task.between = gated ? p.parts[1].weights - part.weights : 0;
+  task.groups = min(OUTPUT_GROUPS, (gated ? 2 * ((part.rows + 15) / 16) : (part.rows + 15) / 16) - output / 16);
+  task.x = p.x + size_t(row) * p.stride + (p.diagonal ? (column + output) / p.diagonal * p.cols : 0);
+  task.stride = p.stride, task.rows = p.n - row, task.cols = p.cols;
+  task.first = blockIdx.y * groups / p.splits, task.end = (blockIdx.y + 1) * groups / p.splits;
+  task.stages = p.stages;
+  const int first = gated ? output / 32 : output / 16;
+
+  float sums[S::M][S::N][4] = {};
+  switch (part.format) {
+    case BF16: accumulate_as<S, BF16>(sums, memory, task, groups, first); break;
+    case Q8_0: accumulate_as<S, Q8_0>(sums, memory, task, groups, first); break;
+    case Q4_0: accumulate_as<S, Q4_0>(sums, memory, task, groups, first); break;
+    case Q4_1: accumulate_as<S, Q4_1>(sums, memory, task, groups, first); break;
+    case Q5_0: accumulate_as<S, Q5_0>(sums, memory, task, groups, first); break;
+    case Q5_1: accumulate_as<S, Q5_1>(sums, memory, task, groups, first); break;
+    case Q4_K: accumulate_as<S, Q4_K>(sums, memory, task, groups, first); break;
+    case Q5_K: accumulate_as<S, Q5_K>(sums, memory, task, groups, first); break;
+    default: accumulate_as<S, Q6_K>(sums, memory, task, groups, first);
+  }
+  Output out = p.out;
+  if (p.splits > 1) out.to = static_cast<float*>(out.to) + size_t(blockIdx.y) * p.n * out.stride;
+  write<S>(sums, memory, out, {row, p.n - row, output, part.rows, column});
+}
+
+// The parameters of `many_*`, one kernel for each shape of a tile, named by its rows.
+#define PARAMETERS                                                                                                   \
+  const unsigned char *weights0, int format0, int rows0, const unsigned char *weights1, int format1, int rows1,      \
+    const unsigned char *weights2, int format2, int rows2, int cols, int diagonal, const bf16 *x, int stride, int n, \
+    void *to, int to_stride, int kind, int columns, int vectors, const float *bias, int splits, int part_blocks,     \
+    int stages
+#define GIVEN                                                                                                        \
+  {                                                                                                                  \
+    {{weights0, format0, rows0}, {weights1, format1, rows1}, {weights2, format2, rows2}}, cols, diagonal, x, stride, \
+      n, {to, to_stride, kind, columns, bool(vectors), bias}, splits, part_blocks, stages                            \
+  }
+
+KERNEL_OF(256, 1) many_256(PARAMETERS) { product<Shape<2, 4, 4, 8>>(GIVEN); }
+KERNEL_OF(128, 2) many_128(PARAMETERS) { product<Shape<2, 2, 4, 8>>(GIVEN); }
+KERNEL_OF(128, 3) many_64(PARAMETERS) { product<Shape<4, 1, 2, 8>>(GIVEN); }
+KERNEL_OF(128, 4) many_32(PARAMETERS) { product<Shape<4, 1, 2, 4>>(GIVEN); }
+
+// The sums of a row's W outputs over all splits, and what becomes of them.
+template <int W>
+__device__ inline void sum_up(const float* sums, int splits, int width, int n, const Output& out) {
+  const int pieces = out.columns / W, i = blockIdx.x * blockDim.x + threadIdx.x;
+  const int row = i / pieces, col = i % pieces * W;
+  if (row >= n) return;
+  const bool gated = out.kind == GATED;
+  float v[W] = {}, up[W] = {};
+  for (int split = 0; split < splits; split++) {
+    const float* from = sums + (size_t(split) * n + row) * width + col;
+    add(v, from);
+    if (gated) add(up, from + out.columns);
+  }
+  if (gated) put_gated(out, row, col, v, up);
+  else put(out, row, col, v);
+}
+
+// What `many_*` have written as f32 `sums` [splits, n, width] becomes the product's output.
+KERNEL_OF(256, 4) many_sum(const float* sums, int splits, int width, int n, void* to, int stride, int kind, int columns,
+                           int vectors, const float* bias) {
+  wait_for_launch_before();
+  const Output out = {to, stride, kind, columns, bool(vectors), bias};
+  if (vectors) sum_up<4>(sums, splits, width, n, out);
+  else sum_up<1>(sums, splits, width, n, out);
+}

@@ -1,0 +1,118 @@
+//! What this machine can do at best, measured: the bounds that kernels are held against.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::Cpu;
+use super::level::Level;
+use super::pack::Aligned;
+use super::simd::{Kernel, Simd};
+
+/// Much larger than any cache.
+const BYTES: usize = 1 << 29;
+/// Parts that threads take in turn.
+const PARTS: usize = 256;
+/// Steps of a measured loop.
+const STEPS: usize = 1 << 22;
+/// Runs, of which the best counts.
+const RUNS: usize = 3;
+
+impl Cpu {
+    /// Bytes a second that all threads together read from memory. Takes about a second and half a gigabyte.
+    pub fn measure_bandwidth(&self) -> f64 {
+        let mut memory = Aligned::zeroed(BYTES);
+        // Pages that nobody has written are all one page of zeros.
+        for at in (0..BYTES).step_by(4096) {
+            // SAFETY: inside the memory.
+            unsafe { *memory.as_mut_ptr().add(at) = 1 };
+        }
+        // SAFETY: the memory is that long and aligned to more than words.
+        let words = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u64>(), BYTES / 8) };
+        let total = AtomicU64::new(0);
+        let seconds = best_of(|| {
+            self.pool.run(PARTS, &|part| {
+                let part = &words[part * words.len() / PARTS..(part + 1) * words.len() / PARTS];
+                // Several sums, so that additions do not wait for each other.
+                let sums = part.chunks_exact(32).fold([0u64; 32], |mut sums, words| {
+                    sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+                    sums
+                });
+                total.fetch_add(sums.iter().fold(0, |a, b| a.wrapping_add(*b)), Ordering::Relaxed);
+            });
+        });
+        black_box(total.into_inner());
+        BYTES as f64 / seconds
+    }
+
+    /// Floating-point operations a second of all threads together, at what the level multiplies fastest: bf16 on matrix
+    /// units, else f32 fused multiply-adds.
+    pub fn measure_peak(&self) -> f64 {
+        let threads = self.threads();
+        let one = |work: &(dyn Fn() -> f64 + Sync)| {
+            let operations = AtomicU64::new(0);
+            let seconds = best_of(|| {
+                operations.store(0, Ordering::Relaxed);
+                self.pool.run(threads, &|_| {
+                    operations.fetch_add(work() as u64, Ordering::Relaxed);
+                });
+            });
+            operations.into_inner() as f64 / seconds
+        };
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => one(&|| super::amx::busy(STEPS / 16)),
+            level => one(&|| {
+                // SAFETY: the level was detected; there are no pointers.
+                unsafe { level.run(Busy) };
+                // Twelve chains of sixteen lanes, two operations each.
+                (STEPS * 12 * 16 * 2) as f64
+            }),
+        }
+    }
+}
+
+/// The shortest of some runs, in seconds.
+fn best_of(mut run: impl FnMut()) -> f64 {
+    let times = (0..RUNS).map(|_| {
+        let begun = Instant::now();
+        run();
+        begun.elapsed().as_secs_f64()
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
+/// Multiplies and adds in registers.
+struct Busy;
+
+impl Kernel for Busy {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: nothing but registers.
+        unsafe {
+            let (a, b) = (S::splat(black_box(0.999)), S::splat(black_box(0.001)));
+            let mut chains = [S::splat(1.0); 12];
+            for _ in 0..STEPS {
+                for chain in &mut chains {
+                    *chain = S::fma(*chain, a, b);
+                }
+            }
+            for chain in chains {
+                black_box(S::sum(chain));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_are_numbers() {
+        let cpu = Cpu::new(1, Level::detect());
+        let (bandwidth, peak) = (cpu.measure_bandwidth(), cpu.measure_peak());
+        assert!(bandwidth > 1e8 && bandwidth < 1e13, "{bandwidth:e} bytes a second");
+        assert!(peak > 1e8 && peak < 1e16, "{peak:e} operations a second");
+    }
+}
