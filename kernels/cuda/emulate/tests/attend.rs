@@ -1,8 +1,9 @@
 //! Attention on a device, held against the oracle under every schedule.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use gemma_emulation::{covers, devices};
+use gemma_emulation::{Emulated, Schedule, covers, devices, hopper};
 use gemma_kernels::cuda::attention::{
     Attend, Dense, Rows, Turn, attend_dense, attend_exact, attend_few, attend_many, dense_scratch_bytes,
     scratch_bytes,
