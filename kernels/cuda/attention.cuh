@@ -1,4 +1,5 @@
-// What the attention kernels share: one warp's scores and sums for 16 queries, and the sum of what several blocks found.
+// What the attention kernels share: a warp's scores and sums for 16 queries, and the joining of what several
+// blocks found.
 #pragma once
 #include "gpu.cuh"
 
@@ -9,7 +10,8 @@ constexpr int PAGE = 16;
 // Splits of the keys that can be joined: two for each lane.
 constexpr int MOST_SPLITS = 64;
 
-// Numbers between two rows in shared memory: 16 bytes more than the row, so that eight rows meet different banks.
+// Numbers between two rows in shared memory: 16 bytes more than the row, so that eight rows meet different
+// banks.
 template <int D>
 constexpr int PITCH = D + 8;
 
@@ -33,7 +35,8 @@ struct Logit {
     outer = cap > 0.f ? cap * log2e : 0.f;
     inner = cap > 0.f ? 2.f * log2e * scale / cap : scale * log2e;
   }
-  // tanh(x) = 1 - 2 / (e^2x + 1): its absolute error, which is what counts in an exponent, stays at 1e-7 of the cap.
+  // tanh(x) = 1 - 2 / (e^2x + 1): its absolute error, which is what counts in an exponent, stays at 1e-7 of
+  // the cap.
   template <int N>
   __device__ void apply(float (&products)[N][4]) const {
     if (outer == 0.f) {
@@ -52,8 +55,8 @@ struct Logit {
 // What a row of a tile sees that stands for no query: all, so that it asks for no mask.
 __device__ inline int2 anything() { return int2{0, 0x7fffffff}; }
 
-// What 16 queries found in the keys so far (online softmax, Milakov and Gimelshein 2018). A lane has parts of rows
-// lane / 4 and lane / 4 + 8, of `total` the part from its own columns.
+// What 16 queries found in the keys so far (online softmax, Milakov and Gimelshein 2018). A lane has parts of
+// rows lane / 4 and lane / 4 + 8; of `total` the part of its own columns.
 template <int D>
 struct Sums {
   float value[D / 8][4];
@@ -72,7 +75,8 @@ __device__ inline void load_queries(const f16* queries, int part, uint32_t (&fra
 
 // Adds the products of 16 queries and `KEYS` keys over 16 dimensions.
 template <int D, int KEYS>
-__device__ inline void add_products(const uint32_t (&query)[4], const f16* keys, int part, float (&s)[KEYS / 8][4]) {
+__device__ inline void add_products(const uint32_t (&query)[4], const f16* keys, int part,
+                                    float (&s)[KEYS / 8][4]) {
   const int lane = threadIdx.x & 31;
   const f16* row = keys + ((lane & 7) + (lane >> 4) * 8) * PITCH<D> + part * 16 + (lane >> 3 & 1) * 8;
 #pragma unroll
@@ -85,10 +89,11 @@ __device__ inline void add_products(const uint32_t (&query)[4], const f16* keys,
   }
 }
 
-// Turns products into weights: `s` becomes 2^(logit - most). `seen` are the ranges of a lane's two rows, `first` the
-// position of the first key. A row that sees none of these keys keeps its sums bit by bit.
+// Turns products into weights: `s` becomes 2^(logit - most). `seen` are the ranges of a lane's two rows,
+// `first` the position of the first key. A row that sees none of these keys keeps its sums bit by bit.
 template <int D, int KEYS>
-__device__ inline void weigh(Sums<D>& sums, float (&s)[KEYS / 8][4], Logit logit, const int2 (&seen)[2], int first) {
+__device__ inline void weigh(Sums<D>& sums, float (&s)[KEYS / 8][4], Logit logit, const int2 (&seen)[2],
+                             int first) {
   const int column = first + 2 * (threadIdx.x & 3);
   const bool whole = max(seen[0].x, seen[1].x) <= first && first + KEYS <= min(seen[0].y, seen[1].y);
   logit.apply(s);
@@ -134,8 +139,10 @@ __device__ inline void add_values(Sums<D>& sums, const float (&s)[KEYS / 8][4], 
   const f16* row = values + (lane & 15) * PITCH<D> + (lane >> 4) * 8;
 #pragma unroll
   for (int k = 0; k < KEYS / 16; k++) {
-    const uint32_t weights[4] = {pack_f16(s[2 * k][0], s[2 * k][1]), pack_f16(s[2 * k][2], s[2 * k][3]),
-                                 pack_f16(s[2 * k + 1][0], s[2 * k + 1][1]), pack_f16(s[2 * k + 1][2], s[2 * k + 1][3])};
+    uint32_t weights[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      weights[j] = pack_f16(s[2 * k + j / 2][j % 2 * 2], s[2 * k + j / 2][j % 2 * 2 + 1]);
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
       uint32_t b[4];
@@ -157,8 +164,8 @@ __device__ inline void close(Sums<D>& sums) {
   }
 }
 
-// Copies rows `from` on into shared memory, threads `thread` of `threads`; `row(i)` gives row i's numbers, or null for
-// one of zeros. Rows of up to 32 numbers, those of small models for tests, may have any length.
+// Copies rows `from` on into shared memory, threads `thread` of `threads`; `row(i)` gives row i's numbers, or
+// null for one of zeros. Rows of up to 32 numbers, those of small models for tests, may have any length.
 template <int D, class Row>
 __device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int threads, Row row) {
   if constexpr (D <= 32) {
@@ -167,13 +174,14 @@ __device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int thr
       to[i / D * PITCH<D> + i % D] = numbers && i % D < dim ? numbers[i % D] : __float2half(0.f);
     }
   } else {
-#pragma unroll 16
+#pragma unroll 4
     for (int i = thread; i < rows * (D / 8); i += threads) {
       const int at = i % (D / 8) * 8;
       const f16* numbers = row(i / (D / 8));
       const bool there = numbers && at < dim;
       // Nothing is read from where there is nothing; the address only has to be aligned.
-      cp_async16(to + i / (D / 8) * PITCH<D> + at, there ? numbers + at : reinterpret_cast<const f16*>(to), there);
+      cp_async16(to + i / (D / 8) * PITCH<D> + at, there ? numbers + at : reinterpret_cast<const f16*>(to),
+                 there);
     }
   }
 }
@@ -184,24 +192,30 @@ __device__ inline void put_eight(bf16* to, const float (&v)[8], int left) {
     *reinterpret_cast<uint4*>(to) =
         uint4{pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7])};
   } else {
+#pragma unroll 1
     for (int e = 0; e < min(left, 8); e++) to[e] = __float2bfloat16(v[e]);
   }
 }
 
-// Which blocks have a part of a range of chunks that are dealt to `splits` blocks in turn: those from `first` on,
-// `count` of them, around.
+// Which blocks have a part of a range of chunks that are dealt to `splits` blocks in turn: `count` of them
+// from `first` on, around.
 struct Dealt {
   int splits, first, count;
 
   __device__ Dealt(int splits, int first_chunk, int last_chunk)
       : splits(splits), first(first_chunk % splits), count(min(splits, last_chunk - first_chunk + 1)) {}
   // Chunks from the range's first to the first one of this split.
-  __device__ int offset(int split) const { return (split + splits - first) % splits; }
+  __device__ int offset(int split) const { return split < first ? split + splits - first : split - first; }
   __device__ bool has(int split) const { return offset(split) < count; }
+  // The i-th of those that have a part, in ascending order.
+  __device__ int at(int i) const {
+    const int around = max(0, first + count - splits);
+    return i < around ? i : first + i - around;
+  }
 };
 
-// Where blocks that share queries leave what they found: for each split and query the maximum and the total, and the
-// values' mean in f16, rows of `D`.
+// Where blocks that share queries leave what they found: for each split and query the maximum and the total,
+// and the values' mean in f16, rows of `D`.
 struct Found {
   float2* marks;
   f16* means;
@@ -215,8 +229,9 @@ __device__ inline Found found_at(void* scratch, int unit, int units, int splits,
                means + static_cast<size_t>(unit) * splits * queries * D};
 }
 
-// Whether this block is the last of `blocks` to arrive at a counter, which is 0 before and behind. What the others
-// wrote before they arrived can then be read. `told` is shared memory that nothing else uses meanwhile.
+// Whether this block is the last of `blocks` to arrive at a counter, which is 0 before and behind. What the
+// others wrote before they arrived can then be read. `told` is shared memory that nothing else uses
+// meanwhile.
 __device__ inline bool arrives_last(int* counter, int blocks, int* told) {
   __threadfence();
   __syncthreads();
@@ -231,10 +246,11 @@ __device__ inline bool arrives_last(int* counter, int blocks, int* told) {
   return last;
 }
 
-// Joins what the splits found about `count` queries, in the order of the splits; `row(query)` gives a query's row of
-// the output. `weights` has room for a float for each of `queries` queries and each split.
+// Joins what the splits found about `count` queries, in the order of the splits; `row(query)` gives a query's
+// row of the output. `weights` has room for a float for each of `queries` queries and each split.
 template <int D, class Row>
-__device__ inline void join(Found found, Dealt dealt, int queries, int count, int dim, float* weights, Row row) {
+__device__ inline void join(Found found, Dealt dealt, int queries, int count, int dim, float* weights,
+                            Row row) {
   const int lane = threadIdx.x & 31, splits = dealt.splits;
   for (int query = threadIdx.x >> 5; query < count; query += blockDim.x >> 5) {
     float most[2], total[2];
@@ -259,10 +275,11 @@ __device__ inline void join(Found found, Dealt dealt, int queries, int count, in
     const int query = i / (D / 8), at = i % (D / 8) * 8;
     float sum[8] = {};
 #pragma unroll 4
-    for (int split = 0; split < splits; split++) {
-      if (!dealt.has(split)) continue;
+    for (int part = 0; part < dealt.count; part++) {
+      const int split = dealt.at(part);
       const float weight = weights[query * splits + split];
-      const uint4 eight = *reinterpret_cast<const uint4*>(found.means + (split * queries + query) * D + at);
+      const f16* mean = found.means + (split * queries + query) * D + at;
+      const uint4 eight = *reinterpret_cast<const uint4*>(mean);
       const __half2* pair = reinterpret_cast<const __half2*>(&eight);
 #pragma unroll
       for (int e = 0; e < 4; e++) {

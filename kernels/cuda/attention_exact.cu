@@ -6,20 +6,21 @@ constexpr int THREADS = 128;
 constexpr int STEP = THREADS;
 
 // Grid [n, heads]; 128 threads; shared memory for 2 dim + 256 floats. `q [n, heads, dim]` is turned.
-KERNEL_OF(THREADS, 1) attend_exact(const float* q, const unsigned long long* table, const int* head, const int2* ranges,
-                                   float* out, int heads, int kv_heads, int dim, int key, int value, float scale,
-                                   float cap) {
+KERNEL_OF(THREADS, 1) attend_exact(
+    const float* q, const unsigned long long* table, const int* head, const int2* ranges, float* out,
+    int heads, int kv_heads, int dim, int key, int value, float scale, float cap) {
   SHARED_DYN(float, shared);
   float *query = shared, *sums = query + dim, *scores = sums + dim, *weights = scores + STEP;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  wait_for_launch_before();
+  let_next_launch_begin();
   const int2 seen = ranges[blockIdx.x];
   const size_t at = (static_cast<size_t>(blockIdx.x) * heads + blockIdx.y) * dim;
   const int own = static_cast<int>(blockIdx.y) / (heads / kv_heads) * PAGE * dim, first_page = head[2];
   const auto numbers = [&](int position, int part) {
-    return reinterpret_cast<const float*>(table[position / PAGE - first_page]) + part + own + position % PAGE * dim;
+    const float* page = reinterpret_cast<const float*>(table[position / PAGE - first_page]);
+    return page + part + own + position % PAGE * dim;
   };
-  wait_for_launch_before();
-  let_next_launch_begin();
   for (int i = threadIdx.x; i < dim; i += THREADS) {
     query[i] = q[at + i];
     sums[i] = 0.f;

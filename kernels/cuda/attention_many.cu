@@ -1,10 +1,11 @@
-// Attention of any number of rows over pages in f16: a launch that turns queries and keys and stores keys and values,
-// then flash attention (Dao 2023) over 64 queries a block.
+// Attention of any number of rows over pages in f16 by flash attention (Dao 2023), 64 queries a block.
+// Queries are turned and keys stored already.
 //
 // The queries of the heads that share a key head stand together, row by row: query i of a key head is of row
 // i / (heads / kv_heads). So few rows fill a block too, and a block's queries see almost the same keys.
 #include "attention.cuh"
-#include "attention_turn.cuh"
+
+namespace {
 
 constexpr int WARPS = 4;
 constexpr int QUERIES = WARPS * ROWS;
@@ -20,7 +21,7 @@ struct Many {
   void* found;
   bf16* out;  // [n, heads * width]
   // `dim` numbers of a key and a value are read, `width` of a mean are written.
-  int n, heads, kv_heads, dim, width, key, value;
+  int n, heads, kv_heads, dim, width, key, value, paired;
   float scale, cap;
 };
 
@@ -29,9 +30,11 @@ struct Tile {
   int first, count;
   int from, to;
 
-  // Blocks with the last queries, which see most, begin first.
+  // Blocks with the last queries, which see most, begin first. Where all blocks run at once, two on a
+  // multiprocessor, the second half begins with those that see least: each multiprocessor has one of both.
   __device__ Tile(const Many& a, int group) {
-    first = (gridDim.x - 1 - blockIdx.x) * QUERIES;
+    const int tiles = gridDim.y, half = (tiles + 1) / 2, i = blockIdx.y;
+    first = (a.paired && i >= half ? i - half : tiles - 1 - i) * QUERIES;
     count = min(QUERIES, a.n * group - first);
     const int lane = threadIdx.x & 31;
     const int2 one = a.ranges[(first + min(lane, count - 1)) / group];
@@ -41,7 +44,7 @@ struct Tile {
   }
 };
 
-// Queries as fragments: kept in registers where there is room for them, else read from shared memory each time.
+// Queries as fragments: kept in registers where there is room, else read from shared memory each time.
 template <int D, bool KEPT = D <= 128>
 struct Queries {
   uint32_t kept[D / 16][4];
@@ -61,7 +64,8 @@ struct Queries<D, false> {
   __device__ void load(int part, uint32_t (&fragment)[4]) const { load_queries<D>(rows, part, fragment); }
 };
 
-// Brings a step's keys and values; those that no query of the tile sees are zeros, for a weight of 0 must meet a number.
+// Brings a step's keys and values; those that no query of the tile sees are zeros, for a weight of 0 must
+// meet a number.
 template <int D>
 __device__ inline void fetch(const Pages& pages, const Tile& tile, int step, f16* keys, f16* values) {
   const int first = step * KEYS, front = tile.from / PAGE, back = (tile.to - 1) / PAGE;
@@ -77,7 +81,8 @@ __device__ inline void fetch(const Pages& pages, const Tile& tile, int step, f16
 
 // Two rows' means, to the output if this block saw all their keys, else to where the last block joins them.
 template <int D, class Row>
-__device__ inline void put_means(const Sums<D>& sums, const Found& found, bool alone, int count, int width, Row row) {
+__device__ inline void put_means(const Sums<D>& sums, const Found& found, bool alone, int count, int width,
+                                 Row row) {
   const int lane = threadIdx.x & 31, g = (threadIdx.x >> 5) * ROWS + (lane >> 2), t = lane & 3;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -100,7 +105,9 @@ template <int D>
 __device__ inline void attend_many(const Many& a) {
   constexpr int ROOM = KEYS * PITCH<D>;
   SHARED_DYN(f16, shared);  // queries; keys and values of a step; keys and values of the other step
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, group = a.heads / a.kv_heads, kv = blockIdx.y;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, group = a.heads / a.kv_heads, kv = blockIdx.x;
+  wait_for_launch_before();
+  let_next_launch_begin();
   const Tile tile(a, group);
   const Dealt dealt(gridDim.z, tile.from / KEYS, (tile.to - 1) / KEYS);
   if (!dealt.has(blockIdx.z)) return;
@@ -108,12 +115,13 @@ __device__ inline void attend_many(const Many& a) {
   const Pages pages{a.table, a.head[2], a.key + own, a.value + own, a.dim};
   f16* steps = shared + QUERIES * PITCH<D>;
 
-  wait_for_launch_before();
-  let_next_launch_begin();
-  copy_rows<D>(shared, QUERIES, D, threadIdx.x, 32 * WARPS, [&](int i) -> const f16* {
+  // Heads of all rows in front of a query's.
+  const auto heads_before = [&](int i) {
     const int query = tile.first + i;
-    return i < tile.count ? a.q + static_cast<size_t>(query / group * a.heads + kv * group + query % group) * D : nullptr;
-  });
+    return static_cast<size_t>(query / group * a.heads + kv * group + query % group);
+  };
+  copy_rows<D>(shared, QUERIES, D, threadIdx.x, 32 * WARPS,
+               [&](int i) -> const f16* { return i < tile.count ? a.q + heads_before(i) * D : nullptr; });
   cp_async_commit();
   int step = tile.from / KEYS + dealt.offset(blockIdx.z), turn = 0;
   fetch<D>(pages, tile, step, steps, steps + ROOM);
@@ -150,27 +158,27 @@ __device__ inline void attend_many(const Many& a) {
   cp_async_wait<0>();
   close(sums);
 
-  const auto row = [&](int i) {
-    const int query = tile.first + i;
-    return a.out + static_cast<size_t>(query / group * a.heads + kv * group + query % group) * a.width;
-  };
-  const int unit = kv * gridDim.x + blockIdx.x, units = gridDim.y * gridDim.x;
+  const auto row = [&](int i) { return a.out + heads_before(i) * a.width; };
+  const int unit = kv * gridDim.y + blockIdx.y, units = gridDim.x * gridDim.y;
   const Found found = found_at<D>(a.found, unit, units, dealt.splits, QUERIES);
   put_means<D>(sums, found, dealt.count == 1, tile.count, a.width, row);
-  if (dealt.count == 1 || !arrives_last(a.counters + unit, dealt.count, reinterpret_cast<int*>(shared))) return;
+  int* told = reinterpret_cast<int*>(shared);
+  if (dealt.count == 1 || !arrives_last(a.counters + unit, dealt.count, told)) return;
   join<D>(found, dealt, QUERIES, tile.count, a.width, reinterpret_cast<float*>(steps), row);
 }
 
-#define MANY_PARAMETERS                                                                                     \
-  const f16 *q, const unsigned long long *table, const int *head, const int2 *ranges, int *counters,        \
-      void *found, bf16 *out, int n, int heads, int kv_heads, int dim, int width, int key, int value,       \
-      float scale, float cap
-#define MANY_ARGUMENTS \
-  Many{q, table, head, ranges, counters, found, out, n, heads, kv_heads, dim, width, key, value, scale, cap}
+}  // namespace
 
-// Grid [tiles of 64 queries, kv_heads, splits of the keys]; 128 threads. `found` as found_at has it.
+#define MANY_PARAMETERS                                                                                      \
+  const f16 *q, const unsigned long long *table, const int *head, const int2 *ranges, int *counters,         \
+      void *found, bf16 *out, int n, int heads, int kv_heads, int dim, int width, int key, int value,        \
+      int paired, float scale, float cap
+#define MANY_ARGUMENTS                                                                                       \
+  Many{q, table, head, ranges, counters, found, out, n, heads, kv_heads, dim, width, key, value, paired,     \
+       scale, cap}
+
+// Grid [kv_heads, tiles of 64 queries, splits of the keys]; 128 threads. `found` as found_at has it.
 KERNEL_OF(128, 2) attend_many_32(MANY_PARAMETERS) { attend_many<32>(MANY_ARGUMENTS); }
-KERNEL_OF(128, 2) attend_many_64(MANY_PARAMETERS) { attend_many<64>(MANY_ARGUMENTS); }
 KERNEL_OF(128, 2) attend_many_80(MANY_PARAMETERS) { attend_many<80>(MANY_ARGUMENTS); }
 KERNEL_OF(128, 2) attend_many_128(MANY_PARAMETERS) { attend_many<128>(MANY_ARGUMENTS); }
 KERNEL_OF(128, 2) attend_many_256(MANY_PARAMETERS) { attend_many<256>(MANY_ARGUMENTS); }

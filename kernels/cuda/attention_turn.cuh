@@ -5,7 +5,7 @@
 __device__ inline void put(float* to, float number) { *to = number; }
 __device__ inline void put(f16* to, float number) { *to = __float2half(number); }
 
-// How heads are turned.
+// How heads are turned; a value only changes its type, by neither a norm nor a rotation.
 struct Turn {
   const float* frequencies;  // [rotated / 2]; an angle is a position times one of them
   int rotated;               // numbers of a head that are rotated, its first ones
@@ -15,20 +15,26 @@ struct Turn {
 // Cosine and sine of an angle, to 2e-7: by quarter turns, of which there may be 2^22, then Taylor's series.
 __device__ inline float2 direction(float angle) {
   const float quarters = rintf(angle * 0.636619772f);
-  const float rest = fmaf(quarters, 4.37113883e-8f, fmaf(quarters, -1.57079637f, angle)), square = rest * rest;
-  const float sine = fmaf(fmaf(fmaf(fmaf(2.75573192e-6f, square, -1.98412698e-4f), square, 8.33333333e-3f), square,
-                               -1.66666667e-1f), square * rest, rest);
-  const float cosine = fmaf(fmaf(fmaf(fmaf(fmaf(-2.75573192e-7f, square, 2.48015873e-5f), square, -1.38888889e-3f),
-                                      square, 4.16666667e-2f), square, -0.5f), square, 1.f);
+  const float rest = fmaf(quarters, 4.37113883e-8f, fmaf(quarters, -1.57079637f, angle)),
+              square = rest * rest;
+  const float sine = fmaf(fmaf(fmaf(fmaf(2.75573192e-6f, square, -1.98412698e-4f), square, 8.33333333e-3f),
+                               square, -1.66666667e-1f),
+                          square * rest, rest);
+  const float cosine =
+      fmaf(fmaf(fmaf(fmaf(fmaf(-2.75573192e-7f, square, 2.48015873e-5f), square, -1.38888889e-3f), square,
+                     4.16666667e-2f),
+                square, -0.5f),
+           square, 1.f);
   const int quarter = static_cast<int>(quarters);
   const float x = quarter & 1 ? sine : cosine, y = quarter & 1 ? cosine : sine;
   return float2{(quarter + 1) & 2 ? -x : x, quarter & 2 ? -y : y};
 }
 
-// One head of `dim` numbers, by a warp: RMSNorm (Zhang and Sennrich 2019) if it has a weight, then the rotation of its
-// halves (Su et al. 2021); zeros from `dim` to `padded`.
+// One head of `dim` numbers, by a warp: RMSNorm (Zhang and Sennrich 2019) if it has a weight, then the
+// rotation of its halves (Su et al. 2021); zeros from `dim` to `padded`.
 template <class T>
-__device__ inline void turn(const float* raw, const float* norm, Turn how, int dim, int padded, int position, T* to) {
+__device__ inline void turn(const float* raw, const float* norm, Turn how, int dim, int padded, int position,
+                            T* to) {
   const int lane = threadIdx.x & 31, half = how.rotated / 2;
   float scale = 1.f;
   if (norm) {
@@ -37,17 +43,14 @@ __device__ inline void turn(const float* raw, const float* norm, Turn how, int d
     scale = rsqrtf(warp_sum(squares) / dim + how.eps);
   }
   const auto number = [&](int i) { return norm ? raw[i] * scale * norm[i] : raw[i]; };
+#pragma unroll 2
   for (int i = lane; i < half; i += 32) {
     const float a = number(i), b = number(i + half);
     const float2 to_here = direction(position * how.frequencies[i]);
     put(to + i, a * to_here.x - b * to_here.y);
     put(to + i + half, b * to_here.x + a * to_here.y);
   }
+#pragma unroll 2
   for (int i = how.rotated + lane; i < padded; i += 32) put(to + i, i < dim ? number(i) : 0.f);
 }
 
-// A value only changes its type.
-template <class T>
-__device__ inline void turn_value(const float* raw, int dim, int padded, T* to) {
-  for (int i = threadIdx.x & 31; i < padded; i += 32) put(to + i, i < dim ? raw[i] : 0.f);
-}

@@ -180,12 +180,13 @@ __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* m
 #pragma unroll
   for (int n = 0; n < S::N; n++) fetch_rows<S>(b[n], now + Copies::X, n, 0);
 #pragma unroll 1
-  for (int group = 0; group < groups; group++) {
+  for (int i = 0; i < 2 * groups; i++) {
+    const int half = i % 2, group = i / 2;
 #pragma unroll
-    for (int i = 0; i < 2 * S::M; i++) {
-      const int m = i % S::M, next = (i + 1) % (2 * S::M);
-      if (i < 2 && group + ahead < groups) copies.copy_weights(later, i), copies.copy_rows(later, i);
-      if (next == 0) {
+    for (int m = 0; m < S::M; m++) {
+      if (m < 2 && half == 0 && group + ahead < groups) copies.copy_weights(later, m), copies.copy_rows(later, m);
+      const bool last = m == S::M - 1;
+      if (last && half == 1) {
         copies.next_weights(), copies.next_rows();
         cp_async_commit();
         // Behind the barrier all warps hold the last operands of this stage: the next turn overwrites it.
@@ -194,14 +195,15 @@ __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* m
         now = now + Copies::STAGE == end ? memory : now + Copies::STAGE;
         later = later + Copies::STAGE == end ? memory : later + Copies::STAGE;
       }
-      fetch_weights<F>(a[(i + 1) % 2], now + mine + next % S::M * staged_bytes(F), next / S::M);
+      const int next_half = last ? 1 - half : half;
+      fetch_weights<F>(a[(m + 1) % 2], now + mine + (m + 1) % S::M * staged_bytes(F), next_half);
 #pragma unroll
       for (int tile = 0; tile < 2; tile++)
 #pragma unroll
         for (int n = 0; n < S::N; n++) {
           const uint32_t pair[2] = {b[n][2 * tile], b[n][2 * tile + 1]};
-          mma_16816(sums[m][n], a[i % 2][tile], pair);
-          if (tile == 1 && m == S::M - 1) fetch_rows<S>(b[n], now + Copies::X, n, next / S::M);
+          mma_16816(sums[m][n], a[m % 2][tile], pair);
+          if (tile == 1 && last) fetch_rows<S>(b[n], now + Copies::X, n, next_half);
         }
     }
   }

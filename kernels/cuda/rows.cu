@@ -6,7 +6,7 @@ namespace {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// The sum over a block of THREADS threads; every thread gets the same bits. `partial` is used for one sum only.
+// The sum over a block of THREADS threads; every thread gets the same bits. `partial` serves one sum only.
 __device__ inline float block_sum(float number, float* partial) {
   const float sum = warp_sum(number);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
@@ -39,9 +39,9 @@ __device__ inline float4* row_of(float* rows, size_t i, int width) {
 
 }  // namespace
 
-// `out = residual + y`, or `residual + rms_norm(y) * post` where there is `post`, or `residual` where there is no
-// `y`; then `x = rms_norm(out) * weight`. A block takes a row, of `x` its own, of the others that plus `first`; a
-// thread meets only its own numbers of the row again.
+// `out = residual + y`, or `residual + rms_norm(y) * post` where there is `post`, or `residual` where there
+// is no `y`; then `x = rms_norm(out) * weight`. A block takes a row, of `x` its own, of the others that plus
+// `first`; a thread meets only its own numbers of the row again.
 KERNEL_OF(256, 4) add_norm(const float* residual, const float* y, const float* post, float* out,
                            const float* weight, void* x, int first, int exact, int width, float eps) {
   SHARED_DYN(float4, row);

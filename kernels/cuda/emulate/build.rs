@@ -43,7 +43,7 @@ fn main() {
             newest: changed(&source).max(newest_header).max(changed(&wrapper)),
             source: wrapper,
         });
-        writeln!(declared, "void emulation_register_{stem}();").expect("a string takes it");
+        writeln!(declared, "extern \"C\" void emulation_register_{stem}();").expect("a string takes it");
         writeln!(called, "  emulation_register_{stem}();").expect("a string takes it");
     }
     let table = out.join("table.cpp");
@@ -69,9 +69,11 @@ fn compiler(include: &[&Path]) -> cc::Build {
         eprintln!("Install g++ or clang++, or name one in the environment variable CXX.");
         std::process::exit(1);
     }
-    // Line tables, for messages; CUDA sources reinterpret what they load; jumps out of a signal's handler go between
-    // stacks, which hardened C libraries take for a mistake.
-    for flag in ["-g1", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE"] {
+    // Line tables, for messages, which count from one function to another; CUDA sources reinterpret what they load; jumps
+    // out of a signal's handler go between stacks, which hardened C libraries take for a mistake.
+    for flag in
+        ["-g1", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE", "-fno-function-sections"]
+    {
         build.flag(flag);
     }
     if option("EMULATION_UCONTEXT").is_some() {
@@ -80,12 +82,14 @@ fn compiler(include: &[&Path]) -> cc::Build {
     if let Some(march) = option("EMULATION_MARCH").or_else(instructions) {
         build.flag_if_supported(format!("-march={march}"));
     }
-    // A mistake that the compiler's checks find traps, which the runtime reports with its line.
-    let checks = if option("EMULATION_UBSAN").is_some() { "undefined" } else { "alignment" };
     build
-        .flag_if_supported(format!("-fsanitize={checks}"))
-        .flag_if_supported("-fsanitize-undefined-trap-on-error");
-    build
+}
+
+/// Checks that the compiler adds to kernels. What they find traps, which the runtime reports with its line.
+fn checks() -> [&'static str; 2] {
+    let which =
+        if option("EMULATION_UBSAN").is_some() { "-fsanitize=undefined" } else { "-fsanitize=alignment" };
+    [which, "-fsanitize-undefined-trap-on-error"]
 }
 
 fn option(name: &str) -> Option<String> {
@@ -114,10 +118,11 @@ fn instructions() -> Option<String> {
 /// Sources are compiled apart on a device, where two may have functions of one name: here each has its own namespace.
 fn wrapped(source: &Path, stem: &str) -> String {
     let text = fs::read_to_string(source).expect("a source is text");
-    let mut all = format!(
-        "#include \"device.h\"\nnamespace {{\n#include \"{}\"\n}}\nvoid emulation_register_{stem}() {{\n",
-        source.display()
-    );
+    let register = format!("emulation_register_{stem}");
+    let mut all = format!("#include \"device.h\"\nnamespace {{\n#include \"{}\"\n}}\n", source.display());
+    let here = format!("EMULATION_OBJECT, \"{register}\", reinterpret_cast<uint64_t>(&{register})");
+    writeln!(all, "extern \"C\" void {register}() {{\n  const emulation::Object here = {{{here}}};")
+        .expect("it takes it");
     for line in text.lines().filter(|line| line.starts_with("KERNEL")) {
         // `KERNEL name(...` or `KERNEL_OF(threads, blocks) name(...`.
         let name = match line.strip_prefix("KERNEL_OF") {
@@ -126,7 +131,7 @@ fn wrapped(source: &Path, stem: &str) -> String {
         };
         let name = name.trim_start();
         let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        writeln!(all, "  emulation::add(\"{name}\", {name});").expect("a string takes it");
+        writeln!(all, "  emulation::add(here, \"{name}\", {name});").expect("a string takes it");
     }
     all + "}\n"
 }
@@ -136,7 +141,7 @@ fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
     let jobs: usize = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let tool = build.get_compiler();
     let mut hasher = DefaultHasher::new();
-    (tool.path(), tool.args()).hash(&mut hasher);
+    (tool.path(), tool.args(), checks()).hash(&mut hasher);
     let flags = hasher.finish();
     let kept = |unit: &Unit| {
         let stem = unit.source.file_stem().expect("a file has a name").to_string_lossy();
@@ -164,9 +169,11 @@ fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
 
 /// Compiles one file. Ends the build with the compiler's own words where it cannot be.
 fn compile(mut command: Command, source: &Path, object: &Path) {
-    // The products of tensor cores are loops over plain arrays, and most of the time where a kernel has them.
-    if source.file_stem().is_some_and(|stem| stem == "tensor") {
+    // Most of the time goes to the runtime: to turns, and to the products of tensor cores.
+    if source.parent().is_some_and(|folder| folder.ends_with("runtime")) {
         command.arg("-O3");
+    } else {
+        command.args(checks()).arg(format!("-DEMULATION_OBJECT=\"{}\"", object.display()));
     }
     let status = command.arg("-c").arg(source).arg("-o").arg(object).status();
     if !status.is_ok_and(|status| status.success()) {

@@ -248,10 +248,11 @@ impl Flash {
         let mut args = vec![Arg::Address(self.q), self.table, self.head, self.ranges];
         args.extend([self.counters, self.found, self.out].map(Arg::Address));
         args.extend([many.rows, heads, kv_heads, numbers.dim, numbers.written].map(int));
-        args.extend([numbers.key, numbers.value, Arg::Float(scale), Arg::Float(cap.unwrap_or(0.0))]);
+        args.extend([numbers.key, numbers.value, int(many.paired.into())]);
+        args.extend([scale, cap.unwrap_or(0.0)].map(Arg::Float));
         let launch = Launch {
             kernel: many.kernel,
-            grid: [many.tiles as u32, kv_heads as u32, many.splits as u32],
+            grid: [kv_heads as u32, many.tiles as u32, many.splits as u32],
             block: 128,
             shared: many.shared() as u32,
             overlaps: true,

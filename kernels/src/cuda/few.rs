@@ -4,6 +4,7 @@
 use super::matrix::{GROUP_INPUTS, MOST_PARTS};
 use super::repack::{group_bytes, head_bytes};
 use super::{Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch};
+use crate::quant::Format;
 
 /// Most rows with bf16 activations.
 pub const MOST_ROWS: usize = 16;
@@ -13,12 +14,14 @@ const TILE_ROWS: usize = 8;
 const WARPS: usize = 8;
 /// As `PARTIAL_STRIDE` in `few.cu`.
 const PARTIAL_STRIDE: usize = 20;
-/// Lengths that a warp's ring may have, in groups; longer ones keep more loads under way.
-const STAGES: [usize; 6] = [12, 8, 6, 4, 3, 2];
+/// Lengths that a warp's ring may have, in steps; longer ones keep more loads under way.
+const STAGES: [usize; 4] = [8, 4, 3, 2];
 /// With fewer, one block on a multiprocessor is better than two.
-const ENOUGH_STAGES: usize = 4;
+const ENOUGH_STAGES: usize = 3;
 /// Shared memory that the hardware takes for itself from each block.
 const RESERVED_SHARED: usize = 1 << 10;
+/// Shared memory of the kernels' table of parts, and more.
+const TABLE_SHARED: usize = 512;
 
 /// A residual stream that is brought up to date, and the norm of it that is multiplied with the matrix:
 /// `out = residual + update`, `x = rmsnorm(out) * norm`.
@@ -116,7 +119,7 @@ pub fn few(
 struct Plan {
     rows_a_block: usize,
     stages: usize,
-    /// Bytes that a stage of the ring has for weights.
+    /// Bytes of the ring for the weights of a step.
     weight_bytes: usize,
     shared: usize,
     /// Blocks along the outputs.
@@ -128,19 +131,19 @@ impl Plan {
     /// multiprocessor rather than one.
     fn new(matrix: &DeviceMatrix, n: usize, normed: bool) -> Self {
         let parts = matrix.parts();
-        let weight_bytes = parts.iter().map(|part| group_bytes(part.format) + head_bytes(part.format)).max();
+        let weight_bytes = parts.iter().map(|part| step_bytes(part.format)).max();
         let weight_bytes = weight_bytes.expect("a matrix has parts");
         let gate_up = matrix.arrangement() == Arrangement::GateUp;
         let row_bytes = GROUP_INPUTS * number_bytes(matrix.exact());
         let shared = |rows: usize, stages: usize| {
             let slice = rows * row_bytes;
-            let stage = weight_bytes + if normed { 0 } else { slice };
+            let stage = weight_bytes + if normed { 0 } else { MOST_STEP_GROUPS * slice };
             let staged = if normed { matrix.groups() * slice } else { 0 };
             let sums = 2 * (1 + usize::from(gate_up)) * WARPS * rows * PARTIAL_STRIDE * 4;
             WARPS * stages * stage + staged + sums
         };
-        let whole = matrix.device().properties().shared_bytes as usize;
-        let half = (whole + RESERVED_SHARED) / 2 - RESERVED_SHARED;
+        let whole = matrix.device().properties().shared_bytes as usize - TABLE_SHARED;
+        let half = (whole - TABLE_SHARED - RESERVED_SHARED) / 2;
         let most = n.min(if matrix.exact() { TILE_ROWS } else { MOST_ROWS });
         let fits = |rows: usize, limit: usize, least: usize| {
             STAGES.into_iter().find(|&stages| stages >= least && shared(rows, stages) <= limit)
@@ -158,6 +161,15 @@ impl Plan {
         let blocks = jobs.min(resident * matrix.device().properties().multiprocessors as usize);
         Self { rows_a_block, stages, weight_bytes, shared: shared(rows_a_block, stages), blocks }
     }
+}
+
+/// Most groups that a warp takes in a step.
+const MOST_STEP_GROUPS: usize = 2;
+
+/// Bytes of a step's weights, as `step_groups` in `few.cu` has it.
+fn step_bytes(format: Format) -> usize {
+    let groups = if format == Format::F32 { 1 } else { MOST_STEP_GROUPS };
+    groups * group_bytes(format) + head_bytes(format)
 }
 
 /// Bytes of an activation number.

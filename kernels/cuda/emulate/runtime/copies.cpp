@@ -17,7 +17,7 @@ constexpr int POISON = 0xff;
 
 void copy_later(void* to, const void* from, bool valid, Site site) {
   if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % BYTES) {
-    scheduler().fail("a copy at %s:%d that is not aligned to 16 bytes", file_name(site), site.line);
+    active->fail("a copy at %s:%d that is not aligned to 16 bytes", file_name(site), site.line);
   }
   Thread& thread = Scheduler::running();
   thread.site = site;

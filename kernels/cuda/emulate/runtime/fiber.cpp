@@ -28,12 +28,10 @@ static void begin(Stack* stack, Entry entry) {
   makecontext(&stack->context, entry, 0);
 }
 
-void switch_to(Context& from, Context& to) { swapcontext(&from, &to); }
-
 #else
 
-// Keeps the registers that a function has to keep. It jumps where a `ret` would do: processors predict returns by a
-// stack of their own, which is always wrong here, but jumps by where they went before.
+// Keeps the registers that a function has to keep. It jumps where a `ret` would do: a processor predicts returns by its
+// own stack of calls, which is another thread's here, but jumps by where they went before.
 asm(R"(
 .text
 .p2align 4
@@ -58,7 +56,6 @@ emulation_switch:
   jmp *%rcx
 .size emulation_switch, .-emulation_switch
 )");
-extern "C" void emulation_switch(void** from, void* to);
 
 static void begin(Stack* stack, Entry entry) {
   void** top = reinterpret_cast<void**>(stack->bottom + STACK_BYTES) - 1;
@@ -66,8 +63,6 @@ static void begin(Stack* stack, Entry entry) {
   for (int saved = 0; saved < 6; saved++) *--top = nullptr;
   stack->context = top;
 }
-
-void switch_to(Context& from, Context& to) { emulation_switch(&from, to); }
 
 #endif
 

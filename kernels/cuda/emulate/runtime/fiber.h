@@ -42,6 +42,11 @@ class Stacks {
 };
 
 // Keeps where the caller stands in `from` and goes on where `to` stood.
-void switch_to(Context& from, Context& to);
+#ifdef EMULATION_UCONTEXT
+inline void switch_to(Context& from, Context& to) { swapcontext(&from, &to); }
+#else
+extern "C" void emulation_switch(void** from, void* to);
+inline void switch_to(Context& from, Context& to) { emulation_switch(&from, to); }
+#endif
 
 }  // namespace emulation

@@ -1,6 +1,7 @@
 // The table of kernels that can be launched by name.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 namespace emulation {
@@ -9,7 +10,16 @@ using Function = void (*)();
 // Calls a kernel with arguments that lie where `arguments` points.
 using Call = void (*)(Function kernel, void** arguments);
 
+// The object file that a kernel is in, which keeps its line tables where the linker or cargo drops them, with a
+// function of it from which places in its code are counted.
+struct Object {
+  const char* file;
+  const char* registers;  // the function's name
+  uint64_t start;
+};
+
 struct Kernel {
+  Object object;
   const char* name;
   const char* parameters;  // one letter each, as `letter` has them
   Function function;
@@ -37,9 +47,9 @@ template <class... Parameters> struct Caller {
   }
 };
 
-template <class... Parameters> inline void add(const char* name, void (*kernel)(Parameters...)) {
+template <class... Parameters> inline void add(const Object& object, const char* name, void (*kernel)(Parameters...)) {
   using Of = Caller<Parameters...>;
-  enter({name, Of::letters, reinterpret_cast<Function>(kernel), &Of::call});
+  enter({object, name, Of::letters, reinterpret_cast<Function>(kernel), &Of::call});
 }
 
 }  // namespace emulation

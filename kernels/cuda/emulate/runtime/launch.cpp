@@ -59,8 +59,8 @@ bool writes(const ucontext_t* context) {
 
 void on_signal(int signal, siginfo_t* info, void* raw) {
   const auto* context = static_cast<ucontext_t*>(raw);
-  if (self && scheduler().runs) {
-    scheduler().fault(signal, reinterpret_cast<uint64_t>(info->si_addr), instruction(context), writes(context));
+  if (active && self) {
+    active->fault(signal, reinterpret_cast<uint64_t>(info->si_addr), instruction(context), writes(context));
   }
   // Not ours: as if this handler were not there.
   sigaction(signal, &before[signal], nullptr);
@@ -117,7 +117,7 @@ extern "C" void emulation_launch(const LaunchRequest* request, Failure* failure)
   *failure = {};
   const Kernel* kernel = find(request->kernel);
   if (!check(kernel, *request, failure)) return;
-  scheduler().run(*kernel, *request, failure);
+  Scheduler::mine().run(*kernel, *request, failure);
 }
 
 extern "C" const char* emulation_kernel(uint32_t number) {

@@ -26,7 +26,10 @@ enum FailureKind : uint32_t { NONE, MISTAKE, BAD_READ, BAD_WRITE, TRAP };
 struct Failure {
   FailureKind kind;
   uint64_t address;  // that was read or written
-  uint64_t at;       // the instruction, of a read, a write or a trap; else 0
+  // The instruction, of a read, a write or a trap: an object file, a function in it, and bytes from there.
+  const char* object;
+  const char* registers;
+  uint64_t at;
   const char* file;  // where the thread last met others or asked for a copy, of a read, a write or a trap
   uint32_t line;
   char text[1000];

@@ -19,7 +19,9 @@ constexpr size_t MOST_DECLARED = 48 << 10;
 
 __thread Position* self __attribute__((tls_model("initial-exec")));
 
-Scheduler& scheduler() {
+__thread Scheduler* active __attribute__((tls_model("initial-exec")));
+
+Scheduler& Scheduler::mine() {
   // Never freed: the process's threads that launch are few, and one that ends may still be in a signal's handler.
   static thread_local Scheduler* mine = new Scheduler;
   return *mine;
@@ -55,49 +57,56 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
     std::iota(shuffled.begin(), shuffled.end(), 0);
     for (uint64_t i = total; i > 1; i--) std::swap(shuffled[i - 1], shuffled[draw() % i]);
   }
-  runs = true;
+  active = this;
   if (sigsetjmp(escape, 0) == 0) {
-    for (unsigned i = 0; i < slots; i++) begin_next_block(blocks[i]);
+    for (unsigned i = 0; i < slots; i++) begin_next_block(*blocks[i]);
     turn = request.order == REVERSE ? warps.size() - 1 : 0;
     Thread* first = next();
     first->stack = stacks.take(thread_body);
     self = first;
     switch_to(main, first->stack->context);
   }
-  runs = false;
+  active = nullptr;
   self = nullptr;
   if (failure->kind == NONE) return true;
-  stacks.give_back_all();
+  clean_up();
   return false;
 }
 
-void Scheduler::make_room(unsigned block_threads, unsigned block_count) {
-  const unsigned warps_each = (block_threads + 31) / 32;
-  if (block_threads != room_threads || block_count > room_blocks) {
-    room_threads = block_threads;
-    room_blocks = block_count;
-    threads = std::make_unique<Thread[]>(size_t(block_threads) * block_count);
-    blocks = std::make_unique<Block[]>(block_count);
-    for (size_t i = 0; i < size_t(block_threads) * block_count; i++) {
-      threads[i].thread = {unsigned(i % block_threads), 0, 0};
-      threads[i].lane = int(i % block_threads % 32);
-    }
+// Gives up the threads that a failure left standing.
+void Scheduler::clean_up() {
+  stacks.give_back_all();
+  for (size_t i = 0; i < size_t(room_threads) * room_blocks; i++) {
+    threads[i].stack = nullptr;
+    threads[i].copies.clear();
+    threads[i].groups.clear();
   }
+}
+
+// Threads, and warps of those, for so many blocks at once. They stay as they are for launches of the same size: a
+// thread that has ended is as good as new.
+void Scheduler::make_room(unsigned block_threads, unsigned block_count) {
+  if (block_threads == room_threads && block_count == room_blocks) return;
+  room_threads = block_threads;
+  room_blocks = block_count;
+  const unsigned warps_each = (block_threads + 31) / 32;
+  threads = std::make_unique<Thread[]>(size_t(block_threads) * block_count);
+  blocks.resize(std::max<size_t>(blocks.size(), block_count));
   warps.assign(size_t(warps_each) * block_count, Warp{});
   for (unsigned b = 0; b < block_count; b++) {
-    Block& block = blocks[b];
-    block.warps = &warps[size_t(b) * warps_each];
-    block.warp_count = warps_each;
+    if (!blocks[b]) blocks[b] = std::make_unique<Block>();
+    blocks[b]->warps = &warps[size_t(b) * warps_each];
+    blocks[b]->warp_count = warps_each;
     for (unsigned t = 0; t < block_threads; t++) {
       Thread& thread = threads[size_t(b) * block_threads + t];
-      Warp& warp = block.warps[t / 32];
-      if (t % 32 == 0) warp.threads = &thread, warp.block = &block;
+      Warp& warp = blocks[b]->warps[t / 32];
+      if (t % 32 == 0) warp.threads = &thread;
+      warp.block = blocks[b].get();
       warp.lanes |= 1u << t % 32;
-      thread.block = &block;
+      thread.thread = {t, 0, 0};
+      thread.lane = int(t % 32);
+      thread.block = warp.block;
       thread.warp = &warp;
-      thread.stack = nullptr;
-      thread.copies.clear();
-      thread.groups.clear();
     }
   }
 }
@@ -121,6 +130,7 @@ void Scheduler::begin_next_block(Block& block) {
     Warp& warp = block.warps[i];
     warp.ready = warp.lanes;
     warp.at_collective = warp.at_barrier = warp.polling = warp.ended = 0;
+    warp.asleep = false;
   }
 }
 
@@ -136,14 +146,14 @@ void Scheduler::end_block(Block& block) {
 
 // What a stack runs: one thread after the other, as long as they end without waiting.
 void Scheduler::thread_body() {
-  Scheduler& mine = scheduler();
+  Scheduler& mine = *active;
   for (;;) {
-    running().site = {"", 0};
+    Thread& thread = running();
+    thread.site.file = "";
     mine.kernel.call(mine.kernel.function, mine.request.arguments);
-    Thread& done = running();
-    Stack* stack = done.stack;
-    Thread* next = mine.end_thread(done);
-    done.stack = nullptr;
+    Thread* next = mine.end_thread(thread);
+    Stack* stack = thread.stack;
+    thread.stack = nullptr;
     self = next;
     if (next && !next->stack) {
       next->stack = stack;
@@ -259,7 +269,7 @@ void Scheduler::collective(Collective kind, unsigned mask, void* brought, Work w
 void Scheduler::give_way() {
   if (request.order != RANDOM && request.resident <= 1) return;
   if (request.order == RANDOM && draw() % 2) return;
-  leave_warp();
+  leave_warp(2);
   suspend();
 }
 
@@ -297,17 +307,17 @@ void Scheduler::suspend() {
 }
 
 Thread* Scheduler::next() {
-  if (request.order == RANDOM && draw() % 16 == 0) leave_warp();
+  if (request.order == RANDOM && draw() % 16 == 0) leave_warp(8);
   for (;;) {
     for (size_t seen = 0; seen <= warps.size(); seen++) {
-      if (warps[turn].ready) return lane_of(warps[turn]);
+      if (warps[turn].ready && !warps[turn].asleep) return lane_of(warps[turn]);
       if (request.order == REVERSE) {
         turn = turn ? turn - 1 : warps.size() - 1;
       } else {
         turn = turn + 1 < warps.size() ? turn + 1 : 0;
       }
     }
-    if (!wake_polling()) standstill();
+    if (!wake()) standstill();
   }
 }
 
@@ -318,22 +328,32 @@ Thread* Scheduler::lane_of(Warp& warp) {
   return &warp.threads[__builtin_ctz(above ? above : warp.ready)];
 }
 
-void Scheduler::leave_warp() {
+// It is another warp's turn. One time in `one_in`, where all is drawn, this one sleeps until nobody else can go on: a
+// mistake shows once one thread is late by much more often than where all are late by a little.
+void Scheduler::leave_warp(unsigned one_in) {
   if (request.order == RANDOM) {
+    warps[turn].asleep = draw() % one_in == 0;
     turn = draw() % warps.size();
   } else {
     turn = (turn + 1) % warps.size();
   }
 }
 
-bool Scheduler::wake_polling() {
-  unsigned woken = 0;
+// Lets those go on that sleep, or else those that poll.
+bool Scheduler::wake() {
+  bool slept = false;
   for (Warp& warp : warps) {
-    woken |= warp.polling;
+    slept |= warp.asleep && warp.ready;
+    warp.asleep = false;
+  }
+  if (slept) return true;
+  unsigned polled = 0;
+  for (Warp& warp : warps) {
+    polled |= warp.polling;
     warp.ready |= warp.polling;
     warp.polling = 0;
   }
-  return woken && ++polls <= MOST_POLLS;
+  return polled && ++polls <= MOST_POLLS;
 }
 
 // ---- Failures
@@ -355,7 +375,9 @@ void Scheduler::fail(const char* format, ...) {
 void Scheduler::fault(int signal, uint64_t address, uint64_t at, bool writes) {
   failure->kind = signal == SIGSEGV || signal == SIGBUS ? (writes ? BAD_WRITE : BAD_READ) : TRAP;
   failure->address = address;
-  failure->at = at;
+  failure->object = kernel.object.file;
+  failure->registers = kernel.object.registers;
+  failure->at = at - kernel.object.start;
   failure->file = file_name(running().site);
   failure->line = uint32_t(running().site.line);
   const Thread& thread = running();
@@ -391,14 +413,14 @@ void Scheduler::standstill() {
 
 // ---- What kernels call
 
-void barrier(Site site) { scheduler().barrier(site); }
-void give_way() { scheduler().give_way(); }
-void spin(Site site) { scheduler().spin(site); }
-void wait_for_launch() { scheduler().wait_for_launch(); }
+void barrier(Site site) { active->barrier(site); }
+void give_way() { active->give_way(); }
+void spin(Site site) { active->spin(site); }
+void wait_for_launch() { active->wait_for_launch(); }
 void collective(Collective kind, unsigned mask, void* brought, Work work, Site site) {
-  scheduler().collective(kind, mask, brought, work, site);
+  active->collective(kind, mask, brought, work, site);
 }
-void* shared_array(SharedArray& array) { return scheduler().shared_array(array); }
-void* dynamic_shared() { return scheduler().dynamic_shared(); }
+void* shared_array(SharedArray& array) { return active->shared_array(array); }
+void* dynamic_shared() { return active->dynamic_shared(); }
 
 }  // namespace emulation

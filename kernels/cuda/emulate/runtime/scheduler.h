@@ -24,8 +24,8 @@ struct Copy {
 };
 
 struct Thread : Position {
-  Warp* warp;
-  Stack* stack;  // none before it began
+  Warp* warp = nullptr;
+  Stack* stack = nullptr;  // none before it began and after it ended
   // What it waits for: a barrier, its turn to poll, or the other lanes of a collective.
   Site site;
   Collective kind;
@@ -50,11 +50,14 @@ struct Warp {
   Block* block;
   Thread* threads;
   unsigned lanes, ready, at_collective, at_barrier, polling, ended;
+  bool asleep;  // goes on once no other can
 };
 
-// One for each thread of the process that launches, kept from launch to launch.
 class Scheduler {
  public:
+  // One for each thread of the process that launches, kept from launch to launch.
+  static Scheduler& mine();
+
   // False where the launch failed; `failure` says how.
   bool run(const Kernel& kernel, const LaunchRequest& request, Failure* failure);
 
@@ -72,11 +75,11 @@ class Scheduler {
   // As `fail`, from a signal's handler: memory was accessed that may not be.
   [[noreturn]] void fault(int signal, uint64_t address, uint64_t at, bool writes);
 
-  bool runs = false;
   static Thread& running() { return *static_cast<Thread*>(const_cast<Position*>(self)); }
 
  private:
   void make_room(unsigned threads, unsigned blocks);
+  void clean_up();
   void begin_next_block(Block& block);
   void end_block(Block& block);
   [[noreturn]] static void thread_body();
@@ -84,9 +87,9 @@ class Scheduler {
   void check_lanes(const Warp& warp, unsigned mask);
 
   Thread* next();
-  bool wake_polling();
+  bool wake();
   Thread* lane_of(Warp& warp);
-  void leave_warp();
+  void leave_warp(unsigned one_in);
   void suspend();
   [[noreturn]] void stop();
   [[noreturn]] void standstill();
@@ -99,7 +102,7 @@ class Scheduler {
   // Blocks and threads of them that there is room for; warps in the order of the blocks.
   unsigned room_blocks = 0, room_threads = 0;
   std::unique_ptr<Thread[]> threads;
-  std::unique_ptr<Block[]> blocks;
+  std::vector<std::unique_ptr<Block>> blocks;
   std::vector<Warp> warps;
   std::vector<uint64_t> shuffled;
   uint64_t begun, ended, total;
@@ -112,7 +115,8 @@ class Scheduler {
   sigjmp_buf escape;
 };
 
-Scheduler& scheduler();
+// That of the launch that runs on this thread of the process; none in between.
+extern __thread Scheduler* active __attribute__((tls_model("initial-exec")));
 
 const char* file_name(Site site);
 

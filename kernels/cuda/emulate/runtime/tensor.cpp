@@ -81,7 +81,7 @@ void mma_half(float* d, const uint32_t* a, const uint32_t* b, Site site) {
 
 void load_matrix(uint32_t* registers, const void* row, int count, bool transposed, Site site) {
   if (reinterpret_cast<uintptr_t>(row) % 16) {
-    scheduler().fail("ldmatrix at %s:%d of a row that is not aligned to 16 bytes", file_name(site), site.line);
+    active->fail("ldmatrix at %s:%d of a row that is not aligned to 16 bytes", file_name(site), site.line);
   }
   Matrices mine{registers, row, count, transposed};
   collective(Collective::LoadMatrix, ALL, &mine, load, site);

@@ -140,7 +140,7 @@ impl Memory {
                     Some(apart) => (apart, format!("{apart} bytes behind the end of {what} of {len} bytes")),
                 }
             });
-            let behind = all.range(address..).next().map(|(&start, &Allocation { bytes: len, .. })| {
+            let behind = all.range(address + 1..).next().map(|(&start, &Allocation { bytes: len, .. })| {
                 (start - address, format!("{} bytes in front of {what} of {len} bytes", start - address))
             });
             before.into_iter().chain(behind).min()

@@ -28,6 +28,8 @@ struct Request {
 struct RawFailure {
     kind: u32,
     address: u64,
+    object: *const c_char,
+    registers: *const c_char,
     at: u64,
     file: *const c_char,
     line: u32,
@@ -86,8 +88,8 @@ pub(crate) unsafe fn launch(
         resident,
         seed,
     };
-    let mut failure =
-        RawFailure { kind: 0, address: 0, at: 0, file: std::ptr::null(), line: 0, text: [0; 1000] };
+    // SAFETY: all zeros are a value of this struct: no failure.
+    let mut failure: RawFailure = unsafe { std::mem::zeroed() };
     // SAFETY: all that the request points to lives until the call's end, and the caller vouches for the addresses.
     unsafe { emulation_launch(&raw const request, &raw mut failure) };
     if failure.kind == 0 { Ok(()) } else { Err(read(&failure)) }
@@ -100,12 +102,14 @@ fn read(failure: &RawFailure) -> Failure {
     if failure.kind == 1 {
         return Failure::Mistake(said.into_owned());
     }
-    let last = || {
-        // SAFETY: a name in the kernels' sources, which ends with a zero and stays.
-        let file = unsafe { CStr::from_ptr(failure.file) }.to_string_lossy();
-        if file.is_empty() { String::new() } else { format!("after {file}:{}", failure.line) }
+    // SAFETY: texts in the program, which end with a zero and stay.
+    let [object, registers, file] = [failure.object, failure.registers, failure.file]
+        .map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy());
+    let place = match source::line_of(&object, &registers, failure.at) {
+        Some(line) => format!("at {line}"),
+        None if file.is_empty() => String::new(),
+        None => format!("after {file}:{}", failure.line),
     };
-    let place = source::line_of(failure.at).map_or_else(last, |line| format!("at {line}"));
     match failure.kind {
         2 | 3 => Failure::Access {
             address: failure.address,

@@ -1,26 +1,23 @@
 //! Lines of the sources that machine code was made from.
 
-use std::ffi::{CStr, c_void};
 use std::path::Path;
 use std::process::Command;
 
-/// The line that the instruction at an address of this process was made from, as `file:line`. It asks `addr2line`, which
-/// is there where a C++ compiler is; without it, or without line tables, there is none.
-pub(crate) fn line_of(instruction: u64) -> Option<String> {
-    // SAFETY: all zeros are a value of this struct.
-    let mut found: libc::Dl_info = unsafe { std::mem::zeroed() };
-    // SAFETY: any address may be asked for, and the answer has room.
-    let known = unsafe { libc::dladdr(instruction as *const c_void, &raw mut found) };
-    if known == 0 || found.dli_fname.is_null() {
-        return None;
-    }
-    // SAFETY: the loader's own text, which ends with a zero and stays.
-    let file = unsafe { CStr::from_ptr(found.dli_fname) }.to_str().ok()?;
-    let offset = instruction - found.dli_fbase as u64;
-    let output = Command::new("addr2line").args(["-i", "-e", file, &format!("{offset:#x}")]).output().ok()?;
+/// The line that an instruction was made from, as `file:line`: so many bytes from a function of an object file.
+///
+/// It asks `nm` and `addr2line`, which are there where a C++ compiler is. Without them, or without the object file, there
+/// is none. Object files keep their line tables where cargo drops those of programs.
+pub(crate) fn line_of(object: &str, function: &str, bytes: u64) -> Option<String> {
+    let symbols = output(Command::new("nm").arg(object))?;
+    let symbol = symbols.lines().find(|line| line.ends_with(&format!(" {function}")))?;
+    let start = u64::from_str_radix(symbol.split(' ').next()?, 16).ok()?;
+    let at = format!("{:#x}", start.wrapping_add(bytes));
     // Inlined functions come first, each followed by where it was called.
-    let text = String::from_utf8(output.stdout).ok()?;
-    let kernels = text.lines().find(|line| line.contains(".cu:") || line.contains(".cuh:"))?;
-    let line = kernels.split(" (").next()?;
-    Some(Path::new(line).file_name()?.to_str()?.to_owned())
+    let places = output(Command::new("addr2line").args(["-i", "-j", ".text", "-e", object, &at]))?;
+    let place = places.lines().find(|line| line.contains(".cu:") || line.contains(".cuh:"))?;
+    Some(Path::new(place.split(" (").next()?).file_name()?.to_str()?.to_owned())
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    String::from_utf8(command.output().ok()?.stdout).ok()
 }

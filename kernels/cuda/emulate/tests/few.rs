@@ -1,6 +1,6 @@
 //! Products of few rows of activations with a matrix, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Input, Output, Stream, Update, few};
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
 use gemma_kernels::reference::gelu_tanh;
@@ -108,6 +108,7 @@ fn every_format_multiplies_as_the_oracle_does() {
             }
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 /// A stream of `first + n` rows, and what the oracle makes of its rows from `first` on: the stream and its norm.
@@ -183,6 +184,7 @@ fn the_stream_is_brought_up_to_date_and_its_norm_multiplied() {
             }
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 #[test]
@@ -205,6 +207,7 @@ fn parts_of_different_formats_and_odd_sizes_stand_side_by_side() {
             assert!(error < 1e-5, "{name}, exact {exact}: {error}");
         }
     }
+    covers(&["few_sixteen", "few_exact"]);
 }
 
 #[test]
@@ -227,6 +230,7 @@ fn gate_and_up_meet_in_the_gated_activation() {
             assert!(error < most, "{name}, exact {exact}: {error}");
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 #[test]
@@ -244,6 +248,7 @@ fn a_product_can_end_in_gelu() {
             assert!(error < most, "{name}, exact {exact}: {error}");
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 #[test]
@@ -274,6 +279,7 @@ fn a_row_has_the_same_bits_whatever_rows_are_beside_it() {
             }
         }
     }
+    covers(&["few_eight", "few_exact", "few_sixteen"]);
 }
 
 #[test]
@@ -287,6 +293,7 @@ fn an_exact_product_takes_any_number_of_rows() {
         let error = error(&streaming.multiply(&matrix, 0, n).0, &want);
         assert!(error < 1e-5, "{name}: {error}");
     }
+    covers(&["few_exact"]);
 }
 
 #[test]
@@ -298,4 +305,23 @@ fn bytes_that_do_not_fit_the_shape_are_an_error() {
     let too_large = Part { format: Format::F32, rows: 1 << 12, bytes: &vec![0; 4 << 24] };
     let error = DeviceMatrix::new(&device, &[too_large], 1 << 12, Arrangement::Stacked, true).unwrap_err();
     assert_eq!(error.to_string(), "the GPU has no room for another 67108864 bytes");
+}
+
+#[test]
+fn rows_that_do_not_fit_a_block_are_divided_among_blocks() {
+    // A stream as wide as that of the largest models: with little shared memory a block holds a few rows of it.
+    let (cols, rows, n) = (5376, 16, 16);
+    let weights = Weights::random(13, &[(Format::Q8_0, rows)], cols);
+    let streaming = Streaming::random(n, cols, true, true);
+    let (want_stream, x) = streaming.oracle();
+    let want = weights.products(&x, None);
+    for (name, device) in devices(MEMORY).into_iter().take(2) {
+        for (exact, most) in [(true, 1e-5), (false, 5e-3)] {
+            let matrix = weights.on(&device, Arrangement::Stacked, exact);
+            let (got, stream) = streaming.multiply(&matrix, 0, n);
+            assert!(error(&got, &want) < most, "{name}, exact {exact}: {}", error(&got, &want));
+            assert!(error(&stream, &want_stream) < 1e-6, "{name}, exact {exact}");
+        }
+    }
+    covers(&["few_exact"]);
 }

@@ -88,8 +88,7 @@ impl Few {
     pub fn new(device: &Device, heads: Heads, rows: usize) -> Self {
         let (kernel, width) = match heads.dim {
             0..=32 => ("attend_few_32", 32),
-            33..=64 => ("attend_few_64", 64),
-            65..=128 => ("attend_few_128", 128),
+            33..=128 => ("attend_few_128", 128),
             _ => ("attend_few_256", 256),
         };
         let properties = device.properties();
@@ -129,6 +128,8 @@ pub struct Many {
     pub splits: usize,
     /// Tiles of 64 queries.
     pub tiles: usize,
+    /// Whether all blocks run at once, so that a long one and a short one shall share a multiprocessor.
+    pub paired: bool,
     /// Numbers of a head in the kernel.
     pub width: usize,
     pub rows: usize,
@@ -139,17 +140,16 @@ impl Many {
     pub fn new(device: &Device, heads: Heads, rows: usize) -> Self {
         let (kernel, width) = match heads.dim {
             0..=32 => ("attend_many_32", 32),
-            33..=64 => ("attend_many_64", 64),
-            65..=80 => ("attend_many_80", 80),
+            33..=80 => ("attend_many_80", 80),
             81..=128 => ("attend_many_128", 128),
             _ => ("attend_many_256", 256),
         };
         let tiles = (rows * heads.group()).div_ceil(MANY_TILE);
         // Two blocks fit on a multiprocessor.
-        let blocks = 2 * device.properties().multiprocessors as usize;
-        let splits = (blocks / (tiles * heads.kv_heads)).clamp(1, MOST_MANY_SPLITS);
-        assert!(splits == 1 || 4 * tiles * heads.kv_heads <= COUNTER_BYTES, "a counter for every tile");
-        Self { kernel, splits, tiles, width, rows, heads }
+        let (blocks, units) = (2 * device.properties().multiprocessors as usize, tiles * heads.kv_heads);
+        let splits = (blocks / units).clamp(1, MOST_MANY_SPLITS);
+        assert!(splits == 1 || 4 * units <= COUNTER_BYTES, "a counter for every tile");
+        Self { kernel, splits, tiles, paired: units <= blocks, width, rows, heads }
     }
 
     /// The tile's queries, and two steps of keys and values.
