@@ -103,7 +103,7 @@ def digest(source: str) -> str:
 
 
 class Nvrtc:
-    """The compiler's library. It is given our headers by name, so that no path of this machine can reach its output."""
+    """The compiler's library. It is given our headers by name, so that no path can reach its output."""
 
     def __init__(self, folder: Path) -> None:
         self.library = ctypes.CDLL(str(folder / "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"))
