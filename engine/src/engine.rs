@@ -1,10 +1,12 @@
 //! The public face: start an engine, load models into it, submit requests, read tokens.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gemma_kernels::cuda::{self, CudaError, Device};
 use gemma_kernels::{Activation, Cpu, Format, KvFormat, Level, Ops, Reference};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -14,9 +16,9 @@ use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, Priority, TokenStream};
 use crate::machine::Machine;
-use crate::model::{Network, load_host};
+use crate::model::{Network, load_device, load_host};
 use crate::outline::Outline;
-use crate::scheduler::{Command, Expectation, Job, Scheduler};
+use crate::scheduler::{Command, Expectation, Fallback, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
 
 /// What an engine may use of the machine.
@@ -29,6 +31,22 @@ pub struct EngineOptions {
     pub cache_bytes: Option<u64>,
     /// Where keys and values outlive the engine; `None`: nowhere.
     pub cache_folder: Option<CacheFolder>,
+    /// What computes.
+    pub device: DeviceChoice,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Default)]
+pub enum DeviceChoice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The GPU if there is one that can be used and the model fits, else the processor.
+    Auto,
+    /// The GPU; a model fails to load where there is none, or it does not fit.
+    Cuda,
+    /// This one.
+    Given(Device),
 }
 
 /// How numbers are computed.
@@ -74,6 +92,7 @@ pub struct Model {
     kv_bytes_per_token: u64,
     chat_template: Option<String>,
     pub(crate) speed: Mutex<Option<Speed>>,
+    device: Arc<Mutex<DeviceInfo>>,
     commands: Sender<Command>,
 }
 
@@ -101,6 +120,10 @@ impl Model {
     /// What a token takes, once some were computed.
     pub fn speed(&self) -> Option<Speed> {
         *self.speed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// What computes it now: a GPU that fails gives way to the processor.
+    pub fn device(&self) -> DeviceInfo {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// The checkpoint's own chat template, where it has one.
     pub fn chat_template(&self) -> Option<&str> {
@@ -142,12 +165,23 @@ pub struct Logits {
 /// What computes, for people who ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// `cpu`.
+    /// `cpu` or `cuda`.
     pub device: String,
-    /// Instructions in use: `avx512`, `avx2` or `portable`.
+    /// Instructions in use (`amx`, `avx512`, `avx2` or `portable`), or the GPU's name.
     pub level: String,
-    /// Compute threads.
+    /// Compute threads of the processor.
     pub threads: usize,
+    /// Why it is the processor, where a GPU was wished for.
+    pub why: Option<String>,
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.device.as_str() {
+            "cpu" => write!(f, "cpu ({}, {} threads)", self.level, self.threads),
+            device => write!(f, "{device} ({})", self.level),
+        }
+    }
 }
 
 /// What one token of a model takes on this machine, as measured lately.
@@ -157,6 +191,15 @@ pub struct Speed {
     pub prefill_ms: f64,
     /// Milliseconds for a generated token.
     pub decode_ms: f64,
+}
+
+/// What bounds the speed of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Bytes a second from memory.
+    pub bandwidth: f64,
+    /// Floating-point operations a second.
+    pub peak: f64,
 }
 
 /// A handle to the engine; clones share one engine, which stops with the last of them.
@@ -169,9 +212,34 @@ struct Inner {
     scheduler: Scheduler,
     cache_folder: Option<CacheFolder>,
     cpu: Arc<Cpu>,
+    gpu: Gpu,
     next_model: AtomicU64,
     /// One load at a time: two would fight over the compute threads and the disk.
     loading: Mutex<()>,
+}
+
+/// The GPU that models are loaded to.
+enum Gpu {
+    /// None is wished for.
+    Unwanted,
+    /// None can be used, and why not. A model may be loaded to the processor instead, or not.
+    Missing(CudaError, bool),
+    /// This one; what it has no room for may go to the processor, or not.
+    Open(Device, bool),
+}
+
+impl Gpu {
+    fn open(choice: &DeviceChoice) -> Self {
+        let may_fall_back = matches!(choice, DeviceChoice::Auto);
+        match choice {
+            DeviceChoice::Cpu => Self::Unwanted,
+            DeviceChoice::Given(device) => Self::Open(device.clone(), true),
+            DeviceChoice::Auto | DeviceChoice::Cuda => match cuda::open(0) {
+                Ok(device) => Self::Open(device, may_fall_back),
+                Err(error) => Self::Missing(error, may_fall_back),
+            },
+        }
+    }
 }
 
 impl Engine {
@@ -183,16 +251,41 @@ impl Engine {
             scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone())?,
             cache_folder: options.cache_folder,
             cpu: Arc::new(Cpu::new(threads, Level::detect())),
+            gpu: Gpu::open(&options.device),
             next_model: AtomicU64::new(1),
             loading: Mutex::new(()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What computes.
+    /// What computes unless a model does not fit.
     pub fn device(&self) -> DeviceInfo {
+        match &self.inner.gpu {
+            Gpu::Open(device, _) => self.gpu_info(device),
+            Gpu::Missing(error, _) => self.cpu_info(Some(error.to_string())),
+            Gpu::Unwanted => self.cpu_info(None),
+        }
+    }
+
+    fn cpu_info(&self, why: Option<String>) -> DeviceInfo {
         let level = format!("{:?}", self.inner.cpu.level()).to_lowercase();
-        DeviceInfo { device: "cpu".to_owned(), level, threads: self.inner.cpu.threads() }
+        DeviceInfo { device: "cpu".to_owned(), level, threads: self.inner.cpu.threads(), why }
+    }
+
+    fn gpu_info(&self, device: &Device) -> DeviceInfo {
+        let level = device.properties().name.clone();
+        DeviceInfo { device: "cuda".to_owned(), level, ..self.cpu_info(None) }
+    }
+
+    /// What bounds a model's speed where it runs, measured: takes a second or two, in which nothing else should run.
+    pub fn measure_limits(&self, model: &Model) -> Result<Limits> {
+        let (bandwidth, peak) = match &self.inner.gpu {
+            Gpu::Open(device, _) if model.device().device == "cuda" => {
+                (device.measure_bandwidth()?, device.peak())
+            }
+            _ => (self.inner.cpu.measure_bandwidth(), self.inner.cpu.measure_peak()),
+        };
+        Ok(Limits { bandwidth, peak })
     }
 
     /// What is kept for reuse right now, and what that was good for. Waits for the running step.
@@ -221,14 +314,10 @@ impl Engine {
         // Beside the weights, which take longer. Without it the first half word takes the time.
         let _ =
             std::thread::Builder::new().name("gemma-spelling".to_owned()).spawn(move || prepared.prepare());
-        let (ops, activation): (Arc<dyn Ops>, _) = match options.precision {
-            Precision::Fast => (self.inner.cpu.clone(), Activation::Rounded),
-            Precision::Exact => (self.inner.cpu.clone(), Activation::F32),
-            Precision::Reference => (Arc::new(Reference), Activation::F32),
-        };
-        let kv = kv_format(&checkpoint, options.precision);
-        let network = Network::Host(Box::new(load_host(&checkpoint, ops, activation, kv, progress)?));
+        let (network, info) = self.network(&checkpoint, options.precision, progress)?;
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
+        let kv = network.layout().kv().format();
+        let device = Arc::new(Mutex::new(info.clone()));
         let model = Model {
             id,
             name: options.name.unwrap_or_else(|| file_name(&options.path)),
@@ -238,14 +327,55 @@ impl Engine {
             kv_bytes_per_token: network.config().kv_bytes_per_token(kv.bytes()) as u64,
             chat_template: checkpoint.chat_template().map(str::to_owned),
             speed: Mutex::default(),
+            device: device.clone(),
             commands: self.inner.scheduler.sender(),
         };
         let kept = self.inner.cache_folder.as_ref().and_then(|folder| {
-            let how = format!("{:?} {kv:?} {:?}", options.precision, self.inner.cpu.level());
+            let how = format!("{:?} {kv:?} {} {:?}", options.precision, info.device, self.inner.cpu.level());
             Kept::look(folder, checkpoint.path(), &how, network.layout())
         });
-        self.inner.scheduler.send(Command::Add(id, Box::new(network), kept.map(Box::new)));
+        let fallback = matches!(network, Network::Device(_)).then(|| {
+            let (cpu, info) = (self.inner.cpu.clone(), self.cpu_info(Some("the GPU was lost".to_owned())));
+            let again = move || {
+                let network = host_network(&checkpoint, options.precision, &cpu, &mut |_| {})?;
+                *device.lock().unwrap_or_else(PoisonError::into_inner) = info;
+                Ok(network)
+            };
+            Box::new(again) as Fallback
+        });
+        self.inner.scheduler.send(Command::Add {
+            id,
+            network: Box::new(network),
+            kept: kept.map(Box::new),
+            fallback,
+        });
         Ok(Arc::new(model))
+    }
+
+    /// The checkpoint's weights, on the GPU if there is one with room for them.
+    fn network(
+        &self,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<(Network, DeviceInfo)> {
+        let why = match &self.inner.gpu {
+            _ if precision == Precision::Reference => None,
+            Gpu::Unwanted => None,
+            Gpu::Missing(error, true) => Some(error.to_string()),
+            Gpu::Missing(error, false) => return Err(error.clone().into()),
+            Gpu::Open(device, may_fall_back) => {
+                match load_device(checkpoint, device, precision == Precision::Exact, progress) {
+                    Ok(network) => return Ok((Network::Device(Box::new(network)), self.gpu_info(device))),
+                    Err(error) if *may_fall_back && error.is_of_device() => {
+                        tracing::warn!("{} goes to the processor: {error}", checkpoint.path().display());
+                        Some(error.to_string())
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        Ok((host_network(checkpoint, precision, &self.inner.cpu, progress)?, self.cpu_info(why)))
     }
 
     /// Has less urgent work put aside for a request of this priority that is being made ready, until what comes back is
@@ -298,6 +428,22 @@ impl Engine {
         self.inner.scheduler.send(Command::Features { model: model.id, pixels, reply });
         answer.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopped, "engine", "it was stopped")))
     }
+}
+
+/// A checkpoint's weights on the processor.
+fn host_network(
+    checkpoint: &Checkpoint,
+    precision: Precision,
+    cpu: &Arc<Cpu>,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Network> {
+    let (ops, activation): (Arc<dyn Ops>, _) = match precision {
+        Precision::Fast => (cpu.clone(), Activation::Rounded),
+        Precision::Exact => (cpu.clone(), Activation::F32),
+        Precision::Reference => (Arc::new(Reference), Activation::F32),
+    };
+    let kv = kv_format(checkpoint, precision);
+    Ok(Network::Host(Box::new(load_host(checkpoint, ops, activation, kv, progress)?)))
 }
 
 fn check_split(split: Option<&[usize]>, len: usize, outline: &Outline) -> Result<()> {

@@ -23,6 +23,10 @@ pub enum ErrorKind {
     Input,
     /// Not enough memory or disk.
     Resources,
+    /// Not enough memory on the GPU.
+    DeviceFull,
+    /// The GPU does not answer any more.
+    DeviceLost,
     /// It was stopped, by who asked for it or with the engine.
     Stopped,
     /// A bug of ours, caught at the boundary.
@@ -53,6 +57,11 @@ impl Error {
     /// The sort of failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Whether a GPU is to blame, and the processor would do.
+    pub fn is_of_device(&self) -> bool {
+        matches!(self.kind, ErrorKind::DeviceFull | ErrorKind::DeviceLost)
     }
 
     /// The sentence that says what to do now, where there is one.

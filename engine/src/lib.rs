@@ -24,15 +24,15 @@ pub mod tokenizer;
 pub use cache::{CacheFolder, CacheStatistics};
 pub use config::ModelConfig;
 pub use engine::{
-    DeviceInfo, Engine, EngineOptions, LoadOptions, LoadProgress, Logits, LogitsRequest, Model, Precision,
-    Speed, context_bytes,
+    DeviceChoice, DeviceInfo, Engine, EngineOptions, Limits, LoadOptions, LoadProgress, Logits,
+    LogitsRequest, Model, Precision, Speed, context_bytes,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
     TokenStream,
 };
-pub use machine::Machine;
+pub use machine::{GpuInfo, Machine};
 pub use picture::{Picture, Resample};
 pub use scheduler::Expectation;
 pub use tokenizer::{ControlPart, FimTokens, Tokenizer};

@@ -1,5 +1,6 @@
 //! What this machine is, in words for people: computing depends on none of it.
 
+use gemma_kernels::cuda::{self, Properties};
 use gemma_kernels::{Cpu, Level};
 use serde::Serialize;
 
@@ -16,6 +17,23 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Bytes of memory that are free for new programs.
     pub available_bytes: Option<u64>,
+    /// Graphics cards that models can run on.
+    pub gpus: Vec<GpuInfo>,
+    /// Why there is none.
+    pub no_gpu: Option<String>,
+}
+
+/// A graphics card.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GpuInfo {
+    /// Its name, as its maker gives it.
+    pub name: String,
+    /// What it can do, such as `9.0`.
+    pub capability: String,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// The version of CUDA that its driver has.
+    pub driver: String,
 }
 
 impl Machine {
@@ -27,7 +45,18 @@ impl Machine {
             Level::Avx512 => "AVX-512 VNNI",
             Level::Amx => "AMX, AVX-512 VNNI",
         };
-        Self { simd, cores: Cpu::physical_cores(), ..system() }
+        let (gpus, no_gpu) = match cuda::probe() {
+            Ok(found) => (found.into_iter().map(GpuInfo::from).collect(), None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        Self { simd, cores: Cpu::physical_cores(), gpus, no_gpu, ..system() }
+    }
+}
+
+impl From<Properties> for GpuInfo {
+    fn from(properties: Properties) -> Self {
+        let Properties { name, capability: (major, minor), memory_bytes, driver, .. } = properties;
+        Self { name, capability: format!("{major}.{minor}"), memory_bytes, driver }
     }
 }
 

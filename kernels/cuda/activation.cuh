@@ -5,8 +5,8 @@
 // 1 / (1 + e^-x)
 __device__ inline float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
 
-// x * Phi(x) in its tanh approximation (Hendrycks and Gimpel 2016). Since (1 + tanh u) / 2 is the sigmoid of 2u,
-// nothing cancels where x is below zero.
+// x * Phi(x) in its tanh approximation (Hendrycks and Gimpel 2016). Since (1 + tanh u) / 2 is the sigmoid of
+// 2u, nothing cancels where x is below zero.
 __device__ inline float gelu_tanh(float x) {
   constexpr float TWICE_ROOT = 1.5957691216057308f;  // 2 sqrt(2 / pi)
   return x * sigmoid(TWICE_ROOT * (x + 0.044715f * x * x * x));

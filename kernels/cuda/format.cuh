@@ -129,7 +129,8 @@ template <int F> __device__ inline void fragment(const unsigned char* group, int
     for (int p = 0; p < 8; p++) {
       const uint32_t bytes = words[p / 2] >> (8 * (p % 2));
       // 128 and the lower seven bits, less 128 and, where the eighth bit is set, 128 more: its two's complement.
-      a[p / 4][p % 4] = sub_bf16x2((bytes & 0x007f007fu) | 0x43004300u, (bytes & 0x00800080u) | 0x43004300u);
+      a[p / 4][p % 4] =
+        sub_bf16x2(and_or(bytes, 0x007f007fu, 0x43004300u), and_or(bytes, 0x00800080u, 0x43004300u));
     }
   } else {
     const uint2 low = reinterpret_cast<const uint2*>(group)[2 * lane + half];
@@ -139,9 +140,9 @@ template <int F> __device__ inline void fragment(const unsigned char* group, int
     if (high_bytes(F) == 256) high = reinterpret_cast<const uint32_t*>(above)[2 * lane + half];
 #pragma unroll
     for (int p = 0; p < 8; p++) {
-      uint32_t q = ((p < 4 ? low.x : low.y) >> (4 * (p % 4)) & 0x000f000fu) | 0x43004300u;
-      if (high_bytes(F) == 128) q |= (p < 4 ? high << (4 - p % 4) : high >> (p - 4)) & 0x00100010u;
-      if (high_bytes(F) == 256) q |= (p < 2 ? high << (4 - 2 * p) : high >> (2 * p - 4)) & 0x00300030u;
+      uint32_t q = and_or((p < 4 ? low.x : low.y) >> (4 * (p % 4)), 0x000f000fu, 0x43004300u);
+      if (high_bytes(F) == 128) q = and_or(p < 4 ? high << (4 - p % 4) : high >> (p - 4), 0x00100010u, q);
+      if (high_bytes(F) == 256) q = and_or(p < 2 ? high << (4 - 2 * p) : high >> (2 * p - 4), 0x00300030u, q);
       a[p / 4][p % 4] = F == Q6_K ? sub_bf16x2(q, 0x43204320u) : q;  // 128 + 32
     }
   }

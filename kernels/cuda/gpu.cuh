@@ -120,6 +120,12 @@ __device__ inline uint32_t load_once(const uint32_t* p) {
 
 // ---- Arithmetic.
 
+// (word & mask) | bits in one instruction, which compilers make two of where both are constants.
+__device__ inline uint32_t and_or(uint32_t word, uint32_t mask, uint32_t bits) {
+  uint32_t d;
+  asm("lop3.b32 %0,%1,%2,%3,0xea;" : "=r"(d) : "r"(word), "r"(mask), "r"(bits));
+  return d;
+}
 // a - b of two pairs of bf16, each rounded once.
 __device__ inline uint32_t sub_bf16x2(uint32_t a, uint32_t b) {
   uint32_t d;

@@ -23,60 +23,68 @@ struct Product {
   int stages;
 };
 
-template <class S, int F>
-__device__ inline void accumulate_as(float (&sums)[S::M][S::N][4], unsigned char* memory, Task& task, int groups,
-                                     int first) {
-  task.row_bytes = row_bytes(F, groups);
-  task.weights += first * task.row_bytes;
-  accumulate<S, F>(sums, memory, task);
+// A block's tile: `blockIdx.x` counts tiles, the rows of a group first.
+struct Position {
+  Part part;
+  int output;  // its first output in the part; of GATED, gates and what they gate take turns
+  int column;  // the part's first output
+  int row;
+};
+
+template <class S>
+__device__ inline Position position(const Product& p, int block) {
+  const int row_blocks = (p.n + S::ROWS - 1) / S::ROWS, most = GROUP_ROWS / S::ROWS;
+  const int group = block / (most * p.part_blocks), inside = block % (most * p.part_blocks);
+  const int rows_here = min(most, row_blocks - group * most);
+  Position at = {p.parts[0], inside / rows_here * BLOCK_OUTPUTS, 0, (group * most + inside % rows_here) * S::ROWS};
+#pragma unroll
+  for (int i = 1; i < 3; i++) {
+    const int padded = (at.part.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
+    if (p.out.kind == GATED || at.output < padded) break;
+    at.output -= padded, at.column += at.part.rows, at.part = p.parts[i];
+  }
+  return at;
 }
 
-// One block's tile: blockIdx.x counts tiles, with their rows first within a group; blockIdx.y the splits.
+template <class S>
+__device__ inline Task task_at(const Product& p, const Position& at) {
+  const bool gated = p.out.kind == GATED;
+  const int groups = (p.cols + GROUP_INPUTS - 1) / GROUP_INPUTS, group_rows = (at.part.rows + 15) / 16;
+  const int diagonal = p.diagonal ? (at.column + at.output) / p.diagonal * p.cols : 0;
+  Task task;
+  task.row_bytes = row_bytes(at.part.format, groups);
+  task.weights = at.part.weights + at.output / (gated ? 32 : 16) * task.row_bytes;
+  task.between = gated ? p.parts[1].weights - p.parts[0].weights : 0;
+  task.groups = min(OUTPUT_GROUPS, (gated ? 2 * group_rows : group_rows) - at.output / 16);
+  task.x = p.x + size_t(at.row) * p.stride + diagonal;
+  task.stride = p.stride, task.rows = p.n - at.row, task.cols = p.cols;
+  task.first = blockIdx.y * groups / p.splits, task.end = (blockIdx.y + 1) * groups / p.splits;
+  task.stages = p.stages;
+  return task;
+}
+
 template <class S>
 __device__ inline void product(const Product& p) {
   SHARED_DYN(unsigned char, memory);
-  const int row_blocks = (p.n + S::ROWS - 1) / S::ROWS, most = GROUP_ROWS / S::ROWS;
-  const int group = blockIdx.x / (most * p.part_blocks), inside = blockIdx.x % (most * p.part_blocks);
-  const int rows_here = min(most, row_blocks - group * most);
-  const int row = (group * most + inside % rows_here) * S::ROWS;
-  const bool gated = p.out.kind == GATED;
-
-  int output = inside / rows_here * BLOCK_OUTPUTS, column = 0;
-  Part part = p.parts[0];
-  const int more = gated ? 0 : 2;
-#pragma unroll
-  for (int i = 0; i < more; i++) {
-    const int padded = (part.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
-    if (output < padded) break;
-    output -= padded, column += part.rows;
-    part = p.parts[i + 1];
-  }
-  const int groups = (p.cols + GROUP_INPUTS - 1) / GROUP_INPUTS;
-  Task task;
-  task.weights = part.weights;
-  task.between = gated ? p.parts[1].weights - part.weights : 0;
-  task.groups = min(OUTPUT_GROUPS, (gated ? 2 * ((part.rows + 15) / 16) : (part.rows + 15) / 16) - output / 16);
-  task.x = p.x + size_t(row) * p.stride + (p.diagonal ? (column + output) / p.diagonal * p.cols : 0);
-  task.stride = p.stride, task.rows = p.n - row, task.cols = p.cols;
-  task.first = blockIdx.y * groups / p.splits, task.end = (blockIdx.y + 1) * groups / p.splits;
-  task.stages = p.stages;
-  const int first = gated ? output / 32 : output / 16;
-
+  const Position at = position<S>(p, blockIdx.x);
+  const Task task = task_at<S>(p, at);
   float sums[S::M][S::N][4] = {};
-  switch (part.format) {
-    case BF16: accumulate_as<S, BF16>(sums, memory, task, groups, first); break;
-    case Q8_0: accumulate_as<S, Q8_0>(sums, memory, task, groups, first); break;
-    case Q4_0: accumulate_as<S, Q4_0>(sums, memory, task, groups, first); break;
-    case Q4_1: accumulate_as<S, Q4_1>(sums, memory, task, groups, first); break;
-    case Q5_0: accumulate_as<S, Q5_0>(sums, memory, task, groups, first); break;
-    case Q5_1: accumulate_as<S, Q5_1>(sums, memory, task, groups, first); break;
-    case Q4_K: accumulate_as<S, Q4_K>(sums, memory, task, groups, first); break;
-    case Q5_K: accumulate_as<S, Q5_K>(sums, memory, task, groups, first); break;
-    default: accumulate_as<S, Q6_K>(sums, memory, task, groups, first);
+  switch (at.part.format) {
+    case BF16: accumulate<S, BF16>(sums, memory, task); break;
+    case Q8_0: accumulate<S, Q8_0>(sums, memory, task); break;
+    case Q4_0: accumulate<S, Q4_0>(sums, memory, task); break;
+    case Q4_1: accumulate<S, Q4_1>(sums, memory, task); break;
+    case Q5_0: accumulate<S, Q5_0>(sums, memory, task); break;
+    case Q5_1: accumulate<S, Q5_1>(sums, memory, task); break;
+    case Q4_K: accumulate<S, Q4_K>(sums, memory, task); break;
+    case Q5_K: accumulate<S, Q5_K>(sums, memory, task); break;
+    default: accumulate<S, Q6_K>(sums, memory, task);
   }
+  // Found anew, so that it takes no registers from the sums.
+  const Position end = position<S>(p, opaque(int(blockIdx.x)));
   Output out = p.out;
   if (p.splits > 1) out.to = static_cast<float*>(out.to) + size_t(blockIdx.y) * p.n * out.stride;
-  write<S>(sums, memory, out, {row, p.n - row, output, part.rows, column});
+  write<S>(sums, memory, out, {end.row, p.n - end.row, end.output, end.part.rows, end.column});
 }
 
 // The parameters of `many_*`, one kernel for each shape of a tile, named by its rows.

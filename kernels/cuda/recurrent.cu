@@ -14,6 +14,7 @@ constexpr int STRIDES = SIDE / TILE / WARPS;
 
 __device__ inline float low_half(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high_half(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
 // A lane's weights of a tile: of two outputs, g and g + 8, for the inputs 2t, 2t + 1, 2t + 8, 2t + 9.
 struct Weights {
   float4 upper, lower;
@@ -68,7 +69,8 @@ __device__ inline int place_of(int input) {
   return input - in_tile + in_tile % 8 / 2 * 4 + in_tile / 8 * 2 + in_tile % 2;
 }
 
-// Sums over the four lanes of an output, of two outputs of both gates; lane t gets output g + 8 (t % 2) of gate t / 2.
+// Sums over the four lanes of an output, of two outputs of both gates; lane t gets output g + 8 (t % 2) of
+// gate t / 2.
 __device__ inline float quad_sum(const float (&sums)[4], int t) {
   const bool second = t & 2, lower = t & 1;
   const float a = (second ? sums[2] : sums[0]) + __shfl_xor_sync(0xffffffffu, second ? sums[0] : sums[2], 2);
@@ -76,8 +78,8 @@ __device__ inline float quad_sum(const float (&sums)[4], int t) {
   return (lower ? b : a) + __shfl_xor_sync(0xffffffffu, lower ? a : b, 1);
 }
 
-// A warp's part of both gates' products with up to AT_ONCE rows: of the tiles `warp`, `warp + WARPS`, ... along the
-// inputs.
+// A warp's part of both gates' products with up to AT_ONCE rows: of the tiles `warp`, `warp + WARPS`, ...
+// along the inputs.
 __device__ inline void gate_parts(const Gates& gates, int n, const float (*convolved)[SIDE],
                                   float (*out)[2 * TILE]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -120,7 +122,8 @@ struct Item {
   }
 
   // Its step, by the sums of both gates' parts.
-  __device__ Step step(const float (*parts)[FEW][2 * TILE], const float (*convolved)[SIDE], bool begins) const {
+  __device__ Step step(const float (*parts)[FEW][2 * TILE], const float (*convolved)[SIDE],
+                       bool begins) const {
     float input = input_bias, recurrence = recurrence_bias;
 #pragma unroll
     for (int part = 0; part < WARPS; part++) {
@@ -133,9 +136,9 @@ struct Item {
 
 }  // namespace
 
-// Rows `first` to `first + n` of a pass, n <= 16. A block takes 16 channels, and convolves all channels of the
-// diagonal's block that its gates read. `carry` [width], where it is not null, holds the recurrence between
-// launches over parts of a pass. A row's bits do not depend on the rows beside it.
+// Rows `first` to `first + n` of a pass, n <= FEW. A block takes 16 channels, and convolves all channels of
+// the diagonal's block that its gates read. `carry` [width], where it is not null, holds the recurrence
+// between launches over parts of a pass. A row's bits do not depend on the rows beside it.
 KERNEL_OF(256, 2) recurrent_few(const float* xy, int first, int n, int width, int side, int taps, int exact,
                                 const int* head, const uint64_t* addresses, const int* kept, int offset,
                                 const float* convolution, const float* convolution_bias,
@@ -158,8 +161,8 @@ KERNEL_OF(256, 2) recurrent_few(const float* xy, int first, int n, int width, in
   const Convolution convolution_of(channels, to_convolve, width, taps);
   const Item item(channels, first_of_block, tile, side);
 
-  wait_for_launch_before();
   let_next_launch_begin();
+  wait_for_launch_before();
   const int start = head[0];
   const States states = {addresses, kept, offset};
   const Branches branches = {xy, states.from(start), width, taps};
@@ -175,7 +178,7 @@ KERNEL_OF(256, 2) recurrent_few(const float* xy, int first, int n, int width, in
     for (int row = 0; row < n; row++) convolved[row][place] = 0.f;
   }
   float h = 0.f;
-  if (thread < TILE) h = first > 0 ? carry[item.channel] : branches.recurrence(item.channel);
+  if (thread < TILE && item.there) h = first > 0 ? carry[item.channel] : branches.recurrence(item.channel);
   __syncthreads();
 #pragma unroll 1
   for (int row = 0; row < n; row += AT_ONCE) {

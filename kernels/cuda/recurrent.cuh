@@ -1,5 +1,5 @@
-// What the kernels of Griffin's recurrent block share (De et al. 2024): what they read, the convolution, a step of the
-// recurrence, and the states that a pass leaves.
+// What the kernels of Griffin's recurrent block share (De et al. 2024): what they read, the convolution, a
+// step of the recurrence, and the states that a pass leaves.
 #pragma once
 #include "activation.cuh"
 
@@ -19,8 +19,8 @@ struct Channels {
   const float* decay;  // -8 softplus(parameter): the logarithm of the strongest decay
 };
 
-// The states of a sequence that a pass goes on from and leaves behind. In each the layer's numbers begin at `offset`:
-// the recurrence's [width], then the convolution's last inputs [taps - 1, width], oldest first.
+// The states of a sequence that a pass goes on from and leaves behind. In each the layer's numbers begin at
+// `offset`: the recurrence's [width], then the convolution's last inputs [taps - 1, width], oldest first.
 struct States {
   const uint64_t* addresses;  // of the one that it goes on from, then of those that it leaves
   const int* kept;            // how many it leaves, then the row that each stands behind, ascending
@@ -76,7 +76,7 @@ struct Convolution {
   }
 };
 
-// Convolves rows `first` to `end` of a channel; `give` takes each row, counted from `first`, with what comes out.
+// Convolves rows `first` to `end` of a channel; `give` takes each row, counted from `first`, with its result.
 template <int BATCH, class Give>
 __device__ inline void convolve(const Convolution& convolution, const Branches& branches, int first, int end,
                                 int channel, Give give) {
@@ -106,8 +106,9 @@ struct Step {
   float a, b;
 };
 
-// The step that an input takes whose gates, biases included, are these; the first of a sequence forgets everything.
-__device__ inline Step rg_lru_step(float x, float input_gate, float recurrence_gate, float decay, bool first) {
+// The step of an input with these gates, biases included; the first of a sequence forgets everything.
+__device__ inline Step rg_lru_step(float x, float input_gate, float recurrence_gate, float decay,
+                                   bool first) {
   const float gated = x * sigmoid(input_gate);
   if (first) return {0.f, gated};
   // a - 1, exact where a is close to 1: there are the channels with the longest memory.

@@ -1,5 +1,5 @@
-// Griffin's recurrent block for many rows, in chunks: gates on tensor cores and every step's a and b at once; then
-// each chunk's scan from what the chunks before it carry into it.
+// Griffin's recurrent block for many rows, in chunks: gates on tensor cores and every step's a and b at once;
+// then each chunk's scan from what the chunks before it carry into it.
 #include "recurrent.cuh"
 
 namespace {
@@ -34,8 +34,8 @@ __device__ inline void unpack(uint32_t (&a)[4], uint4 packed) {
 }
 
 // Both gates' products of a tile of outputs with the chunk's first `pairs` times 16 rows.
-__device__ inline void gate_products(const uint4* input_gate, const uint4* recurrence_gate, int tiles, int pairs,
-                                     const Shared& shared, float (&input)[CHUNK / 8][4],
+__device__ inline void gate_products(const uint4* input_gate, const uint4* recurrence_gate, int tiles,
+                                     int pairs, const Shared& shared, float (&input)[CHUNK / 8][4],
                                      float (&recurrence)[CHUNK / 8][4]) {
   const int lane = threadIdx.x % 32;
   const int row = lane % 8 + lane / 16 * 8, column = lane / 8 % 2 * 8;
@@ -61,7 +61,7 @@ __device__ inline void gate_products(const uint4* input_gate, const uint4* recur
   }
 }
 
-// What a block has: rows `first` to `first + rows` of channels `begin` to `end` of a block of the gates' diagonal.
+// What a thread block has: rows `first` to `first + rows` of channels `begin` to `end` of a diagonal's block.
 struct Chunk {
   int first_of_block, begin, end, first, rows;
 };
@@ -81,14 +81,15 @@ __device__ inline void make_steps(const Channels& channels, const Chunk& chunk,
     const int own = warp * TILE + g + 8 * lower;
     if (chunk.begin + own >= chunk.end) break;
     const int channel = chunk.first_of_block + chunk.begin + own;
-    const float input_bias = channels.input_bias[channel], recurrence_bias = channels.recurrence_bias[channel];
-    const float decay = channels.decay[channel];
+    const float input_bias = channels.input_bias[channel], decay = channels.decay[channel];
+    const float recurrence_bias = channels.recurrence_bias[channel];
 #pragma unroll
     for (int i = 0; i < CHUNK / 4; i++) {
       const int row = i / 2 * 8 + 2 * t + i % 2, e = 2 * lower + i % 2;
       if (row >= chunk.rows) continue;
-      const float of_input = input[i / 2][e] + input_bias, of_recurrence = recurrence[i / 2][e] + recurrence_bias;
-      const Step step = rg_lru_step(shared.b[row][own], of_input, of_recurrence, decay, begins && row == 0);
+      const float x = shared.b[row][own];
+      const Step step = rg_lru_step(x, input[i / 2][e] + input_bias, recurrence[i / 2][e] + recurrence_bias,
+                                    decay, begins && row == 0);
       shared.front.a[row][own] = step.a;
       shared.b[row][own] = step.b;
     }
@@ -122,7 +123,7 @@ __device__ inline int left_before(const States& states, int leaves, int row) {
 
 }  // namespace
 
-// The steps h = a h + b of a chunk (blockIdx.y) of up to 128 channels of a block of the gates' diagonal: `a` and `b`
+// The steps h = a h + b of a chunk (blockIdx.y) of up to 128 channels of a diagonal's block: `a` and `b`
 // [n, width]; and the chunk as one step, `chunk_a` and `chunk_b` [chunks, width].
 KERNEL_OF(256, 2) recurrent_gates(const float* xy, int n, int width, int side, int taps, const int* head,
                                   const uint64_t* addresses, int offset, const float* convolution,
@@ -178,8 +179,8 @@ KERNEL_OF(256, 2) recurrent_gates(const float* xy, int n, int width, int side, i
   }
 }
 
-// The recurrence of a chunk (blockIdx.y), a channel a thread: out = gelu_tanh(y) * h, and the states that the pass
-// leaves behind rows of the chunk.
+// The recurrence of a chunk (blockIdx.y), a channel a thread: out = gelu_tanh(y) * h, and the states that the
+// pass leaves behind rows of the chunk.
 KERNEL_OF(128, 6) recurrent_scan(const float* xy, int n, int width, int taps, const int* head,
                                  const uint64_t* addresses, const int* kept, int offset, const float* a,
                                  const float* b, const float* chunk_a, const float* chunk_b, bf16* out) {

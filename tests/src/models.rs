@@ -36,7 +36,12 @@ impl Generated {
 impl Loaded {
     /// Starts an engine and loads a model into it.
     pub fn new(path: &Path, precision: Precision) -> Self {
-        let engine = Engine::start(EngineOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        Self::with(path, precision, EngineOptions::default())
+    }
+
+    /// The same with an engine of these options.
+    pub fn with(path: &Path, precision: Precision, options: EngineOptions) -> Self {
+        let engine = Engine::start(options).unwrap_or_else(|e| panic!("{e}"));
         let options = LoadOptions { path: path.to_path_buf(), name: None, precision };
         let model = engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
         Self { engine, model }

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// The repository's top folder.
+/// The repository's top folder: `$GEMMA_LS_TEST_REPOSITORY` where the tests run elsewhere, else the one that they were
+/// built in.
 pub fn repository() -> PathBuf {
+    if let Some(elsewhere) = std::env::var_os("GEMMA_LS_TEST_REPOSITORY") {
+        return elsewhere.into();
+    }
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().expect("the crate stands one folder below the repository").to_path_buf()
 }

@@ -2,18 +2,22 @@
 //! download. The words are nonsense; what is computed, read and kept is not.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use half::bf16;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::synthetic::{Gguf, Naming};
 use crate::vocabulary::Vocabulary;
 
-/// Rows that are quantised at a time: a table of 256,000 rows must not stand in memory as f32.
+/// Rows that are made at a time: a table of 256,000 rows must not stand in memory as f32.
 const ROWS: usize = 4096;
 
 /// A model that can be made.
@@ -32,98 +36,89 @@ struct Spec {
     spread: f32,
 }
 
-/// The models that [`Recipe::named`] knows.
-pub const NAMES: [&str; 2] = ["codegemma-2b", "recurrentgemma-2b"];
+/// Rows of a tensor that are made at once.
+struct Piece<'a> {
+    /// Which tensor it is of.
+    number: usize,
+    spec: &'a Spec,
+    first: usize,
+    rows: usize,
+}
+
+/// A tensor, or one of each of several layers, as `tensors.json` lists it.
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    shape: Vec<usize>,
+    #[serde(default)]
+    layers: Vec<usize>,
+}
+
+/// The tensors of the published models.
+const TENSORS: &str = include_str!("../fixtures/configurations/tensors.json");
+
+/// The models that [`Recipe::named`] knows, each with its published configuration.
+macro_rules! published {
+    ($($name:literal),*) => {
+        /// The models that [`Recipe::named`] knows.
+        pub const NAMES: [&str; [$($name),*].len()] = [$($name),*];
+        const CONFIGURATIONS: [&str; NAMES.len()] =
+            [$(include_str!(concat!("../fixtures/configurations/", $name, "/config.json"))),*];
+    };
+}
+published!(
+    "codegemma-2b",
+    "codegemma-7b",
+    "gemma-2-9b",
+    "gemma-3-4b",
+    "paligemma-3b-pt-224",
+    "recurrentgemma-2b"
+);
 
 impl Recipe {
     /// A model by its published name.
     pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "codegemma-2b" => Some(Self::new(codegemma_2b())),
-            "recurrentgemma-2b" => Some(Self::new(recurrentgemma_2b())),
-            _ => None,
-        }
+        let place = NAMES.iter().position(|known| *known == name)?;
+        let config = serde_json::from_str(CONFIGURATIONS[place]).expect("a fixture is JSON");
+        let all: Value = serde_json::from_str(TENSORS).expect("a fixture is JSON");
+        let listed = Vec::<Listed>::deserialize(&all["models"][name]["tensors"]).expect("each is listed");
+        let tensors = listed.iter().flat_map(|tensor| {
+            let layers = tensor.layers.iter().map(|layer| tensor.name.replace('*', &layer.to_string()));
+            let names = if tensor.layers.is_empty() { vec![tensor.name.clone()] } else { layers.collect() };
+            names.into_iter().map(|name| Spec::new(name, tensor.shape.clone()))
+        });
+        Some(Self { config, tensors: tensors.collect() })
     }
 
-    /// The tensors that a configuration asks for.
-    fn new(config: Value) -> Self {
-        let mut this = Self { config, tensors: Vec::new() };
-        let number = |key: &str| this.config[key].as_u64().unwrap_or_default() as usize;
-        let (hidden, layers, vocab) =
-            (number("hidden_size"), number("num_hidden_layers"), number("vocab_size"));
-        let (heads, kv_heads, head_dim) =
-            (number("num_attention_heads"), number("num_key_value_heads"), number("head_dim"));
-        let (ffn, width, taps) = (number("intermediate_size"), number("lru_width"), number("conv1d_width"));
-        let recurrent = this.config["model_type"] == "recurrent_gemma";
-        this.add("model.embed_tokens.weight", &[vocab, hidden], 0.0, 1.0 / (hidden as f32).sqrt());
-        this.norm(if recurrent { "model.final_norm" } else { "model.norm" }, hidden);
-        for layer in 0..layers {
-            let name = |part: &str| format!("model.layers.{layer}.{part}");
-            if !recurrent {
-                this.norm(&name("input_layernorm"), hidden);
-                this.norm(&name("post_attention_layernorm"), hidden);
-                this.attention(&name("self_attn"), hidden, [heads, kv_heads, head_dim], false);
-                this.mlp(&name("mlp"), hidden, ffn, false);
-                continue;
+    /// Makes all tensors piece by piece on every core, and hands each piece over as soon as it is made.
+    fn in_pieces<Made: Send, E>(
+        &self,
+        make: impl Fn(&Piece<'_>) -> Made + Sync,
+        mut take: impl FnMut(&Piece<'_>, Made) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let pieces: Vec<Piece<'_>> = self.tensors.iter().enumerate().flat_map(pieces).collect();
+        let (next, threads) = (AtomicUsize::new(0), thread::available_parallelism().map_or(1, usize::from));
+        let (pieces, next, make) = (&pieces, &next, &make);
+        thread::scope(|scope| {
+            let (made, taken) = mpsc::sync_channel(threads);
+            for _ in 0..threads {
+                let made = made.clone();
+                scope.spawn(move || {
+                    while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        // Nobody takes it where the last one could not be taken.
+                        if made.send((piece, make(piece))).is_err() {
+                            break;
+                        }
+                    }
+                });
             }
-            this.norm(&name("temporal_pre_norm"), hidden);
-            this.norm(&name("channel_pre_norm"), hidden);
-            this.mlp(&name("mlp_block"), hidden, ffn / 2, true);
-            if layer % 3 == 2 {
-                this.attention(&name("temporal_block"), hidden, [heads, kv_heads, head_dim], true);
-            } else {
-                this.recurrence(&name("temporal_block"), hidden, [width, heads, taps]);
-            }
-        }
-        this
+            drop(made);
+            taken.into_iter().try_for_each(|(piece, made)| take(piece, made))
+        })
     }
 
-    fn add(&mut self, name: &str, shape: &[usize], mean: f32, spread: f32) {
-        self.tensors.push(Spec { name: name.to_owned(), shape: shape.to_vec(), mean, spread });
-    }
-
-    fn norm(&mut self, name: &str, len: usize) {
-        self.add(&format!("{name}.weight"), &[len], 0.0, 0.1);
-    }
-
-    fn linear(&mut self, name: &str, rows: usize, cols: usize, bias: bool) {
-        self.add(&format!("{name}.weight"), &[rows, cols], 0.0, 1.0 / (cols as f32).sqrt());
-        if bias {
-            self.add(&format!("{name}.bias"), &[rows], 0.0, 0.1);
-        }
-    }
-
-    fn attention(&mut self, name: &str, hidden: usize, [heads, kv_heads, dim]: [usize; 3], bias: bool) {
-        self.linear(&format!("{name}.q_proj"), heads * dim, hidden, false);
-        self.linear(&format!("{name}.k_proj"), kv_heads * dim, hidden, false);
-        self.linear(&format!("{name}.v_proj"), kv_heads * dim, hidden, false);
-        self.linear(&format!("{name}.o_proj"), hidden, heads * dim, bias);
-    }
-
-    fn mlp(&mut self, name: &str, hidden: usize, ffn: usize, bias: bool) {
-        self.linear(&format!("{name}.gate_proj"), ffn, hidden, bias);
-        self.linear(&format!("{name}.up_proj"), ffn, hidden, bias);
-        self.linear(&format!("{name}.down_proj"), hidden, ffn, bias);
-    }
-
-    fn recurrence(&mut self, name: &str, hidden: usize, [width, blocks, taps]: [usize; 3]) {
-        let side = width / blocks;
-        self.linear(&format!("{name}.linear_x"), width, hidden, true);
-        self.linear(&format!("{name}.linear_y"), width, hidden, true);
-        self.linear(&format!("{name}.linear_out"), hidden, width, true);
-        self.add(&format!("{name}.conv_1d.weight"), &[width, 1, taps], 0.0, 0.5);
-        self.add(&format!("{name}.conv_1d.bias"), &[width], 0.0, 0.1);
-        // Between channels that forget within a few tokens and channels that keep hundreds.
-        self.add(&format!("{name}.rg_lru.recurrent_param"), &[width], -6.0, 1.0);
-        for gate in ["input", "recurrent"] {
-            let spread = 1.0 / (side as f32).sqrt();
-            self.add(&format!("{name}.rg_lru.{gate}_gate_weight"), &[blocks, side, side], 0.0, spread);
-            self.add(&format!("{name}.rg_lru.{gate}_gate_bias"), &[blocks, side], 0.0, 0.1);
-        }
-    }
-
-    /// Writes a HuggingFace folder in bf16, tensor by tensor, with a vocabulary where one is given; `progress`
-    /// hears of the bytes written.
+    /// Writes a HuggingFace folder in bf16, with a vocabulary where one is given; `progress` hears of the bytes
+    /// written.
     pub fn write_folder(
         &self,
         folder: &Path,
@@ -136,34 +131,32 @@ impl Recipe {
         }
         std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(&self.config)?)?;
         let mut header = Map::new();
-        let mut end = 0;
+        let (mut begins, mut end) = (Vec::with_capacity(self.tensors.len()), 0);
         for spec in &self.tensors {
-            let begin = end;
+            begins.push(end);
             end += 2 * spec.len() as u64;
-            let place = json!({"dtype": "BF16", "shape": spec.shape, "data_offsets": [begin, end]});
+            let place = json!({"dtype": "BF16", "shape": spec.shape, "data_offsets": [end - 2 * spec.len() as u64, end]});
             header.insert(spec.name.clone(), place);
         }
         header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
         let header = serde_json::to_vec(&header)?;
-        let mut file = BufWriter::new(File::create(folder.join("model.safetensors"))?);
+        let mut file = File::create(folder.join("model.safetensors"))?;
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         let mut done = 0;
-        for spec in &self.tensors {
-            let mut numbers = spec.numbers();
-            for first in (0..spec.rows()).step_by(ROWS) {
-                let some = ROWS.min(spec.rows() - first) * spec.cols();
-                let bytes: Vec<u8> = numbers.by_ref().take(some).flat_map(bf16::to_le_bytes).collect();
-                file.write_all(&bytes)?;
-                done += bytes.len() as u64;
-                progress(done, end);
-            }
-        }
-        file.flush()
+        let bytes = |piece: &Piece<'_>| piece.numbers().flat_map(bf16::to_le_bytes).collect::<Vec<u8>>();
+        self.in_pieces(bytes, |piece, bytes| {
+            let at = begins[piece.number] + 2 * (piece.first * piece.spec.cols()) as u64;
+            file.seek(SeekFrom::Start(8 + header.len() as u64 + at))?;
+            file.write_all(&bytes)?;
+            done += bytes.len() as u64;
+            progress(done, end);
+            Ok(())
+        })
     }
 
     /// Writes a GGUF file of the same numbers, its matrices in `format` and the rest in f32. Without a
-    /// vocabulary it gets one of bytes and single letters.
+    /// vocabulary it gets one of bytes and single letters. What sees pictures has no such file.
     pub fn write_gguf(
         &self,
         path: &Path,
@@ -171,23 +164,31 @@ impl Recipe {
         vocabulary: Option<&Vocabulary>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> candle_core::Result<()> {
+        if self.config["vision_config"].is_object() {
+            candle_core::bail!("a model that sees is written as a folder only");
+        }
         let naming = Naming::new(&self.config);
         let total = self.tensors.iter().map(|spec| spec.len() as u64).sum();
-        let (mut tensors, mut done) = (Vec::with_capacity(self.tensors.len()), 0);
-        for spec in &self.tensors {
-            let kept =
-                if spec.shape.len() == 2 && !spec.name.ends_with("bias") { format } else { GgmlDType::F32 };
-            let (mut numbers, mut bytes) = (spec.numbers(), Vec::new());
-            let offset = naming.offset(&spec.name);
-            for first in (0..spec.rows()).step_by(ROWS) {
-                let rows = ROWS.min(spec.rows() - first);
-                let some = numbers.by_ref().take(rows * spec.cols()).map(|v| v.to_f32() + offset).collect();
-                let some = Tensor::from_vec::<_, f32>(some, (rows, spec.cols()), &Device::Cpu)?;
-                bytes.extend_from_slice(&QTensor::quantize(&some, kept)?.data()?);
-                done += (rows * spec.cols()) as u64;
-                progress(done, total);
-            }
-            let storage = QStorage::from_data(bytes.into(), &Device::Cpu, kept)?;
+        let quantised = |piece: &Piece<'_>| {
+            let offset = naming.offset(&piece.spec.name);
+            let numbers: Vec<f32> = piece.numbers().map(|v| v.to_f32() + offset).collect();
+            let numbers = Tensor::from_vec(numbers, (piece.rows, piece.spec.cols()), &Device::Cpu)?;
+            let quantised = QTensor::quantize(&numbers, piece.spec.kept(format))?;
+            Ok::<_, candle_core::Error>(quantised.data()?.into_owned())
+        };
+        let mut bytes: Vec<Vec<u8>> = self.tensors.iter().map(|spec| vec![0; spec.bytes(format)]).collect();
+        let mut done = 0;
+        self.in_pieces(quantised, |piece, made| {
+            let (made, whole) = (made?, &mut bytes[piece.number]);
+            let at = whole.len() / piece.spec.rows() * piece.first;
+            whole[at..at + made.len()].copy_from_slice(&made);
+            done += (piece.rows * piece.spec.cols()) as u64;
+            progress(done, total);
+            Ok::<_, candle_core::Error>(())
+        })?;
+        let mut tensors = Vec::with_capacity(self.tensors.len());
+        for (spec, bytes) in self.tensors.iter().zip(bytes) {
+            let storage = QStorage::from_data(bytes.into(), &Device::Cpu, spec.kept(format))?;
             tensors.push((naming.gguf(&spec.name), QTensor::new(storage, spec.shape.as_slice())?));
         }
         let mut metadata = naming.metadata();
@@ -200,7 +201,34 @@ impl Recipe {
     }
 }
 
+/// The pieces of a tensor.
+fn pieces((number, spec): (usize, &Spec)) -> impl Iterator<Item = Piece<'_>> {
+    let starts = (0..spec.rows()).step_by(ROWS);
+    starts.map(move |first| Piece { number, spec, first, rows: ROWS.min(spec.rows() - first) })
+}
+
 impl Spec {
+    /// Numbers as large as those of a trained model, so that nothing overflows.
+    fn new(name: String, shape: Vec<usize>) -> Self {
+        let norm = name.contains("norm") && name.ends_with("weight");
+        let (mean, spread) = if name.ends_with("recurrent_param") {
+            // Between channels that forget within a few tokens and channels that keep hundreds.
+            (-6.0, 1.0)
+        } else if norm {
+            // The tower's norms multiply by their weight, all others by one more.
+            (if name.contains("vision_tower") { 1.0 } else { 0.0 }, 0.1)
+        } else if name.ends_with("bias") {
+            (0.0, 0.1)
+        } else if name.ends_with("conv_1d.weight") {
+            (0.0, 0.5)
+        } else {
+            let inputs: usize =
+                if shape.len() == 4 { shape[1..].iter().product() } else { shape[shape.len() - 1] };
+            (0.0, 1.0 / (inputs as f32).sqrt())
+        };
+        Self { name, shape, mean, spread }
+    }
+
     fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -213,12 +241,26 @@ impl Spec {
         self.len() / self.cols()
     }
 
-    /// The tensor's numbers, the same each time: its name is the seed.
+    /// In which format it stands in a file of this one.
+    fn kept(&self, format: GgmlDType) -> GgmlDType {
+        if self.shape.len() == 2 && !self.name.ends_with("bias") { format } else { GgmlDType::F32 }
+    }
+
+    /// Its size there.
+    fn bytes(&self, format: GgmlDType) -> usize {
+        let kept = self.kept(format);
+        self.len() / kept.block_size() * kept.type_size()
+    }
+}
+
+impl Piece<'_> {
+    /// Its numbers, the same each time: the tensor's name and the place in it are the seed.
     fn numbers(&self) -> impl Iterator<Item = bf16> + use<> {
-        let seed = self.name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        let seed = self.spec.name.bytes().chain(self.first.to_le_bytes());
+        let seed = seed.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        let (mean, spread) = (self.mean, self.spread);
+        let (mean, spread) = (self.spec.mean, self.spec.spread);
         let mut state = seed | 1;
         std::iter::repeat_with(move || {
             // xorshift64*; four numbers out of each step.
@@ -233,31 +275,8 @@ impl Spec {
             })
         })
         .flatten()
+        .take(self.rows * self.spec.cols())
     }
-}
-
-/// As published.
-fn codegemma_2b() -> Value {
-    json!({
-        "architectures": ["GemmaForCausalLM"], "model_type": "gemma", "torch_dtype": "bfloat16",
-        "vocab_size": 256_000, "hidden_size": 2048, "intermediate_size": 16_384, "num_hidden_layers": 18,
-        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0, "max_position_embeddings": 8192, "hidden_activation": "gelu_pytorch_tanh",
-        "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
-    })
-}
-
-/// As published.
-fn recurrentgemma_2b() -> Value {
-    json!({
-        "architectures": ["RecurrentGemmaForCausalLM"], "model_type": "recurrent_gemma",
-        "torch_dtype": "bfloat16", "vocab_size": 256_000, "hidden_size": 2560, "intermediate_size": 15_360,
-        "num_hidden_layers": 26, "num_attention_heads": 10, "num_key_value_heads": 1, "head_dim": 256,
-        "lru_width": 2560, "conv1d_width": 4, "attention_window_size": 2048, "logits_soft_cap": 30.0,
-        "block_types": ["recurrent", "recurrent", "attention"], "partial_rotary_factor": 0.5,
-        "rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "hidden_activation": "gelu_pytorch_tanh",
-        "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
-    })
 }
 
 #[cfg(test)]
@@ -268,26 +287,45 @@ mod tests {
     use crate::models::Loaded;
     use crate::numbers::worst;
 
-    /// A small model made the same way, with a table of more rows than are written at a time.
-    fn small(mut config: Value) -> Recipe {
-        for (key, value) in [
-            ("vocab_size", ROWS + 300),
-            ("hidden_size", 64),
-            ("lru_width", 64),
-            ("intermediate_size", 256),
-            ("num_hidden_layers", 4),
-            ("num_attention_heads", 4),
-            ("head_dim", 16),
+    /// A published model with all dimensions made smaller, four layers of it, and a table of more rows than are made
+    /// at a time.
+    fn small(name: &str, dimensions: &[(usize, usize)]) -> Recipe {
+        let mut recipe = Recipe::named(name).expect("it is known");
+        let smaller = |n: usize| dimensions.iter().find(|(from, _)| *from == n).map_or(n, |(_, to)| *to);
+        for key in [
+            "vocab_size",
+            "hidden_size",
+            "lru_width",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "query_pre_attn_scalar",
         ] {
-            config[key] = json!(value);
+            if let Some(number) = recipe.config[key].as_u64() {
+                recipe.config[key] = json!(smaller(number as usize));
+            }
         }
-        Recipe::new(config)
+        recipe.config["num_hidden_layers"] = json!(4);
+        let layer = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+        recipe.tensors.retain(|spec| layer(&spec.name).is_none_or(|layer| layer < 4));
+        let tensors = recipe.tensors.into_iter();
+        let tensors = tensors.map(|s| Spec::new(s.name, s.shape.into_iter().map(smaller).collect()));
+        Recipe { tensors: tensors.collect(), config: recipe.config }
     }
 
     #[test]
     fn folder_and_gguf_are_the_same_model() {
-        for config in [codegemma_2b(), recurrentgemma_2b()] {
-            let recipe = small(config);
+        let vocab = (256_000, ROWS + 300);
+        let models = [
+            small("codegemma-2b", &[vocab, (2048, 64), (16_384, 256), (256, 16), (8, 4)]),
+            small(
+                "gemma-2-9b",
+                &[vocab, (3584, 64), (4096, 64), (2048, 32), (14_336, 256), (256, 16), (16, 4), (8, 2)],
+            ),
+            small("recurrentgemma-2b", &[vocab, (2560, 64), (15_360, 256), (7680, 128), (256, 16), (10, 4)]),
+        ];
+        for recipe in models {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             recipe.write_folder(folder.path(), None, &mut |_, _| {}).expect("written");
             let file = folder.path().join("model.gguf");
@@ -297,6 +335,15 @@ mod tests {
             let (ours, theirs) = (logits(folder.path()), logits(&file));
             // The scale of the embeddings is rounded with bf16 weights and not in GGUF.
             assert!(worst(&ours.data, &theirs.data) < 0.05, "{}", worst(&ours.data, &theirs.data));
+        }
+    }
+
+    #[test]
+    fn every_published_model_can_be_made() {
+        for name in NAMES {
+            let recipe = Recipe::named(name).expect("it is known");
+            let gemma = recipe.tensors.iter().any(|spec| spec.name.ends_with("embed_tokens.weight"));
+            assert!(gemma && recipe.tensors.len() > 100, "{name} has {} tensors", recipe.tensors.len());
         }
     }
 }

@@ -173,7 +173,7 @@ struct Cold {
 
 impl Cold {
     fn new(kinds: &[Kind]) -> Self {
-        let options = EngineOptions { threads: Some(1), cache_bytes: Some(0), cache_folder: None };
+        let options = EngineOptions { threads: Some(1), cache_bytes: Some(0), ..EngineOptions::default() };
         let engine = Engine::start(options).expect("an engine starts");
         Self { models: kinds.iter().map(|kind| load(&engine, kind)).collect(), engine }
     }
@@ -241,7 +241,12 @@ impl<'a> Session<'a> {
 
     fn start(&mut self) {
         let (cache_bytes, cache_folder) = (Some(self.budget), self.folder.clone());
-        let engine = Engine::start(EngineOptions { threads: Some(1), cache_bytes, cache_folder });
+        let engine = Engine::start(EngineOptions {
+            threads: Some(1),
+            cache_bytes,
+            cache_folder,
+            ..EngineOptions::default()
+        });
         let engine = engine.expect("an engine starts");
         self.models = self.chosen.iter().map(|&kind| load(&engine, &self.kinds[kind])).collect();
         self.warm = Some(engine);

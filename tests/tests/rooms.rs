@@ -16,7 +16,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
     ("gemma-engine", &["gemma-kernels"]),
     ("gemma-kernels", &[]),
     ("gemma-emulation", &["gemma-kernels"]),
-    ("gemma-tests", &["gemma-engine", "gemma-emulation"]),
+    ("gemma-tests", &["gemma-engine", "gemma-kernels", "gemma-emulation"]),
 ];
 
 /// Folders, and files, that may say `unsafe`.

@@ -31,6 +31,7 @@ pub(crate) use store::Kept;
 use store::Store;
 use tree::Tree;
 
+use crate::error::Result;
 use crate::generate::Scores;
 
 /// Prompts whose next token's logits are kept: those of the last few places, a vocabulary of numbers each.
@@ -219,6 +220,12 @@ impl PrefixCache {
     pub fn statistics(&self) -> CacheStatistics {
         let nodes = self.trees.values().map(|tree| tree.nodes() as u64).sum();
         CacheStatistics { bytes: self.bytes(), budget: self.budget, nodes, ..self.counted }
+    }
+
+    /// Makes room on devices: the half of what is kept there that was used longest ago, as far as nothing is in use, goes
+    /// into this machine's memory. Returns the bytes that this frees.
+    pub(crate) fn put_away(&mut self) -> Result<u64> {
+        self.trees.values().map(Tree::put_away).sum()
     }
 
     /// Writes what has changed for the next session, and waits for that.

@@ -110,6 +110,11 @@ impl Layout {
         self.states.last().map_or(0, |last| last.end)
     }
 
+    /// Where a recurrent layer's numbers begin in a state of all layers.
+    pub fn state_at(&self, layer: usize) -> usize {
+        self.states[layer].start
+    }
+
     /// The first position that has to be there still for a token behind `len` others.
     pub(super) fn seen_from(&self, len: usize) -> usize {
         self.horizon.map_or(0, |horizon| len.saturating_sub(horizon))

@@ -19,6 +19,7 @@ use gemma_kernels::{KvPage, PAGE_TOKENS};
 use super::image::Image;
 use super::ledger::{Ledger, Slot};
 use super::sequence::{Layout, Lease, Memory, Sequence};
+use crate::error::Result;
 use crate::outline::resumable;
 use loss::Worth;
 
@@ -246,6 +247,24 @@ impl Tree {
             }
         }
         complete
+    }
+
+    /// Puts pages away from the device that they are on, those used longest ago first, until half of them are. Returns
+    /// the bytes that this frees there.
+    pub(super) fn put_away(&self) -> Result<u64> {
+        let Some(memory) = self.layout.memory() else { return Ok(0) };
+        let most = memory.used() / 2;
+        let mut nodes: Vec<&Node> = self.nodes.iter().collect();
+        nodes.sort_by(|a, b| a.used.total_cmp(&b.used));
+        let mut freed = 0;
+        for page in nodes.iter().flat_map(|node| &node.pages) {
+            if let Some(KvPage::Device(page)) = page.here().map(|page| &**page)
+                && freed < most
+            {
+                freed += page.put_away()? as u64;
+            }
+        }
+        Ok(freed)
     }
 
     /// Takes a sequence's memory over. Returns the milliseconds that what is new in it took to compute.

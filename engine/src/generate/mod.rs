@@ -21,7 +21,7 @@ pub(crate) use beginning::Beginning;
 pub(crate) use draft::guess;
 pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
-pub use scores::{Best, Scores};
+pub use scores::Scores;
 pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use gemma_kernels::cuda::best::Best;
+
 /// Logits behind one token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scores {
@@ -9,15 +11,6 @@ pub enum Scores {
     All(Arc<[f32]>),
     /// Of the best tokens alone.
     Best(Arc<Best>),
-}
-
-/// The best tokens of a vocabulary.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Best {
-    /// Ids and logits, the best first; of equals the lower id.
-    pub tokens: Vec<(u32, f32)>,
-    /// `ln(sum(e^logit))` over the whole vocabulary.
-    pub log_sum_exp: f32,
 }
 
 impl Scores {

@@ -1,6 +1,7 @@
 //! A network: its weights in a backend's layout, run layer by layer by their specifications, and the tower that reads
 //! pictures. On the processor ([`host`]) or on a graphics card ([`device`]).
 
+mod device;
 mod host;
 mod pass;
 mod tensors;
@@ -9,13 +10,15 @@ mod tests;
 
 use std::sync::Arc;
 
-use gemma_kernels::Span;
+use gemma_kernels::{Ops, Reference, Span};
 
 use crate::cache::{Layout, Marks, Sequence};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::generate::Scores;
 
+pub(crate) use device::load as load_device;
+pub use device::{DeviceNetwork, DevicePass, Encoding as DeviceEncoding};
 pub(crate) use host::load as load_host;
 pub use host::{Encoding as HostEncoding, HostNetwork, HostPass};
 pub use pass::{Input, Interrupt, Rows};
@@ -24,18 +27,24 @@ pub use pass::{Input, Interrupt, Rows};
 pub enum Network {
     /// On the processor.
     Host(Box<HostNetwork>),
+    /// On a graphics card.
+    Device(Box<DeviceNetwork>),
 }
 
 /// A forward pass between two of its steps: a layer, or a part of the product with the vocabulary.
 pub enum Pass {
     /// On the processor.
     Host(HostPass),
+    /// On a graphics card.
+    Device(Box<DevicePass>),
 }
 
 /// A picture on its way through the tower.
 pub enum Encoding {
     /// On the processor.
     Host(HostEncoding),
+    /// On a graphics card.
+    Device(Box<DeviceEncoding>),
 }
 
 impl Network {
@@ -43,6 +52,7 @@ impl Network {
     pub fn layout(&self) -> &Arc<Layout> {
         match self {
             Self::Host(network) => network.layout(),
+            Self::Device(network) => network.layout(),
         }
     }
 
@@ -50,6 +60,7 @@ impl Network {
     pub fn config(&self) -> &ModelConfig {
         match self {
             Self::Host(network) => network.config(),
+            Self::Device(network) => network.config(),
         }
     }
 
@@ -57,6 +68,18 @@ impl Network {
     pub fn weight_bytes(&self) -> u64 {
         match self {
             Self::Host(network) => network.weight_bytes(),
+            Self::Device(network) => network.weight_bytes(),
+        }
+    }
+
+    /// Prompt tokens of one pass, where nothing may be put aside for longer than is noticed (`short`) or only between
+    /// two steps.
+    pub fn chunk(&self, short: bool) -> usize {
+        match (self, short) {
+            (Self::Host(_), true) => 32,
+            (Self::Host(_), false) => 256,
+            (Self::Device(_), true) => 512,
+            (Self::Device(_), false) => 2048,
         }
     }
 
@@ -95,6 +118,7 @@ impl Network {
     ) -> Result<Pass> {
         match self {
             Self::Host(network) => Ok(Pass::Host(network.begin(sequence, input, rows, marks))),
+            Self::Device(network) => Ok(Pass::Device(Box::new(network.begin(sequence, input, rows, marks)?))),
         }
     }
 
@@ -102,20 +126,25 @@ impl Network {
     pub fn step(&mut self, pass: &mut Pass, sequence: &mut Sequence, spans: &[Span]) -> Result<bool> {
         match (self, pass) {
             (Self::Host(network), Pass::Host(pass)) => Ok(network.step(pass, sequence, spans)),
+            (Self::Device(network), Pass::Device(pass)) => network.step(pass),
+            _ => unreachable!("a pass is continued where it was begun"),
         }
     }
 
     /// Ends a pass over the same sequence that has run to its end: what it says of the tokens behind its rows.
-    pub fn end(&mut self, pass: Pass, _sequence: &mut Sequence) -> Result<Vec<Scores>> {
+    pub fn end(&mut self, pass: Pass, sequence: &mut Sequence) -> Result<Vec<Scores>> {
         match (self, pass) {
             (Self::Host(network), Pass::Host(pass)) => Ok(network.end(pass)),
+            (Self::Device(network), Pass::Device(pass)) => network.end(*pass, sequence),
+            _ => unreachable!("a pass is ended where it was begun"),
         }
     }
 
     /// All logits of a row of the pass that ended last, whose scores are given.
-    pub fn whole(&self, scores: &Scores, _row: usize) -> Result<Arc<[f32]>> {
+    pub fn whole(&self, scores: &Scores, row: usize) -> Result<Arc<[f32]>> {
         match (self, scores) {
             (_, Scores::All(logits)) => Ok(logits.clone()),
+            (Self::Device(network), Scores::Best(_)) => network.whole(row),
             (Self::Host(_), Scores::Best(_)) => unreachable!("the processor keeps nothing back"),
         }
     }
@@ -125,6 +154,7 @@ impl Network {
         match (self, scores) {
             (_, Scores::Best(best)) => best.log_sum_exp,
             (Self::Host(network), Scores::All(logits)) => network.ops().log_sum_exp(logits),
+            (Self::Device(_), Scores::All(logits)) => Reference.log_sum_exp(logits),
         }
     }
 
@@ -132,6 +162,7 @@ impl Network {
     pub fn begin_picture(&self, pixels: &[f32]) -> Result<Option<Encoding>> {
         match self {
             Self::Host(network) => Ok(network.begin_picture(pixels).map(Encoding::Host)),
+            Self::Device(network) => Ok(network.begin_picture(pixels)?.map(Box::new).map(Encoding::Device)),
         }
     }
 
@@ -139,6 +170,8 @@ impl Network {
     pub fn read_on(&self, picture: &mut Encoding) -> Result<Option<Vec<f32>>> {
         match (self, picture) {
             (Self::Host(network), Encoding::Host(picture)) => Ok(network.read_on(picture)),
+            (Self::Device(network), Encoding::Device(picture)) => network.read_on(picture),
+            _ => unreachable!("a picture is read on where it was begun"),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::Waiting;
 use super::pace::Pace;
 use super::pictures::{PictureCache, PictureWork};
 use crate::cache::{Marks, PrefixCache, Sequence};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{
     Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, Scores,
     StopWatch, Timings, Token, guess,
@@ -19,11 +19,6 @@ use crate::model::{Input, Interrupt, Network, Pass, Rows};
 use crate::outline::Outline;
 use crate::tokenizer::StreamDecoder;
 
-/// Prompt tokens of one pass: a keystroke must not wait longer for a chat than for a layer of these.
-const SHORT_CHUNK: usize = 32;
-/// The same for completions: nobody goes before them, and cancelling is looked for between layers.
-const LONG_CHUNK: usize = 256;
-
 /// What jobs work with and share.
 pub(super) struct Tools<'a> {
     pub(super) network: &'a mut Network,
@@ -31,6 +26,24 @@ pub(super) struct Tools<'a> {
     pub(super) pictures: &'a mut PictureCache,
     pub(super) pace: &'a mut Pace,
     pub(super) waiting: &'a Waiting,
+}
+
+impl Tools<'_> {
+    /// Begins a pass; where the device has no room for it, after what is kept there unused was put away.
+    fn begin(
+        &mut self,
+        sequence: &mut Sequence,
+        input: Input<'_>,
+        rows: usize,
+        marks: Marks<'_>,
+    ) -> Result<Pass> {
+        match self.network.begin(sequence, input, Rows::Last(rows), marks) {
+            Err(error) if error.kind() == ErrorKind::DeviceFull && self.cache.put_away()? > 0 => {
+                self.network.begin(sequence, input, Rows::Last(rows), marks)
+            }
+            begun => begun,
+        }
+    }
 }
 
 /// A pass on its way.
@@ -247,7 +260,8 @@ impl Job {
     /// and behind it what may come next.
     fn begin_prefill(&self, tools: &mut Tools<'_>, sequence: &mut Sequence) -> Result<Running> {
         let (from, len) = (sequence.tokens().len(), self.request.prompt.len());
-        let chunk = if self.request.priority == Priority::Completion { LONG_CHUNK } else { SHORT_CHUNK };
+        // Nobody goes before a keystroke, and cancelling is looked for between steps.
+        let chunk = tools.network.chunk(self.request.priority != Priority::Completion);
         let end = self.outline.pass(from, chunk, len);
         let certain = &self.request.prompt[from..end];
         let (draft, agreed) = match end == len {
@@ -266,7 +280,7 @@ impl Job {
         // The end of a prompt is where the next one goes on.
         let cuts = [&self.request.cuts[..], &[len]].concat();
         let marks = Marks { cuts: &cuts, draft: draft.len() };
-        let pass = tools.network.begin(sequence, input, Rows::Last(rows), marks)?;
+        let pass = tools.begin(sequence, input, rows, marks)?;
         Ok(Running::new(pass, certain.to_vec(), keys, (draft, agreed), rows))
     }
 
@@ -276,7 +290,7 @@ impl Job {
         let (draft, agreed) = self.draft(tools, 1);
         let (rows, marks) = (1 + draft.len(), Marks { cuts: &[], draft: draft.len() });
         let ids = [&certain[..], &draft].concat();
-        let pass = tools.network.begin(sequence, Input::text(&ids), Rows::Last(rows), marks)?;
+        let pass = tools.begin(sequence, Input::text(&ids), rows, marks)?;
         Ok(Running::new(pass, certain.clone(), certain, (draft, agreed), rows))
     }
 

@@ -31,10 +31,13 @@ use pictures::PictureCache;
 /// After so long without a request, what is kept is written for the next session.
 const IDLE: Duration = Duration::from_secs(180);
 
+/// Loads a model again, to the processor.
+pub(crate) type Fallback = Box<dyn FnOnce() -> Result<Network> + Send>;
+
 /// What the engine's thread is told.
 pub(crate) enum Command {
-    /// Take over a model, and what an earlier session kept of it.
-    Add(u64, Box<Network>, Option<Box<Kept>>),
+    /// Take over a model, what an earlier session kept of it, and how it is loaded again if its GPU is lost.
+    Add { id: u64, network: Box<Network>, kept: Option<Box<Kept>>, fallback: Option<Fallback> },
     /// Forget a model; none of its jobs is left.
     Remove(u64),
     /// Work on a request.
@@ -102,7 +105,9 @@ impl Scheduler {
             shutdown: shutdown.clone(),
             cache: PrefixCache::new(cache_bytes).stored_in(cache_folder),
             pictures: PictureCache::new(cache_bytes / 8),
+            sender: commands.clone(),
             networks: HashMap::new(),
+            fallbacks: HashMap::new(),
             paces: HashMap::new(),
             jobs: Vec::new(),
         };
@@ -164,7 +169,10 @@ struct Worker {
     shutdown: CancelFlag,
     cache: PrefixCache,
     pictures: PictureCache,
+    /// For models that are loaded again.
+    sender: Sender<Command>,
     networks: HashMap<u64, Box<Network>>,
+    fallbacks: HashMap<u64, Fallback>,
     /// What the passes of each model cost.
     paces: HashMap<u64, Pace>,
     /// In order of arrival.
@@ -231,14 +239,16 @@ impl Worker {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Add(id, network, kept) => {
+            Command::Add { id, network, kept, fallback } => {
                 self.networks.insert(id, network);
+                self.fallbacks.extend(fallback.map(|fallback| (id, fallback)));
                 if let Some(kept) = kept {
                     self.cache.begin(id, *kept);
                 }
             }
             Command::Remove(id) => {
                 self.networks.remove(&id);
+                self.fallbacks.remove(&id);
                 self.paces.remove(&id);
                 self.cache.forget(id);
                 self.pictures.forget(id);
@@ -278,7 +288,11 @@ impl Worker {
                 }
                 Ok(done)
             }
-            None => Ok(job.fail(Error::new(ErrorKind::Stopped, job.model_name(), "it was unloaded"))),
+            None => Ok(job.fail(Error::new(
+                ErrorKind::Stopped,
+                job.model_name(),
+                "it is not loaded: unloaded, or on its way from a lost GPU to the processor",
+            ))),
         });
         match done.flatten() {
             Ok(false) => {}
@@ -286,8 +300,31 @@ impl Worker {
             Err(error) => {
                 let mut job = self.jobs.remove(i);
                 tracing::error!("a request failed: {error}");
+                if error.kind() == ErrorKind::DeviceLost {
+                    self.fall_back(job.model_id());
+                }
                 job.fail(error);
             }
+        }
+    }
+
+    /// Loads a model to the processor whose GPU was lost, on a thread of its own.
+    fn fall_back(&mut self, model: u64) {
+        let Some(fallback) = self.fallbacks.remove(&model) else { return };
+        self.networks.remove(&model);
+        self.paces.remove(&model);
+        self.cache.forget(model);
+        let commands = self.sender.clone();
+        let load = move || match fallback() {
+            Ok(network) => {
+                let (network, kept, fallback) = (Box::new(network), None, None);
+                // If the engine has stopped meanwhile, nobody misses it.
+                let _ = commands.send(Command::Add { id: model, network, kept, fallback });
+            }
+            Err(error) => tracing::error!("the model was not loaded to the processor either: {error}"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("gemma-fallback".to_owned()).spawn(load) {
+            tracing::error!("no thread to load the model to the processor: {error}");
         }
     }
 

@@ -1,16 +1,21 @@
-//! `gemma-ls bench`: what a keystroke costs on this machine, and which prompt suits a model.
+//! `gemma-ls bench`: how fast a model runs on this machine, what a keystroke costs, and which prompt suits a model.
 
 use clap::Subcommand;
 
 use super::Context;
 use super::bench_fim::{self, FimArgs};
 use super::bench_keystroke::{self, KeystrokeArgs};
+use super::bench_speed::{self, SpeedArgs, What};
 use super::failure::{Exit, Outcome};
 use crate::settings::{FimIds, FimOrder};
 
-/// Measure what a keystroke costs here
+/// Measure how fast a model runs here, and what a keystroke costs
 #[derive(Subcommand)]
 pub enum BenchCommand {
+    /// Measure how fast a model generates here, as a fraction of the memory's bandwidth
+    Decode(Box<SpeedArgs>),
+    /// Measure how fast a model reads a prompt here, as a fraction of the processor's peak
+    Prefill(Box<SpeedArgs>),
     Keystroke(Box<KeystrokeArgs>),
     Fim(Box<FimArgs>),
 }
@@ -19,6 +24,7 @@ impl BenchCommand {
     /// Whether standard output is to be one JSON object.
     pub fn json(&self) -> bool {
         match self {
+            Self::Decode(args) | Self::Prefill(args) => args.json,
             Self::Keystroke(args) => args.json,
             Self::Fim(args) => args.json,
         }
@@ -28,6 +34,8 @@ impl BenchCommand {
 /// Runs `gemma-ls bench`.
 pub fn run(context: &Context, command: &BenchCommand) -> Outcome<Exit> {
     match command {
+        BenchCommand::Decode(args) => bench_speed::run(context, args, What::Decode),
+        BenchCommand::Prefill(args) => bench_speed::run(context, args, What::Prefill),
         BenchCommand::Keystroke(args) => bench_keystroke::run(context, args),
         BenchCommand::Fim(args) => bench_fim::run(context, args),
     }

@@ -118,10 +118,10 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
 
     let verdict = verdict(&orders, &places, args.seed);
     if args.json {
-        let device = session.engine.device();
+        let device = session.model.device();
         let setup = json!({
             "model": session.model.name(),
-            "device": format!("{} ({}, {} threads)", device.device, device.level, device.threads),
+            "device": device.to_string(),
             "files": sources.len(),
             "samples": places.len(),
             "seed": args.seed,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use gemma_engine::checkpoint::{self, Checkpoint, Found};
-use gemma_engine::{Error, Machine, context_bytes};
+use gemma_engine::{Error, GpuInfo, Machine, context_bytes};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,7 +20,8 @@ Examples:
   gemma-ls doctor
   gemma-ls doctor --json
 
-JSON: usable, version, machine (processor, simd, cores, memory_bytes, available_bytes), threads, model (the
+JSON: usable, version, machine (processor, simd, cores, memory_bytes, available_bytes, gpus: each with name,
+capability, memory_bytes, driver; no_gpu: why there is none), threads, model (the
 one that runs: name, path, why, weight_bytes, cache_bytes; or null), models (each with name, path, source,
 bytes), settings (file, exists), hub (reachable), findings (each with level: problem or note, what, remedy).";
 
@@ -212,6 +213,14 @@ impl Report {
                 },
             ),
         ];
+        for gpu in &machine.gpus {
+            let GpuInfo { name, capability, memory_bytes, driver } = gpu;
+            let memory = bytes(*memory_bytes);
+            rows.push(("GPU", format!("{name}  ({memory}, compute capability {capability}, CUDA {driver})")));
+        }
+        if let Some(why) = &machine.no_gpu {
+            rows.push(("GPU", format!("none: {why}")));
+        }
         match &self.runs {
             Some(runs) => {
                 let memory =

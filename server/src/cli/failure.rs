@@ -137,7 +137,11 @@ impl From<Error> for Failure {
             ErrorKind::NotFound => Exit::Missing,
             ErrorKind::BadFile | ErrorKind::Unsupported => Exit::BadFile,
             ErrorKind::Network | ErrorKind::Access => Exit::Network,
-            ErrorKind::Resources | ErrorKind::Stopped | ErrorKind::Internal => Exit::Failed,
+            ErrorKind::Resources
+            | ErrorKind::DeviceFull
+            | ErrorKind::DeviceLost
+            | ErrorKind::Stopped
+            | ErrorKind::Internal => Exit::Failed,
         };
         let remedy = error.remedy_text().map(str::to_owned);
         let whole = error.to_string();

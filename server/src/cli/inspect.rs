@@ -15,7 +15,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure, Outcome};
 use super::session::Session;
 use super::{Context, ModelArgs, output};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 const EXAMPLES: &str = "\
 The input is a JSON object:
@@ -112,10 +112,14 @@ pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
 }
 
 fn logits(context: &Context, args: &LogitsArgs) -> Outcome {
-    let precision = precision(args.device, args.precision)?;
+    let precision = precision(args.device, args.precision);
     let input = read_input(&args.input)?;
     let model = ModelArgs { model: Some(args.model.clone()), no_pull: true };
-    let session = Session::open(context, &model, precision)?;
+    let device = match args.device {
+        Device::Cuda => settings::Device::Cuda,
+        Device::Cpu | Device::Reference => settings::Device::Cpu,
+    };
+    let session = Session::open_on(context, &model, precision, device)?;
     let pictures = match &input.pixel_values {
         Some(path) => read_pictures(&beside(&args.input, path))?,
         None => Vec::new(),
@@ -133,15 +137,11 @@ fn logits(context: &Context, args: &LogitsArgs) -> Outcome {
     Ok(())
 }
 
-fn precision(device: Device, numbers: Numbers) -> Outcome<Precision> {
+fn precision(device: Device, numbers: Numbers) -> Precision {
     match (device, numbers) {
-        (Device::Cuda, _) => {
-            Err(Failure::new(Exit::BadFile, "--device cuda: this build computes on CPUs only")
-                .remedy("Leave --device out to compute on the processor."))
-        }
-        (Device::Reference, _) => Ok(Precision::Reference),
-        (Device::Cpu, Numbers::Exact) => Ok(Precision::Exact),
-        (Device::Cpu, Numbers::Fast) => Ok(Precision::Fast),
+        (Device::Reference, _) => Precision::Reference,
+        (Device::Cpu | Device::Cuda, Numbers::Exact) => Precision::Exact,
+        (Device::Cpu | Device::Cuda, Numbers::Fast) => Precision::Fast,
     }
 }
 
@@ -273,11 +273,9 @@ mod tests {
 
     #[test]
     fn the_device_and_the_precision_choose_the_numbers() {
-        assert_eq!(precision(Device::Cpu, Numbers::Exact), Ok(Precision::Exact));
-        assert_eq!(precision(Device::Cpu, Numbers::Fast), Ok(Precision::Fast));
-        assert_eq!(precision(Device::Reference, Numbers::Fast), Ok(Precision::Reference));
-        let failure = precision(Device::Cuda, Numbers::Exact).expect_err("there is no such device");
-        assert_eq!(failure.exit(), Exit::BadFile);
+        assert_eq!(precision(Device::Cpu, Numbers::Exact), Precision::Exact);
+        assert_eq!(precision(Device::Cuda, Numbers::Fast), Precision::Fast);
+        assert_eq!(precision(Device::Reference, Numbers::Fast), Precision::Reference);
     }
 
     #[test]

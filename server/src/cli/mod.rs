@@ -7,6 +7,7 @@ mod answer;
 mod bench;
 mod bench_fim;
 mod bench_keystroke;
+mod bench_speed;
 mod chat;
 mod chat_input;
 mod chat_loop;

@@ -8,6 +8,7 @@ use gemma_engine::{CancelFlag, Engine, EngineOptions, ErrorKind, LoadOptions, Mo
 use super::failure::{Failure, Outcome};
 use super::{Context, ModelArgs, output};
 use crate::models::{self, Choice, Why};
+use crate::settings::Device;
 
 /// An engine with its model loaded.
 pub struct Session {
@@ -20,20 +21,35 @@ pub struct Session {
 impl Session {
     /// Chooses a model, downloads the default one if there is none and that is allowed, and loads it.
     pub fn open(context: &Context, wanted: &ModelArgs, precision: Precision) -> Outcome<Self> {
+        Self::open_on(context, wanted, precision, context.settings.device)
+    }
+
+    /// The same, on a device that is not the settings'.
+    pub fn open_on(
+        context: &Context,
+        wanted: &ModelArgs,
+        precision: Precision,
+        device: Device,
+    ) -> Outcome<Self> {
         context.report_problems();
         let choice = choose(context, wanted)?;
-        let engine = start(context)?;
+        let engine = start_on(context, device)?;
         Ok(Self { model: load(context, &engine, choice, precision)?, engine })
     }
 }
 
 /// An engine with no model yet.
 pub fn start(context: &Context) -> Outcome<Engine> {
+    start_on(context, context.settings.device)
+}
+
+fn start_on(context: &Context, device: Device) -> Outcome<Engine> {
     let settings = &context.settings;
     Ok(Engine::start(EngineOptions {
         threads: settings.threads,
         cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
         cache_folder: None,
+        device: device.into(),
     })?)
 }
 

@@ -14,7 +14,7 @@ use crate::chat::{ChatModel, ChatRequest, Conversation};
 use crate::completion::{self, Answer, Request};
 use crate::explain::{self, Explainer, Look, OnProgress};
 use crate::models::{self, Choice, Why};
-use crate::settings::{Precision, Settings};
+use crate::settings::{Device, Precision, Settings};
 
 use super::backend::{
     Backend, Completer, Doing, Heard, Pending, Progress, Resident, Seen, Shown, Talker, Viewer,
@@ -37,6 +37,7 @@ struct Running {
 /// The settings that an engine is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct EngineKey {
+    device: Device,
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
     persist_cache_mb: u64,
@@ -55,6 +56,7 @@ impl Running {
             threads: settings.threads,
             cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
             cache_folder: cache_folder(settings),
+            device: settings.device.into(),
         };
         Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
     }
@@ -70,6 +72,7 @@ impl Running {
 impl EngineKey {
     fn of(settings: &Settings) -> Self {
         Self {
+            device: settings.device,
             threads: settings.threads,
             memory_budget_mb: settings.memory_budget_mb,
             persist_cache_mb: settings.persist_cache_mb,
@@ -188,8 +191,7 @@ impl<T: UseOf> Resident for T {
     }
 
     fn device(&self) -> String {
-        let info = self.loaded().engine.device();
-        format!("{} ({}, {} threads)", info.device, info.level, info.threads)
+        self.loaded().model.device().to_string()
     }
 
     fn weight_bytes(&self) -> u64 {

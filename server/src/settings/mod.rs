@@ -136,6 +136,18 @@ pub enum Device {
     Auto,
     /// The processor.
     Cpu,
+    /// The NVIDIA GPU.
+    Cuda,
+}
+
+impl From<Device> for gemma_engine::DeviceChoice {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Auto => Self::Auto,
+            Device::Cpu => Self::Cpu,
+            Device::Cuda => Self::Cuda,
+        }
+    }
 }
 
 /// How numbers are computed.

@@ -49,9 +49,10 @@ const KEYS: &[Key] = &[
     },
     Key {
         name: "device",
-        kind: Kind::Choice(&["auto", "cpu"]),
+        kind: Kind::Choice(&["auto", "cpu", "cuda"]),
         optional: false,
-        doc: "Where to compute. `auto`: the fastest device there is.",
+        doc: "Where to compute. `auto`: the NVIDIA GPU where there is one with room for the model, else the processor. \
+              `cuda`: the GPU, or an error that says why not.",
     },
     Key {
         name: "threads",

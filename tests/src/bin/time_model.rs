@@ -90,7 +90,7 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
         "parameters": model.config().parameters(),
         "weight_bytes": model.weight_bytes(),
         "cache_bytes": engine.cache_bytes(),
-        "device": format!("{} {}, {} threads", device.device, device.level, device.threads),
+        "device": device.to_string(),
         "prefill": {"tokens": arguments.prefill, "tokens_per_s": median(&mut prefill), "all": prefill},
         "picture": (!picture.is_empty()).then(|| json!({"ms": median(&mut picture), "all": picture})),
         "decode": decode.collect::<Vec<_>>(),

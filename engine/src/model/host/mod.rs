@@ -15,6 +15,7 @@ use crate::config::{ModelConfig, RopeSpec};
 
 pub use decoder::HostPass;
 pub use siglip::Encoding;
+pub(super) use siglip::patch_rows;
 pub(crate) use weights::load;
 
 /// A network ready to run. Belongs to the engine's thread.

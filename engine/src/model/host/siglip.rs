@@ -217,7 +217,7 @@ impl Tower {
 }
 
 /// The patches of a picture as rows `[patches, 3 * patch * patch]`, colour by colour.
-fn patch_rows(spec: &VisionSpec, pixels: &[f32]) -> Vec<f32> {
+pub(in crate::model) fn patch_rows(spec: &VisionSpec, pixels: &[f32]) -> Vec<f32> {
     let (size, patch, side) = (spec.image_size, spec.patch, spec.side());
     let mut rows = Vec::with_capacity(pixels.len());
     for (y, x) in (0..side * side).map(|at| (at / side * patch, at % side * patch)) {

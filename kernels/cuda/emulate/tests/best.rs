@@ -1,6 +1,6 @@
 //! The best tokens of a vocabulary, held against a sort of all of it.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::Device;
 use gemma_kernels::cuda::best::{BEST, Best, best, out_bytes, read, scratch_bytes};
 use gemma_kernels::testing::Random;
@@ -43,6 +43,7 @@ fn the_best_of_several_slices_come_in_order() {
     let vocab = 17_000;
     let logits = Random::new(1).numbers(2 * vocab);
     check(&logits.iter().map(|x| 30.0 * x).collect::<Vec<_>>(), 2);
+    covers(&["best_of_slices", "best_of_rows"]);
 }
 
 #[test]
@@ -52,12 +53,14 @@ fn of_equal_ones_the_lowest_ids_are_the_best() {
     let logits: Vec<f32> = (0..10_000).map(|_| random.below(100) as f32 - 50.0).collect();
     check(&logits, 1);
     check(&vec![-3.5; 9000], 1);
+    covers(&["best_of_slices", "best_of_rows"]);
 }
 
 #[test]
 fn a_small_vocabulary_is_sorted_whole() {
     check(&[1.0, -2.0, 3.0, -0.5, 3.0], 1);
     check(&Random::new(3).numbers(3 * BEST), 3);
+    covers(&["best_of_slices", "best_of_rows"]);
 }
 
 #[test]
@@ -66,4 +69,5 @@ fn what_is_no_number_is_the_worst() {
     let best = &found(&device, &[f32::NAN, f32::NEG_INFINITY, 1.0], 1)[0];
     let ids: Vec<u32> = best.tokens.iter().map(|token| token.0).collect();
     assert_eq!(ids, [2, 1, 0]);
+    covers(&["best_of_slices", "best_of_rows"]);
 }

@@ -1,6 +1,6 @@
 //! Rows of an embedding table, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::embed::embed;
 use gemma_kernels::cuda::{Arrangement, DeviceMatrix, Part};
 use gemma_kernels::testing::{FORMATS, Random};
@@ -34,6 +34,7 @@ fn rows_of_every_format_are_embedded() {
             }
         }
     }
+    covers(&["embed_rows"]);
 }
 
 #[test]
@@ -47,4 +48,5 @@ fn an_id_behind_the_table_reads_its_last_row() {
         let want: Vec<f32> = (8..16u8).map(f32::from).collect();
         assert_eq!(out.read_numbers(0, 8).unwrap(), want, "{name}");
     }
+    covers(&["embed_rows"]);
 }

@@ -1,7 +1,8 @@
 //! Products of few rows of activations with a matrix, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Input, Output, Stream, Update, few};
+use gemma_kernels::cuda::rows::add_norm;
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
 use gemma_kernels::reference::gelu_tanh;
 use gemma_kernels::testing::{FORMATS, Random};
@@ -108,6 +109,7 @@ fn every_format_multiplies_as_the_oracle_does() {
             }
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 /// A stream of `first + n` rows, and what the oracle makes of its rows from `first` on: the stream and its norm.
@@ -159,6 +161,25 @@ impl Streaming {
     }
 }
 
+impl Streaming {
+    /// The same by two launches.
+    fn norm_and_multiply(&self, matrix: &DeviceMatrix, n: usize) -> (Vec<f32>, Vec<f32>) {
+        let device = matrix.device();
+        let put = |numbers: &Vec<f32>| device.numbers(numbers).unwrap();
+        let (residual, norm, stream_out) = (put(&self.residual), put(&self.norm), put(&self.residual));
+        let (y, post_norm) = (self.y.as_ref().map(put), self.post_norm.as_ref().map(put));
+        let update = y.as_ref().map(|y| Update { y, norm: post_norm.as_ref() });
+        let stream =
+            Stream { residual: &residual, update, out: &stream_out, norm: &norm, eps: EPS, first: 0 };
+        let x = device.buffer(if matrix.exact() { 4 } else { 2 } * n * matrix.cols()).unwrap();
+        add_norm(&stream, n, &x, matrix.exact()).unwrap();
+        let out = device.buffer(4 * n * matrix.rows()).unwrap();
+        few(matrix, n, Input::Plain(&x), None, Output::Numbers(&out)).unwrap();
+        let numbers = out.read_numbers(0, n * matrix.rows()).unwrap();
+        (numbers, stream_out.read_numbers(0, self.residual.len()).unwrap())
+    }
+}
+
 #[test]
 fn the_stream_is_brought_up_to_date_and_its_norm_multiplied() {
     let (first, n, cols, rows) = (2, 3, 600, 48);
@@ -183,6 +204,7 @@ fn the_stream_is_brought_up_to_date_and_its_norm_multiplied() {
             }
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 #[test]
@@ -205,6 +227,7 @@ fn parts_of_different_formats_and_odd_sizes_stand_side_by_side() {
             assert!(error < 1e-5, "{name}, exact {exact}: {error}");
         }
     }
+    covers(&["few_sixteen", "few_exact"]);
 }
 
 #[test]
@@ -227,6 +250,7 @@ fn gate_and_up_meet_in_the_gated_activation() {
             assert!(error < most, "{name}, exact {exact}: {error}");
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 #[test]
@@ -244,6 +268,7 @@ fn a_product_can_end_in_gelu() {
             assert!(error < most, "{name}, exact {exact}: {error}");
         }
     }
+    covers(&["few_eight", "few_exact"]);
 }
 
 #[test]
@@ -265,6 +290,11 @@ fn a_row_has_the_same_bits_whatever_rows_are_beside_it() {
             for n in [1, 3, 8, 9] {
                 assert_eq!(plain(n), all[..n * 60], "{name}, exact {exact}, {n} rows");
                 let (numbers, stream) = streaming.multiply(&matrix, 0, n);
+                assert_eq!(
+                    streaming.norm_and_multiply(&matrix, n),
+                    (numbers.clone(), stream.clone()),
+                    "{name}"
+                );
                 assert_eq!(numbers, normed.0[..n * 60], "{name}, exact {exact}, {n} rows of a norm");
                 assert_eq!(
                     stream[..n * cols],
@@ -274,6 +304,7 @@ fn a_row_has_the_same_bits_whatever_rows_are_beside_it() {
             }
         }
     }
+    covers(&["few_eight", "few_exact", "few_sixteen", "add_norm"]);
 }
 
 #[test]
@@ -287,6 +318,7 @@ fn an_exact_product_takes_any_number_of_rows() {
         let error = error(&streaming.multiply(&matrix, 0, n).0, &want);
         assert!(error < 1e-5, "{name}: {error}");
     }
+    covers(&["few_exact"]);
 }
 
 #[test]
@@ -298,4 +330,23 @@ fn bytes_that_do_not_fit_the_shape_are_an_error() {
     let too_large = Part { format: Format::F32, rows: 1 << 12, bytes: &vec![0; 4 << 24] };
     let error = DeviceMatrix::new(&device, &[too_large], 1 << 12, Arrangement::Stacked, true).unwrap_err();
     assert_eq!(error.to_string(), "the GPU has no room for another 67108864 bytes");
+}
+
+#[test]
+fn rows_that_do_not_fit_a_block_are_divided_among_blocks() {
+    // A stream as wide as that of the largest models: with little shared memory a block holds a few rows of it.
+    let (cols, rows, n) = (5376, 16, 16);
+    let weights = Weights::random(13, &[(Format::Q8_0, rows)], cols);
+    let streaming = Streaming::random(n, cols, true, true);
+    let (want_stream, x) = streaming.oracle();
+    let want = weights.products(&x, None);
+    for (name, device) in devices(MEMORY).into_iter().take(2) {
+        for (exact, most) in [(true, 1e-5), (false, 5e-3)] {
+            let matrix = weights.on(&device, Arrangement::Stacked, exact);
+            let (got, stream) = streaming.multiply(&matrix, 0, n);
+            assert!(error(&got, &want) < most, "{name}, exact {exact}: {}", error(&got, &want));
+            assert!(error(&stream, &want_stream) < 1e-6, "{name}, exact {exact}");
+        }
+    }
+    covers(&["few_exact"]);
 }

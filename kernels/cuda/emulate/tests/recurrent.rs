@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::recurrent::{
     FEW, GateMatrix, Recurrent, RecurrentWeights, recurrent_few, recurrent_many, scratch_bytes,
 };
-use gemma_kernels::cuda::{Buffer, Device, DevicePage, PageMemory, Place, Standing, States};
+use gemma_kernels::cuda::{Buffer, Device, Place, Standing, States};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{BlockProjection, CausalConv, Format, Matrix, Ops, PAGE_TOKENS, Reference, RgLru};
 use half::bf16;
@@ -125,27 +125,28 @@ impl OnDevice {
         ];
         let gate = |blocks: &Vec<Vec<u8>>| {
             let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
-            GateMatrix::new(device, layer.format, layer.shape.side, &blocks, exact).unwrap()
+            GateMatrix::new(device, layer.format, layer.shape.side, &blocks, exact).expect("the device works")
         };
         Self {
             device: device.clone(),
             shape: layer.shape,
             exact,
-            channels: channels.map(|numbers| device.numbers(numbers).unwrap()),
+            channels: channels.map(|numbers| device.numbers(numbers).expect("the device works")),
             gates: layer.gates.each_ref().map(gate),
-            place: Place::new(device, 600, 64, 1).unwrap(),
-            states: States::new(device, layer.shape.width() * layer.shape.taps + 2 * ASIDE, 50).unwrap(),
+            place: Place::new(device, 1, 1, 1).expect("the device works"),
+            states: States::new(device, layer.shape.width() * layer.shape.taps + 2 * ASIDE, 50)
+                .expect("the device works"),
         }
     }
 
     /// A state full of numbers that are nobody's.
     fn state(&self) -> Arc<Buffer> {
-        Arc::new(self.device.numbers(&vec![0.75; self.states.len()]).unwrap())
+        Arc::new(self.device.numbers(&vec![0.75; self.states.len()]).expect("the device works"))
     }
 
     /// The layer's part of a state; what is not its own must not have been written.
     fn layers_part(&self, state: &Buffer) -> Vec<f32> {
-        let all = state.read_numbers(0, self.states.len()).unwrap();
+        let all = state.read_numbers(0, self.states.len()).expect("the device works");
         let own = ASIDE..all.len() - ASIDE;
         assert!(all[..own.start].iter().chain(&all[own.end..]).all(|&v| v == 0.75), "other layers' state");
         all[own].to_vec()
@@ -161,22 +162,20 @@ impl OnDevice {
     ) -> (Vec<f32>, Vec<Arc<Buffer>>) {
         let width = self.shape.width();
         let n = xy.len() / (2 * width);
-        let memory = PageMemory::new(&self.device, 1 << 20);
-        let page = DevicePage::new(&memory, 16).to_read().unwrap();
-        let pages = vec![page; (start + n).div_ceil(PAGE_TOKENS)];
-        let ranges = vec![(start..start + n).map(|at| (0, at + 1)).collect()];
-        // RoPE's position is another one where a picture stands in front.
-        let standing = Standing { start, position: start + 7, pages_from: 0, pages: &pages, ranges: &ranges };
-        self.place.set(standing).unwrap();
+        // No pages: nothing is attended to. RoPE's position is another one where a picture stands in front.
+        let (position, pages_from) = (start + 7, start.next_multiple_of(PAGE_TOKENS));
+        let standing = Standing { start, position, pages_from, pages: &[], ranges: &[Vec::new()] };
+        self.place.set(standing).expect("the device works");
         let left: Vec<_> = rows.iter().map(|&row| (row, self.state())).collect();
-        self.states.set(from, &left).unwrap();
+        self.states.set(from, &left).expect("the device works");
         let size = if self.exact { 4 } else { 2 };
         let (scratch, out) = (scratch_bytes(n, width), n * width);
-        let [scratch, out] = [scratch, size * out].map(|bytes| self.device.buffer(bytes).unwrap());
+        let [scratch, out] =
+            [scratch, size * out].map(|bytes| self.device.buffer(bytes).expect("the device works"));
         let [convolution, convolution_bias, input_bias, recurrence_bias, decay] = &self.channels;
         let [input_gate, recurrence_gate] = &self.gates;
         let args = Recurrent {
-            xy: &self.device.numbers(xy).unwrap(),
+            xy: &self.device.numbers(xy).expect("the device works"),
             n,
             place: &self.place,
             states: &self.states,
@@ -193,9 +192,9 @@ impl OnDevice {
             scratch: &scratch,
             out: &out,
         };
-        if n <= FEW { recurrent_few(&args) } else { recurrent_many(&args) }.unwrap();
+        if n <= FEW { recurrent_few(&args) } else { recurrent_many(&args) }.expect("the device works");
         let mut bytes = vec![0; out.bytes()];
-        out.download(0, &mut bytes).unwrap();
+        out.download(0, &mut bytes).expect("the device works");
         let numbers = if self.exact {
             bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         } else {
@@ -262,6 +261,7 @@ fn few_rows_go_on_from_any_state() {
         check_passes(&device, SMALL, Format::F32, true, &[4], &name);
         check_passes(&device, Shape { blocks: 2, side: 32, taps: 4 }, Format::Q8_0, true, &[3], &name);
     }
+    covers(&["recurrent_few"]);
 }
 
 #[test]
@@ -273,6 +273,7 @@ fn many_rows_are_scanned_in_chunks() {
         check_passes(&device, Shape { blocks: 1, side: 20, taps: 2 }, Format::BF16, false, &[70, 20], &name);
         check_passes(&device, Shape { blocks: 1, side: 16, taps: 4 }, Format::BF16, false, &[600], &name);
     }
+    covers(&["recurrent_gates", "recurrent_scan"]);
 }
 
 #[test]
@@ -296,4 +297,5 @@ fn exact_passes_have_the_bits_of_single_rows() {
             assert_eq!(there.layers_part(&state), there.layers_part(&left[0]), "{name}, exact: {exact}");
         }
     }
+    covers(&["recurrent_few"]);
 }

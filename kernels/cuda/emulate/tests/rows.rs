@@ -1,6 +1,6 @@
 //! Kernels that work row by row, held against the oracle.
 
-use gemma_emulation::devices;
+use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Stream, Update};
 use gemma_kernels::cuda::rows;
 use gemma_kernels::cuda::{Buffer, Device};
@@ -15,16 +15,16 @@ const WIDTHS: [usize; 3] = [4, 96, 1152];
 /// Activation numbers as f32.
 fn activations(buffer: &Buffer, len: usize, exact: bool) -> Vec<f32> {
     if exact {
-        return buffer.read_numbers(0, len).unwrap();
+        return buffer.read_numbers(0, len).expect("the device works");
     }
     let mut bytes = vec![0; 2 * len];
-    buffer.download(0, &mut bytes).unwrap();
+    buffer.download(0, &mut bytes).expect("the device works");
     bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
 }
 
 /// Room for activation numbers.
 fn room(device: &Device, len: usize, exact: bool) -> Buffer {
-    device.buffer(if exact { 4 * len } else { 2 * len }).unwrap()
+    device.buffer(if exact { 4 * len } else { 2 * len }).expect("the device works")
 }
 
 /// Equal but for rounding: of f32 sums, or to bf16.
@@ -87,6 +87,7 @@ fn a_stream_is_summed_and_normed() {
             }
         }
     });
+    covers(&["add_norm"]);
 }
 
 #[test]
@@ -101,6 +102,7 @@ fn rows_are_normed_in_place() {
             assert_close(&on_device.read_numbers(0, x.len()).unwrap(), &x, true, &format!("{name}, {width}"));
         }
     }
+    covers(&["norm_in_place"]);
 }
 
 #[test]
@@ -124,6 +126,7 @@ fn layer_norm_takes_the_mean_away() {
             }
         }
     });
+    covers(&["layer_norm"]);
 }
 
 #[test]
@@ -136,6 +139,7 @@ fn rows_are_added() {
         Reference.add(&mut x[..999], &y[..999]);
         assert_eq!(on_device.read_numbers(0, 1000).unwrap(), x, "{name}");
     }
+    covers(&["add_rows"]);
 }
 
 #[test]
@@ -147,6 +151,7 @@ fn numbers_are_rounded_to_the_nearest() {
         let expected: Vec<f32> = x.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
         assert_eq!(activations(&out, 700, false), expected, "{name}");
     }
+    covers(&["round_rows"]);
 }
 
 #[test]
@@ -167,6 +172,7 @@ fn gelu_holds_from_end_to_end() {
         Reference.geglu(&mut expected, &up);
         assert_close(&activations(&out, x.len(), exact), &expected, exact, name);
     });
+    covers(&["gelu_rows"]);
 }
 
 #[test]
@@ -182,4 +188,5 @@ fn squares_of_a_picture_are_averaged() {
             assert_close(&out.read_numbers(0, expected.len()).unwrap(), &expected, true, &name);
         }
     }
+    covers(&["average_pool"]);
 }

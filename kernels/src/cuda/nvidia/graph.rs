@@ -95,9 +95,10 @@ impl Recorded {
     /// # Safety
     /// As [`Queued::launch`] for each of them.
     pub(super) unsafe fn launch(&self, stream: CUstream, may_overlap: bool) -> Result<(), Failure> {
-        // SAFETY: the caller vouches for it.
         match &self.graph {
+            // SAFETY: the caller vouches for it.
             Some(Graph(graph)) => ok(unsafe { sys::cuGraphLaunch(*graph, stream) }),
+            // SAFETY: the caller vouches for it.
             None => self.launches.iter().try_for_each(|launch| unsafe { launch.launch(stream, may_overlap) }),
         }
     }

@@ -82,7 +82,7 @@ fn reports_and_ignores_wrong_values_one_by_one() {
         (json!({"maxTokens": -1}), "maxTokens", "-1 is not a whole number"),
         (json!({"maxTokens": 1.5}), "maxTokens", "1.5 is not a whole number"),
         (json!({"maxTokens": 1e300}), "maxTokens", "is not a whole number"),
-        (json!({"device": "gpu"}), "device", "allowed: \"auto\", \"cpu\"; using \"auto\""),
+        (json!({"device": "gpu"}), "device", "allowed: \"auto\", \"cpu\", \"cuda\"; using \"auto\""),
         (json!({"device": 3}), "device", "3 is not one of the choices"),
         (json!({"model": ""}), "model", "is not a name or path"),
         (json!({"model": ["a"]}), "model", "is not a name or path"),

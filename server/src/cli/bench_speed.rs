@@ -1,0 +1,214 @@
+//! `gemma-ls bench decode` and `bench prefill`: how fast a model runs here, as a fraction of what the machine can do.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use gemma_engine::{Finished, GenerateRequest, Limits, Model, Precision, Priority, Stop};
+use serde_json::{Value, json};
+
+use super::failure::{Exit, Outcome};
+use super::session::Session;
+use super::{Context, ModelArgs, output};
+use crate::settings::{self, Settings};
+
+const EXAMPLES: &str = "\
+The model computes what it computes for an editor, without one: prompts that have nothing in common, so that
+nothing is reused, or one token after the other behind a prompt. The machine's own limits are measured in the
+same run: bytes a second that all threads (or a copy on the GPU) move, and floating-point operations a second
+(of a GPU by its clock). Keep the machine otherwise idle, or the fractions say nothing.
+
+Examples:
+  gemma-ls bench decode --model codegemma-2b
+  gemma-ls bench decode --device cuda --at 2000 --json
+  gemma-ls bench prefill --tokens 2048 --threads 4
+
+JSON: what (decode or prefill), model, device, tokens, at, rounds, tokens_per_s (the median), ms_per_token,
+all_tokens_per_s, bytes_per_token (weights, and keys and values, that a pass reads; of a prefill divided by
+its tokens), bandwidth_gb_s, fraction_of_bandwidth, gflop_per_token, peak_gflops, fraction_of_peak.";
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// One token after the other.
+    Decode,
+    /// A prompt.
+    Prefill,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The GPU where there is one with room, else the processor
+    Auto,
+    /// The processor
+    Cpu,
+    /// The NVIDIA GPU
+    Cuda,
+}
+
+impl From<Device> for settings::Device {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Auto => Self::Auto,
+            Device::Cpu => Self::Cpu,
+            Device::Cuda => Self::Cuda,
+        }
+    }
+}
+
+/// Measure how fast a model runs here
+#[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct SpeedArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where to compute [default: as set]
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// Tokens that are decoded in a round, or of the prompt [default: 64, or 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    tokens: Option<u32>,
+    /// Tokens in front of the first that is decoded
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    at: u32,
+    /// Rounds, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `gemma-ls bench decode` or `prefill`.
+pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
+    let Settings { device, precision, .. } = context.settings;
+    let device = args.device.map_or(device, settings::Device::from);
+    let session = Session::open_on(context, &args.model, Precision::from(precision), device)?;
+    let tokens = args.tokens.unwrap_or(if what == What::Decode { 64 } else { 512 }) as usize;
+    let bar = output::count_bar(context.global.quiet, session.model.name().to_owned());
+    bar.set_length(u64::from(args.rounds) + 1);
+    let mut speeds = Vec::new();
+    for round in 0..=args.rounds {
+        let speed = match what {
+            What::Decode => decode(&session, args.at as usize, tokens)?,
+            What::Prefill => prefill(&session, tokens, round)?,
+        };
+        // The first round fills caches, the prompt's among them.
+        if round > 0 {
+            speeds.push(speed);
+        }
+        bar.inc(1);
+    }
+    let limits = session.engine.measure_limits(&session.model)?;
+    bar.finish_and_clear();
+    let load = match what {
+        What::Decode => Load::of(&session.model, 1, args.at as usize + tokens / 2),
+        What::Prefill => Load::of(&session.model, tokens, tokens / 2),
+    };
+    let report = report(&session.model, (what, args, tokens), speeds, load, limits);
+    if args.json {
+        output::print_json(&report)?;
+    } else {
+        output::print(&to_text(&report))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Tokens a second behind a prompt of `at` tokens.
+fn decode(session: &Session, at: usize, tokens: usize) -> Outcome<f64> {
+    let finished = ask(session, prompt(&session.model, at, 0), tokens)?;
+    let timings = finished.timings;
+    Ok((timings.decode_tokens.saturating_sub(1)) as f64 / timings.decode_ms * 1000.0)
+}
+
+/// Tokens a second of a prompt that begins like no other.
+fn prefill(session: &Session, tokens: usize, round: u32) -> Outcome<f64> {
+    let timings = ask(session, prompt(&session.model, tokens, round as usize + 1), 1)?.timings;
+    Ok(timings.prefill_tokens as f64 / timings.prefill_ms * 1000.0)
+}
+
+fn ask(session: &Session, prompt: Vec<u32>, max_tokens: usize) -> Outcome<Finished> {
+    let request = GenerateRequest {
+        stop: Stop { ignore_eos: true, ..Stop::default() },
+        priority: Priority::Completion,
+        speculate: false,
+        ..GenerateRequest::new(session.model.clone(), prompt, max_tokens)
+    };
+    Ok(session.engine.submit(request).finish_blocking(|_| {})?)
+}
+
+/// Prompts of different `kind` differ from their second token on.
+fn prompt(model: &Model, len: usize, kind: usize) -> Vec<u32> {
+    // Behind the control tokens.
+    let vocab = model.config().vocab as u64;
+    let first = (vocab / 2).min(256);
+    let token = |i: u64| first + (i * 7919 + 104_729 * (kind as u64 + 1)) % (vocab - first);
+    (0..len as u64).map(|i| if i == 0 { model.config().bos } else { token(i) as u32 }).collect()
+}
+
+/// What a token costs at least.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Load {
+    bytes: f64,
+    operations: f64,
+}
+
+impl Load {
+    /// Of a pass over `tokens` tokens that see `seen` others on average.
+    fn of(model: &Model, tokens: usize, seen: usize) -> Self {
+        let seen = model.config().horizon().map_or(seen, |horizon| seen.min(horizon));
+        let cache = model.kv_bytes_per_token() as f64 * seen as f64 + model.config().state_bytes() as f64;
+        Self {
+            bytes: (model.weight_bytes() as f64 + cache) / tokens as f64,
+            operations: 2.0 * model.config().parameters() as f64,
+        }
+    }
+}
+
+fn report(
+    model: &Arc<Model>,
+    (what, args, tokens): (What, &SpeedArgs, usize),
+    mut speeds: Vec<f64>,
+    load: Load,
+    limits: Limits,
+) -> Value {
+    let all = speeds.clone();
+    speeds.sort_by(f64::total_cmp);
+    let speed = speeds[speeds.len() / 2];
+    json!({
+        "what": if what == What::Decode { "decode" } else { "prefill" },
+        "model": model.name(),
+        "device": model.device().to_string(),
+        "tokens": tokens,
+        "at": (what == What::Decode).then_some(args.at),
+        "rounds": args.rounds,
+        "tokens_per_s": speed,
+        "ms_per_token": 1000.0 / speed,
+        "all_tokens_per_s": all,
+        "bytes_per_token": load.bytes,
+        "bandwidth_gb_s": limits.bandwidth / 1e9,
+        "fraction_of_bandwidth": load.bytes * speed / limits.bandwidth,
+        "gflop_per_token": load.operations / 1e9,
+        "peak_gflops": limits.peak / 1e9,
+        "fraction_of_peak": load.operations * speed / limits.peak,
+    })
+}
+
+fn to_text(report: &Value) -> String {
+    let number = |name: &str| report[name].as_f64().unwrap_or_default();
+    let text = |name: &str| report[name].as_str().unwrap_or_default().to_owned();
+    let percent = |name: &str| format!("{:.1} %", 100.0 * number(name));
+    output::table(&[
+        ("model", text("model")),
+        ("device", text("device")),
+        (
+            "tokens a second",
+            format!("{:.1}  ({:.3} ms each)", number("tokens_per_s"), number("ms_per_token")),
+        ),
+        (
+            "bandwidth",
+            format!("{} of {:.1} GB/s", percent("fraction_of_bandwidth"), number("bandwidth_gb_s")),
+        ),
+        ("operations", format!("{} of {:.0} GFLOP/s", percent("fraction_of_peak"), number("peak_gflops"))),
+    ])
+}
