@@ -9,9 +9,10 @@
 // that what it does first (residual and norm) is done once.
 #include "activation.cuh"
 #include "format.cuh"
+#include "norm.cuh"
 
-#define WARPS 8
-#define THREADS (32 * WARPS)
+#define WARPS NORM_WARPS
+#define THREADS NORM_THREADS
 // Numbers from a row's partial sums of 16 outputs to the next row's: more than 16, against bank conflicts.
 #define PARTIAL_STRIDE 20
 
@@ -26,6 +27,7 @@ struct Work {
   int cols;                                    // inputs
   int n, rows_a_block;                         // rows of activations; grid.y counts those of a block
   int stages, weight_bytes;                    // steps in the ring; bytes for the weights of one
+  int staged;                                  // whether all activations are in shared memory; else in the ring
   const void* plain;                           // activation numbers [n, cols]; null where the five below are used
   const float *residual, *y, *post_norm, *norm;  // [n, cols], [n, cols] or null, [cols] or null, [cols]
   float* residual_out;                         // [n, cols]
@@ -38,11 +40,11 @@ struct Work {
 #define WORK_PARAMETERS                                                                                            \
   const unsigned char *part0, const unsigned char *part1, const unsigned char *part2, int formats, int rows0,      \
     int rows1, int rows2, int gate_up, int cols, int n, int rows_a_block, int stages, int weight_bytes,            \
-    const void *plain, const float *residual, const float *y, const float *post_norm, const float *norm,           \
+    int staged, const void *plain, const float *residual, const float *y, const float *post_norm, const float *norm,           \
     float *residual_out, float eps, const float *bias, void *out, int output, float soft_cap
 #define WORK                                                                                                       \
   { part0, part1, part2, formats, rows0, rows1, rows2, gate_up, cols, n, rows_a_block, stages, weight_bytes,       \
-    plain, residual, y, post_norm, norm, residual_out, eps, bias, out, output, soft_cap }
+    staged, plain, residual, y, post_norm, norm, residual_out, eps, bias, out, output, soft_cap }
 
 __device__ inline int groups_of(const Work& w) { return (w.cols + GROUP_INPUTS - 1) / GROUP_INPUTS; }
 __device__ inline int group_rows(int rows) { return (rows + 15) / 16; }
@@ -152,7 +154,7 @@ template <bool EXACT> struct Ring {
     if (16 * lane < at.head) cp_async16(to + at.groups_a_step * at.body, at.from + at.to_head, true);
   }
   __device__ void copy_activations(const Work& w, int to_slot, const Walk& at) {
-    if (w.plain == nullptr || at.done(w)) return;
+    if (w.staged || at.done(w)) return;
     // A lane copies the same chunk of each row that it copies from, and these rows are all even or all odd.
     typedef Slice<EXACT> S;
     const bool one = at.groups_a_step * S::CHUNKS <= 16;
@@ -329,30 +331,12 @@ template <bool EXACT, int TILES> struct Sums {
   }
 };
 
-// The sum of what each thread has, the same bits in every thread; `meeting` are WARPS numbers of shared memory that
-// all have written by the next barrier.
-__device__ inline float sum_of_warps(const float* meeting) {
-  float sum = 0.f;
-#pragma unroll
-  for (int w = 0; w < WARPS; w++) sum += meeting[w];
-  return sum;
-}
-
-// Four numbers of a row.
-__device__ inline float4 four(const float* at) { return *reinterpret_cast<const float4*>(at); }
-__device__ inline float squares(float4 v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
-
 // residual + y, or + rmsnorm(y) * post_norm, where `scale` is 1 / rms(y).
 __device__ inline float4 updated(const Work& w, long long row, int col, float scale) {
-  float4 v = four(w.residual + row + col);
+  const float4 v = four(w.residual + row + col);
   if (w.y == nullptr) return v;
-  float4 y = four(w.y + row + col);
-  if (w.post_norm != nullptr) {
-    const float4 weight = four(w.post_norm + col);
-    y.x *= scale * weight.x, y.y *= scale * weight.y, y.z *= scale * weight.z, y.w *= scale * weight.w;
-  }
-  v.x += y.x, v.y += y.y, v.z += y.z, v.w += y.w;
-  return v;
+  const float4 y = four(w.y + row + col);
+  return w.post_norm == nullptr ? plus(v, y) : plus_normed(v, y, scale, four(w.post_norm + col));
 }
 
 // Brings the residual stream up to date and its norm into shared memory, [group][row][64]. Every block does all of it;
@@ -366,7 +350,7 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
       float sum = 0.f;
 #pragma unroll 2
       for (int col = 4 * threadIdx.x; col < w.cols; col += 4 * THREADS)
-        sum += squares(four(w.y + (long long)(first + row) * w.cols + col));
+        sum = add_squares(four(w.y + (long long)(first + row) * w.cols + col), sum);
       sum = warp_sum(sum);
       if (lane == 0) meeting[row * WARPS + warp] = sum;
     }
@@ -374,13 +358,13 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
   }
   for (int row = 0; row < n; row++) {
     const long long at = (long long)(first + row) * w.cols;
-    const float scale = w.post_norm == nullptr ? 1.f : rsqrtf(sum_of_warps(meeting + row * WARPS) / w.cols + w.eps);
+    const float scale = w.post_norm == nullptr ? 1.f : inverse_rms(sum_of_warps(meeting + row * WARPS), w.cols, w.eps);
     float sum = 0.f;
 #pragma unroll 2
     for (int col = 4 * threadIdx.x; col < w.cols; col += 4 * THREADS) {
       const float4 v = updated(w, at, col, scale);
       if (blockIdx.x == 0) *reinterpret_cast<float4*>(w.residual_out + at + col) = v;
-      sum += squares(v);
+      sum = add_squares(v, sum);
     }
     sum = warp_sum(sum);
     if (lane == 0) second[row * WARPS + warp] = sum;
@@ -388,16 +372,13 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
   __syncthreads();
   for (int row = 0; row < n; row++) {
     const long long at = (long long)(first + row) * w.cols;
-    const float before = w.post_norm == nullptr ? 1.f : rsqrtf(sum_of_warps(meeting + row * WARPS) / w.cols + w.eps);
-    const float scale = rsqrtf(sum_of_warps(second + row * WARPS) / w.cols + w.eps);
+    const float before =
+      w.post_norm == nullptr ? 1.f : inverse_rms(sum_of_warps(meeting + row * WARPS), w.cols, w.eps);
+    const float scale = inverse_rms(sum_of_warps(second + row * WARPS), w.cols, w.eps);
 #pragma unroll 2
     for (int col = 4 * threadIdx.x; col < groups_of(w) * GROUP_INPUTS; col += 4 * THREADS) {
       float4 v = {0.f, 0.f, 0.f, 0.f};
-      if (col < w.cols) {
-        const float4 weight = four(w.norm + col);
-        v = updated(w, at, col, before);
-        v.x *= scale * weight.x, v.y *= scale * weight.y, v.z *= scale * weight.z, v.w *= scale * weight.w;
-      }
+      if (col < w.cols) v = normed(updated(w, at, col, before), scale, four(w.norm + col));
       const int in_group = col % GROUP_INPUTS, chunk = in_group / Slice<EXACT>::NUMBERS_A_CHUNK;
       unsigned char* to = x + col / GROUP_INPUTS * n * Slice<EXACT>::ROW + Slice<EXACT>::chunk_at(row, chunk);
       if (EXACT) {
@@ -408,6 +389,19 @@ template <bool EXACT> __device__ inline void norm_into(const Work& w, int first,
     }
   }
   __syncthreads();
+}
+
+// Begins to copy all activations into shared memory, [group][row][64].
+template <bool EXACT> __device__ inline void copy_into(const Work& w, int first, int n, unsigned char* x) {
+  typedef Slice<EXACT> S;
+  const long long row_bytes = w.cols * (EXACT ? 4 : 2);
+  for (int row = 0; row < n; row++) {
+    const unsigned char* from = static_cast<const unsigned char*>(w.plain) + (first + row) * row_bytes;
+    for (int i = threadIdx.x; i < groups_of(w) * S::CHUNKS; i += THREADS) {
+      const bool there = 16 * i < row_bytes;
+      cp_async16(x + i / S::CHUNKS * n * S::ROW + S::chunk_at(row, i % S::CHUNKS), from + (there ? 16 * i : 0), there);
+    }
+  }
 }
 
 // The partial sums of an output of a row, [warp][row][output], in the order of the warps.
@@ -451,7 +445,7 @@ template <bool EXACT, int TILES, int F> __device__ inline void add_row(const Wor
 #pragma unroll 1
   for (int group = STEP * ring.warp; group < groups_of(w); group += STEP * WARPS) {
     const unsigned char* taken = ring.take(w);
-    const unsigned char* slice = w.plain != nullptr ? taken + w.weight_bytes : x + group * slice_bytes;
+    const unsigned char* slice = w.staged ? x + group * slice_bytes : taken + w.weight_bytes;
 #pragma unroll (EXACT ? 1 : STEP)
     for (int i = 0; i < STEP; i++) {
       if (group + i < groups_of(w))
@@ -461,7 +455,7 @@ template <bool EXACT, int TILES, int F> __device__ inline void add_row(const Wor
   }
 }
 
-// Dynamic shared memory: each warp's ring; the norm's activations [group][row][64]; partial sums
+// Dynamic shared memory: each warp's ring; staged activations [group][row][64]; partial sums
 // [2][gate, up][warp][row][PARTIAL_STRIDE], whose beginning is where the norm's sums meet before.
 template <bool EXACT, int TILES> __device__ inline void few(const Work& w) {
   SHARED(Part, parts, [PARTS]);
@@ -472,17 +466,23 @@ template <bool EXACT, int TILES> __device__ inline void few(const Work& w) {
   ring.parts = parts;
   ring.warp = threadIdx.x / 32, ring.lane = threadIdx.x % 32;
   ring.first = blockIdx.y * w.rows_a_block, ring.n = min(w.rows_a_block, w.n - ring.first);
-  ring.stage_bytes = w.weight_bytes + (w.plain != nullptr ? 2 * w.rows_a_block * Slice<EXACT>::ROW : 0);
+  ring.stage_bytes = w.weight_bytes + (w.staged ? 0 : 2 * w.rows_a_block * Slice<EXACT>::ROW);
   ring.memory = shared + ring.warp * w.stages * ring.stage_bytes;
   unsigned char* x = shared + WARPS * w.stages * ring.stage_bytes;
-  const int x_bytes = w.plain != nullptr ? 0 : groups_of(w) * w.rows_a_block * Slice<EXACT>::ROW;
+  const int x_bytes = w.staged ? groups_of(w) * w.rows_a_block * Slice<EXACT>::ROW : 0;
   float* partial = reinterpret_cast<float*>(x + x_bytes);
 
   ring.begin(w);
   let_next_launch_begin();
   wait_for_launch_before();
+  if (w.staged && w.plain != nullptr) copy_into<EXACT>(w, ring.first, ring.n, x);
   ring.begin_activations(w);
-  if (w.plain == nullptr) norm_into<EXACT>(w, ring.first, ring.n, x, partial);
+  if (w.plain == nullptr) {
+    norm_into<EXACT>(w, ring.first, ring.n, x, partial);
+  } else if (w.staged) {
+    cp_async_wait<0>();
+    __syncthreads();
+  }
 
   const int sums_a_warp = ring.n * PARTIAL_STRIDE, sums_a_row = WARPS * sums_a_warp;
   float* now = partial;

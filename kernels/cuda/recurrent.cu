@@ -161,8 +161,8 @@ KERNEL_OF(256, 2) recurrent_few(const float* xy, int first, int n, int width, in
   const Convolution convolution_of(channels, to_convolve, width, taps);
   const Item item(channels, first_of_block, tile, side);
 
-  wait_for_launch_before();
   let_next_launch_begin();
+  wait_for_launch_before();
   const int start = head[0];
   const States states = {addresses, kept, offset};
   const Branches branches = {xy, states.from(start), width, taps};

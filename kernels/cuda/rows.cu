@@ -1,33 +1,19 @@
 // Row by row: norms, sums, activation functions, pooling.
 #include "activation.cuh"
+#include "norm.cuh"
 
 namespace {
 
-constexpr int THREADS = 256;
-constexpr int WARPS = THREADS / 32;
+constexpr int THREADS = NORM_THREADS;
+constexpr int WARPS = NORM_WARPS;
 
 // The sum over a block of THREADS threads; every thread gets the same bits. `partial` serves one sum only.
 __device__ inline float block_sum(float number, float* partial) {
   const float sum = warp_sum(number);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
   __syncthreads();
-  float all = 0.f;
-#pragma unroll
-  for (int warp = 0; warp < WARPS; warp++) all += partial[warp];
-  return all;
+  return sum_of_warps(partial);
 }
-
-__device__ inline float squares(float4 v) { return v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w); }
-
-__device__ inline float inverse_rms(float sum_of_squares, int width, float eps) {
-  return 1.f / sqrtf(sum_of_squares / width + eps);
-}
-
-__device__ inline float4 scaled(float4 v, float scale, float4 weight) {
-  return {v.x * scale * weight.x, v.y * scale * weight.y, v.z * scale * weight.z, v.w * scale * weight.w};
-}
-
-__device__ inline float4 sum(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
 
 // Row `i`, four numbers at a time.
 __device__ inline const float4* row_of(const float* rows, size_t i, int width) {
@@ -56,7 +42,7 @@ KERNEL_OF(256, 4) add_norm(const float* residual, const float* y, const float* p
     float sum_of_squares = 0.f;
     for (int i = threadIdx.x; i < fours; i += THREADS) {
       row[i] = y_row[i];
-      sum_of_squares += squares(row[i]);
+      sum_of_squares = add_squares(row[i], sum_of_squares);
     }
     scale = inverse_rms(block_sum(sum_of_squares, partial[0]), width, eps);
   }
@@ -64,18 +50,18 @@ KERNEL_OF(256, 4) add_norm(const float* residual, const float* y, const float* p
   for (int i = threadIdx.x; i < fours; i += THREADS) {
     float4 v = row_of(residual, at, width)[i];
     if (post) {
-      v = sum(v, scaled(row[i], scale, reinterpret_cast<const float4*>(post)[i]));
+      v = plus_normed(v, row[i], scale, reinterpret_cast<const float4*>(post)[i]);
     } else if (y) {
-      v = sum(v, y_row[i]);
+      v = plus(v, y_row[i]);
     }
     row[i] = v;
     row_of(out, at, width)[i] = v;
-    sum_of_squares += squares(v);
+    sum_of_squares = add_squares(v, sum_of_squares);
   }
   scale = inverse_rms(block_sum(sum_of_squares, partial[1]), width, eps);
   for (int i = threadIdx.x; i < fours; i += THREADS) {
-    const float4 normed = scaled(row[i], scale, reinterpret_cast<const float4*>(weight)[i]);
-    store_four(x, size_t(blockIdx.x) * width + 4 * i, normed, exact);
+    const float4 number = normed(row[i], scale, reinterpret_cast<const float4*>(weight)[i]);
+    store_four(x, size_t(blockIdx.x) * width + 4 * i, number, exact);
   }
 }
 
@@ -86,10 +72,10 @@ KERNEL_OF(256, 4) norm_in_place(float* x, const float* weight, int width, float 
   let_next_launch_begin();
   float4* row = row_of(x, blockIdx.x, width);
   float sum_of_squares = 0.f;
-  for (int i = threadIdx.x; i < width / 4; i += THREADS) sum_of_squares += squares(row[i]);
+  for (int i = threadIdx.x; i < width / 4; i += THREADS) sum_of_squares = add_squares(row[i], sum_of_squares);
   const float scale = inverse_rms(block_sum(sum_of_squares, partial), width, eps);
   for (int i = threadIdx.x; i < width / 4; i += THREADS) {
-    row[i] = scaled(row[i], scale, reinterpret_cast<const float4*>(weight)[i]);
+    row[i] = normed(row[i], scale, reinterpret_cast<const float4*>(weight)[i]);
   }
 }
 
@@ -112,12 +98,12 @@ KERNEL_OF(256, 4) layer_norm(const float* x, const float* weight, const float* b
   for (int i = threadIdx.x; i < fours; i += THREADS) {
     const float4 v = row[i];
     row[i] = {v.x - mean, v.y - mean, v.z - mean, v.w - mean};
-    sum_of_squares += squares(row[i]);
+    sum_of_squares = add_squares(row[i], sum_of_squares);
   }
   const float scale = inverse_rms(block_sum(sum_of_squares, partial[1]), width, eps);
   for (int i = threadIdx.x; i < fours; i += THREADS) {
-    const float4 normed = scaled(row[i], scale, reinterpret_cast<const float4*>(weight)[i]);
-    const float4 shifted = sum(normed, reinterpret_cast<const float4*>(bias)[i]);
+    const float4 number = normed(row[i], scale, reinterpret_cast<const float4*>(weight)[i]);
+    const float4 shifted = plus(number, reinterpret_cast<const float4*>(bias)[i]);
     store_four(out, size_t(blockIdx.x) * width + 4 * i, shifted, exact);
   }
 }

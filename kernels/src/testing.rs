@@ -26,7 +26,8 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -34,12 +35,12 @@ impl Random {
     }
 
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
+        (self.bits() >> 33) as usize % n
     }
 
     /// Uniform in -1..1.
     pub fn number(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
     pub fn numbers(&mut self, n: usize) -> Vec<f32> {
@@ -52,7 +53,7 @@ impl Random {
         let mut bytes = Vec::with_capacity(blocks * format.block_bytes());
         for _ in 0..blocks {
             let start = bytes.len();
-            bytes.extend((0..format.block_bytes()).map(|_| self.next() as u8));
+            bytes.extend((0..format.block_bytes()).map(|_| self.bits() as u8));
             let number = self.number();
             let scale = f16::from_f32(0.001 + 0.01 * number.abs()).to_le_bytes();
             let block = &mut bytes[start..];

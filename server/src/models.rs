@@ -64,7 +64,7 @@ const SEEING: &str = "Run `gemma-ls model pull paligemma2-3b-mix-448` (6 GB; its
 /// Fails with [`NotFound`](ErrorKind::NotFound) when it is not on this machine, or nothing here sees, and with
 /// [`Unsupported`](ErrorKind::Unsupported) when the one named does not.
 pub fn choose_seeing(named: Option<&str>, settings: &Settings) -> Result<Choice> {
-    let sees = |path: &Path| Ok(Checkpoint::open(path)?.config().vision.is_some());
+    let sees = |path: &Path| Checkpoint::open(path).map(|checkpoint| checkpoint.config().vision.is_some());
     if named.is_some() {
         let choice = choose(named, settings)?;
         return match sees(&choice.path)? {

@@ -18,6 +18,16 @@ struct Unit {
     source: PathBuf,
     /// When the newest of what it is made of was changed.
     newest: SystemTime,
+    kind: Kind,
+}
+
+/// What is compiled, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Runtime,
+    Kernels,
+    /// Kernels that tell the runtime of each of their accesses to memory.
+    Watched,
 }
 
 fn main() {
@@ -32,27 +42,26 @@ fn main() {
     let newest_header = headers.iter().map(|path| changed(path)).max().expect("there are headers");
     let mut units: Vec<Unit> = files(&here.join("runtime"), "cpp")
         .into_iter()
-        .map(|source| Unit { newest: changed(&source).max(newest_header), source })
+        .map(|source| Unit { newest: changed(&source).max(newest_header), source, kind: Kind::Runtime })
         .collect();
     let (mut declared, mut called) = (String::new(), String::new());
     for source in [files(&kernels, "cu"), files(&here.join("bugs"), "cu")].concat() {
         let stem = source.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-        let wrapper = out.join(format!("{stem}.kernels.cpp"));
-        write_if_new(&wrapper, &wrapped(&source, &stem));
-        units.push(Unit {
-            newest: changed(&source).max(newest_header).max(changed(&wrapper)),
-            source: wrapper,
-        });
-        writeln!(declared, "extern \"C\" void emulation_register_{stem}();").expect("a string takes it");
-        writeln!(called, "  emulation_register_{stem}();").expect("a string takes it");
+        for (kind, name) in [(Kind::Kernels, stem.clone()), (Kind::Watched, format!("{stem}_watched"))] {
+            let wrapper = out.join(format!("{name}.cpp"));
+            write_if_new(&wrapper, &wrapped(&source, &name, kind));
+            let newest = changed(&source).max(newest_header).max(changed(&wrapper));
+            units.push(Unit { newest, source: wrapper, kind });
+            writeln!(declared, "extern \"C\" void emulation_register_{name}();").expect("a string takes it");
+            writeln!(called, "  emulation_register_{name}();").expect("a string takes it");
+        }
     }
     let table = out.join("table.cpp");
     write_if_new(&table, &format!("{declared}void emulation_register() {{\n{called}}}\n"));
-    units.push(Unit { newest: changed(&table), source: table });
+    units.push(Unit { newest: changed(&table), source: table, kind: Kind::Runtime });
 
     let mut library = cc::Build::new();
-    library.cpp(true).warnings(false);
-    objects(&build, &units, &out).iter().for_each(|object| drop(library.object(object)));
+    library.cpp(true).warnings(false).objects(objects(&build, &units, &out));
     library.compile("emulated_kernels");
 }
 
@@ -69,11 +78,16 @@ fn compiler(include: &[&Path]) -> cc::Build {
         eprintln!("Install g++ or clang++, or name one in the environment variable CXX.");
         std::process::exit(1);
     }
-    // Line tables, for messages, which count from one function to another; CUDA sources reinterpret what they load; jumps
+    // Line tables, for messages, which count from one function to another (of version 5 some tools confuse the files); CUDA sources reinterpret what they load; jumps
     // out of a signal's handler go between stacks, which hardened C libraries take for a mistake.
-    for flag in
-        ["-g1", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE", "-fno-function-sections"]
-    {
+    for flag in [
+        "-g1",
+        "-gdwarf-4",
+        "-fno-strict-aliasing",
+        "-fno-exceptions",
+        "-U_FORTIFY_SOURCE",
+        "-fno-function-sections",
+    ] {
         build.flag(flag);
     }
     if option("EMULATION_UCONTEXT").is_some() {
@@ -116,22 +130,25 @@ fn instructions() -> Option<String> {
 /// The source, and a function that enters its kernels into the table of those that can be launched.
 ///
 /// Sources are compiled apart on a device, where two may have functions of one name: here each has its own namespace.
-fn wrapped(source: &Path, stem: &str) -> String {
+fn wrapped(source: &Path, name: &str, kind: Kind) -> String {
     let text = fs::read_to_string(source).expect("a source is text");
-    let register = format!("emulation_register_{stem}");
+    let register = format!("emulation_register_{name}");
+    let watched = kind == Kind::Watched;
     let mut all = format!("#include \"device.h\"\nnamespace {{\n#include \"{}\"\n}}\n", source.display());
-    let here = format!("EMULATION_OBJECT, \"{register}\", reinterpret_cast<uint64_t>(&{register})");
+    let here =
+        format!("EMULATION_OBJECT, \"{register}\", reinterpret_cast<uint64_t>(&{register}), {watched}");
     writeln!(all, "extern \"C\" void {register}() {{\n  const emulation::Object here = {{{here}}};")
         .expect("it takes it");
     for line in text.lines().filter(|line| line.starts_with("KERNEL")) {
         // `KERNEL name(...` or `KERNEL_OF(threads, blocks) name(...`.
-        let name = match line.strip_prefix("KERNEL_OF") {
-            Some(rest) => rest.split_once(')').map_or("", |(_, name)| name),
-            None => line.trim_start_matches("KERNEL"),
+        let (bounds, name) = match line.strip_prefix("KERNEL_OF(") {
+            Some(rest) => rest.split_once(')').unwrap_or_default(),
+            None => ("1024", line.trim_start_matches("KERNEL")),
         };
+        let threads = bounds.split(',').next().unwrap_or_default();
         let name = name.trim_start();
         let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        writeln!(all, "  emulation::add(here, \"{name}\", {name});").expect("a string takes it");
+        writeln!(all, "  emulation::add(here, \"{name}\", {threads}, {name});").expect("a string takes it");
     }
     all + "}\n"
 }
@@ -159,7 +176,7 @@ fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
                     let Some(unit) = queue.lock().expect("no thread panics while it holds it").next() else {
                         break;
                     };
-                    compile(tool.to_command(), &unit.source, &kept(unit));
+                    compile(tool.to_command(), unit, &kept(unit));
                 }
             });
         }
@@ -168,16 +185,18 @@ fn objects(build: &cc::Build, units: &[Unit], out: &Path) -> Vec<PathBuf> {
 }
 
 /// Compiles one file. Ends the build with the compiler's own words where it cannot be.
-fn compile(mut command: Command, source: &Path, object: &Path) {
-    // Most of the time goes to the runtime: to turns, and to the products of tensor cores.
-    if source.parent().is_some_and(|folder| folder.ends_with("runtime")) {
-        command.arg("-O3");
-    } else {
-        command.args(checks()).arg(format!("-DEMULATION_OBJECT=\"{}\"", object.display()));
-    }
-    let status = command.arg("-c").arg(source).arg("-o").arg(object).status();
+fn compile(mut command: Command, unit: &Unit, object: &Path) {
+    match unit.kind {
+        // Most of the time goes to the runtime: to turns, and to the products of tensor cores.
+        Kind::Runtime => command.arg("-O3"),
+        Kind::Kernels => command.args(checks()),
+        // The runtime has the functions that this calls; the library of that name is not linked.
+        Kind::Watched => command.arg("-fsanitize=thread"),
+    };
+    command.arg(format!("-DEMULATION_OBJECT=\"{}\"", object.display()));
+    let status = command.arg("-c").arg(&unit.source).arg("-o").arg(object).status();
     if !status.is_ok_and(|status| status.success()) {
-        eprintln!("{} could not be compiled for the emulation", source.display());
+        eprintln!("{} could not be compiled for the emulation", unit.source.display());
         std::process::exit(1);
     }
 }

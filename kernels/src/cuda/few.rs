@@ -9,6 +9,10 @@ use crate::quant::Format;
 /// Most rows with bf16 activations.
 pub const MOST_ROWS: usize = 16;
 
+/// Most rows for which [`Input::Normed`] is worth it: every block computes the norms of all rows for itself. With more,
+/// [`add_norm`](super::rows::add_norm) in front and [`Input::Plain`] give the same bits sooner.
+pub const MOST_NORMED_ROWS: usize = 2;
+
 /// Rows of activations that one mma takes, and that a block takes in f32.
 const TILE_ROWS: usize = 8;
 const WARPS: usize = 8;
@@ -93,7 +97,7 @@ pub fn few(
     assert!(n > 0 && (matrix.exact() || n <= MOST_ROWS), "{n} rows are few");
     let plan = Plan::new(matrix, n, matches!(input, Input::Normed(_)));
     let mut args = matrix_args(matrix);
-    args.extend([n, plan.rows_a_block, plan.stages, plan.weight_bytes].map(int));
+    args.extend([n, plan.rows_a_block, plan.stages, plan.weight_bytes, usize::from(plan.staged)].map(int));
     args.extend(input_args(matrix, n, input));
     args.push(bias.map_or(Arg::Address(0), |bias| whole(bias, 4 * matrix.rows(), "bias")));
     args.extend(output_args(matrix, n, output));
@@ -121,6 +125,8 @@ struct Plan {
     stages: usize,
     /// Bytes of the ring for the weights of a step.
     weight_bytes: usize,
+    /// Whether a block keeps all its activations in shared memory.
+    staged: bool,
     shared: usize,
     /// Blocks along the outputs.
     blocks: usize,
@@ -128,39 +134,43 @@ struct Plan {
 
 impl Plan {
     /// As many rows in a block as fit, since each block of rows reads all weights again; then two blocks on a
-    /// multiprocessor rather than one.
+    /// multiprocessor rather than one; then activations that are copied once, where a block needs them several times.
     fn new(matrix: &DeviceMatrix, n: usize, normed: bool) -> Self {
-        let parts = matrix.parts();
-        let weight_bytes = parts.iter().map(|part| step_bytes(part.format)).max();
-        let weight_bytes = weight_bytes.expect("a matrix has parts");
-        let gate_up = matrix.arrangement() == Arrangement::GateUp;
-        let row_bytes = GROUP_INPUTS * number_bytes(matrix.exact());
-        let shared = |rows: usize, stages: usize| {
-            let slice = rows * row_bytes;
-            let stage = weight_bytes + if normed { 0 } else { MOST_STEP_GROUPS * slice };
-            let staged = if normed { matrix.groups() * slice } else { 0 };
-            let sums = 2 * (1 + usize::from(gate_up)) * WARPS * rows * PARTIAL_STRIDE * 4;
-            WARPS * stages * stage + staged + sums
-        };
-        let whole = matrix.device().properties().shared_bytes as usize - TABLE_SHARED;
+        let properties = matrix.device().properties();
+        let whole = properties.shared_bytes as usize - TABLE_SHARED;
         let half = (whole - TABLE_SHARED - RESERVED_SHARED) / 2;
-        let most = n.min(if matrix.exact() { TILE_ROWS } else { MOST_ROWS });
-        let fits = |rows: usize, limit: usize, least: usize| {
-            STAGES.into_iter().find(|&stages| stages >= least && shared(rows, stages) <= limit)
-        };
-        let (rows_a_block, stages, resident) = [most, 8, 4, 2, 1]
-            .into_iter()
-            .filter(|&rows| rows <= most)
-            .find_map(|rows| {
-                let two = fits(rows, half, ENOUGH_STAGES).map(|stages| (rows, stages, 2));
-                two.or_else(|| fits(rows, whole, 2).map(|stages| (rows, stages, 1)))
-            })
-            .expect("a row of any model fits a multiprocessor");
+        let parts = matrix.parts();
         let group_rows = parts.iter().map(|part| part.group_rows());
-        let jobs = if gate_up { parts[0].group_rows() } else { group_rows.sum() };
-        let blocks = jobs.min(resident * matrix.device().properties().multiprocessors as usize);
-        Self { rows_a_block, stages, weight_bytes, shared: shared(rows_a_block, stages), blocks }
+        let jobs = if gate_up(matrix) { parts[0].group_rows() } else { group_rows.sum() };
+        let most = n.min(if matrix.exact() { TILE_ROWS } else { MOST_ROWS });
+        let rows = [most, 8, 4, 2, 1].into_iter().filter(|&rows| rows <= most);
+        rows.flat_map(|rows| [(rows, 2, half, ENOUGH_STAGES), (rows, 1, whole, 2)])
+            .find_map(|(rows, resident, limit, least)| {
+                let blocks = jobs.min(resident * properties.multiprocessors as usize);
+                let staged = normed || jobs > blocks;
+                let plan = Self::longest(matrix, rows, staged, limit, least);
+                let unstaged = || Self::longest(matrix, rows, false, limit, least).filter(|_| !normed);
+                plan.or_else(unstaged).map(|plan| Self { blocks, ..plan })
+            })
+            .expect("a row of any model fits a multiprocessor")
     }
+
+    /// With the longest ring that fits.
+    fn longest(matrix: &DeviceMatrix, rows: usize, staged: bool, limit: usize, least: usize) -> Option<Self> {
+        let weight_bytes = matrix.parts().iter().map(|part| step_bytes(part.format)).max();
+        let weight_bytes = weight_bytes.expect("a matrix has parts");
+        let slice = rows * GROUP_INPUTS * number_bytes(matrix.exact());
+        let stage = weight_bytes + if staged { 0 } else { MOST_STEP_GROUPS * slice };
+        let activations = if staged { matrix.groups() * slice } else { 0 };
+        let sums = 2 * (1 + usize::from(gate_up(matrix))) * WARPS * rows * PARTIAL_STRIDE * 4;
+        let shared = |stages: usize| WARPS * stages * stage + activations + sums;
+        let stages = STAGES.into_iter().find(|&stages| stages >= least && shared(stages) <= limit)?;
+        Some(Self { rows_a_block: rows, stages, weight_bytes, staged, shared: shared(stages), blocks: 0 })
+    }
+}
+
+fn gate_up(matrix: &DeviceMatrix) -> bool {
+    matrix.arrangement() == Arrangement::GateUp
 }
 
 /// Most groups that a warp takes in a step.
@@ -201,7 +211,7 @@ fn matrix_args(matrix: &DeviceMatrix) -> Vec<Arg> {
     let formats = parts.iter().enumerate().fold(0, |all, (i, part)| all | part.code() << (8 * i));
     args.push(Arg::Int(formats));
     args.extend((0..MOST_PARTS).map(|i| int(get(i).map_or(0, |p| p.rows))));
-    args.push(Arg::Int(i32::from(matrix.arrangement() == Arrangement::GateUp)));
+    args.push(Arg::Int(i32::from(gate_up(matrix))));
     args.push(int(matrix.cols()));
     args
 }
@@ -240,8 +250,7 @@ fn output_args(matrix: &DeviceMatrix, n: usize, output: Output<'_>) -> [Arg; 3] 
     const GATED: i32 = 1;
     const GELU: i32 = 2;
     let rows = matrix.rows();
-    let gated = matrix.arrangement() == Arrangement::GateUp;
-    assert_eq!(gated, matches!(output, Output::Gated(_)), "gate and up are for a gated activation");
+    assert_eq!(gate_up(matrix), matches!(output, Output::Gated(_)), "gate and up are for a gated activation");
     let number = number_bytes(matrix.exact());
     let (out, bytes, kind, soft_cap) = match output {
         Output::Numbers(out) => (out, 4 * rows, NUMBERS, None),

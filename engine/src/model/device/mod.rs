@@ -65,7 +65,7 @@ struct Linear {
 }
 
 enum MixerWeights {
-    Attention(AttentionWeights),
+    Attention(Box<AttentionWeights>),
     RgLru(Box<RgLruWeights>),
 }
 

@@ -6,7 +6,7 @@ KERNEL bug_missing_barrier(const float* x, float* out) {
   SHARED(float, part, [256]);
   wait_for_launch_before();
   part[threadIdx.x] = x[threadIdx.x];
-  out[threadIdx.x] = part[(threadIdx.x + 32) % blockDim.x];
+  out[threadIdx.x] = part[(threadIdx.x + 32) % blockDim.x];  // named
 }
 
 // Only half of the block comes to the barrier.
@@ -73,6 +73,34 @@ KERNEL bug_no_wait(const float* x, float* out) {
 
 // May begin before the launch before has ended, and does not wait for it.
 KERNEL bug_no_wait_for_launch(const float* x, float* out) { out[threadIdx.x] = x[threadIdx.x]; }
+
+// Reads what the launch before wrote, and only then waits for it.
+KERNEL bug_reads_before_waiting(const float* x, float* out) {
+  const float before = out[threadIdx.x];  // named
+  wait_for_launch_before();
+  out[threadIdx.x] = before + x[threadIdx.x];
+}
+
+// Lanes read what other lanes of their warp wrote, which nothing orders.
+KERNEL bug_missing_syncwarp(const float* x, float* out) {
+  SHARED(float, part, [256]);
+  wait_for_launch_before();
+  part[threadIdx.x] = x[threadIdx.x];
+  out[threadIdx.x] = part[threadIdx.x ^ 1];  // named
+}
+
+// A barrier behind the reads is missing: the next turn overwrites what others still read.
+KERNEL bug_missing_barrier_behind(const float* x, float* out) {
+  SHARED(float, part, [256]);
+  wait_for_launch_before();
+  float sum = 0.f;
+  for (int i = 0; i < 3; i++) {
+    part[threadIdx.x] = x[threadIdx.x] + i;  // named
+    __syncthreads();
+    sum += part[(threadIdx.x + 32) % blockDim.x];
+  }
+  out[threadIdx.x] = sum;
+}
 
 // Waits for a flag that nobody sets.
 KERNEL bug_polls_for_ever(const float* x, float* out) {

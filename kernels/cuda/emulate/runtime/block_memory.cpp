@@ -111,6 +111,14 @@ const char* BlockMemory::damaged() const {
   return nullptr;
 }
 
+bool BlockMemory::owns(uint64_t address) const {
+  if (dynamic.owns(address)) return true;
+  for (const auto& array : arrays) {
+    if (array->pages.owns(address)) return true;
+  }
+  return false;
+}
+
 std::string BlockMemory::where(uint64_t address) const {
   if (dynamic.owns(address)) return dynamic.where(address, "the dynamic shared memory");
   for (const auto& array : arrays) {

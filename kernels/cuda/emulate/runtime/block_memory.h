@@ -43,6 +43,7 @@ class BlockMemory {
   size_t declared() const { return declared_bytes; }
   // The array outside of which something was written, if there is one.
   const char* damaged() const;
+  bool owns(uint64_t address) const;
   // What lies at an address, in words; empty where it is none of this.
   std::string where(uint64_t address) const;
 

@@ -13,6 +13,10 @@ namespace {
 constexpr size_t BYTES = 16;
 constexpr int POISON = 0xff;
 
+void tell(const void* at, const void* code, bool writes) {
+  if (active->watch) active->watch->access(reinterpret_cast<uint64_t>(at), BYTES, writes, code);
+}
+
 }  // namespace
 
 void copy_later(void* to, const void* from, bool valid, Site site) {
@@ -21,8 +25,10 @@ void copy_later(void* to, const void* from, bool valid, Site site) {
   }
   Thread& thread = Scheduler::running();
   thread.site = site;
+  const void* code = __builtin_return_address(0);
+  tell(to, code, true);
   memset(to, POISON, BYTES);
-  thread.copies.push_back({to, from, valid, site});
+  thread.copies.push_back({to, from, valid, site, code});
 }
 
 void end_group() {
@@ -36,6 +42,8 @@ void wait_for_groups(int still_open) {
     const auto end = thread.copies.begin() + ptrdiff_t(thread.groups.front());
     for (auto copy = thread.copies.begin(); copy != end; ++copy) {
       thread.site = copy->site;
+      tell(copy->to, copy->code, true);
+      if (copy->valid) tell(copy->from, copy->code, false);
       if (copy->valid) {
         memcpy(copy->to, copy->from, BYTES);
       } else {

@@ -10,9 +10,6 @@
 namespace emulation {
 namespace {
 
-// A kernel's thread holds at most a kilobyte in registers; this is room for many unoptimised calls. The odd number of
-// cache lines spreads the stacks' upper ends, which are all that is used, over the sets of the caches.
-constexpr size_t STACK_BYTES = (64 << 10) + 17 * 64;
 constexpr size_t AREA_STACKS = 256;
 constexpr uint64_t CANARY = 0x5ac35ac35ac35ac3;
 
@@ -100,6 +97,13 @@ bool Stacks::give_back(Stack* stack) {
 void Stacks::give_back_all() {
   idle = all;
   for (Stack* stack : all) memcpy(stack->bottom, &CANARY, sizeof CANARY);
+}
+
+bool Stacks::hold(uint64_t address) const {
+  for (const char* area : areas) {
+    if (address - reinterpret_cast<uint64_t>(area) < AREA_STACKS * STACK_BYTES) return true;
+  }
+  return false;
 }
 
 }  // namespace emulation

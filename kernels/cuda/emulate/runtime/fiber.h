@@ -1,6 +1,7 @@
 // Stacks, and switching between them: a thread of a kernel that waits keeps its stack.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #if !defined(__x86_64__) || defined(EMULATION_UCONTEXT)
@@ -9,6 +10,10 @@
 #endif
 
 namespace emulation {
+
+// A kernel's thread holds at most a kilobyte in registers; this is room for many unoptimised calls. The odd number of
+// cache lines spreads the stacks' upper ends, which are all that is used, over the sets of the caches.
+constexpr size_t STACK_BYTES = (64 << 10) + 17 * 64;
 
 // What is left to go on with when a stack is switched away from.
 #ifdef EMULATION_UCONTEXT
@@ -34,6 +39,8 @@ class Stacks {
   bool give_back(Stack* stack);
   // All that were taken are given up.
   void give_back_all();
+  // Whether an address is on one of them.
+  bool hold(uint64_t address) const;
 
  private:
   void make_more();

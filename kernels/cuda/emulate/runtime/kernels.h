@@ -16,12 +16,14 @@ struct Object {
   const char* file;
   const char* registers;  // the function's name
   uint64_t start;
+  bool watched;  // whether it tells of its accesses
 };
 
 struct Kernel {
   Object object;
   const char* name;
-  const char* parameters;  // one letter each, as `letter` has them
+  const char* parameters;  // one letter each, as `Letter` has them
+  unsigned threads;        // the most that a block may have
   Function function;
   Call call;
 };
@@ -47,9 +49,10 @@ template <class... Parameters> struct Caller {
   }
 };
 
-template <class... Parameters> inline void add(const Object& object, const char* name, void (*kernel)(Parameters...)) {
+template <class... Parameters>
+inline void add(const Object& object, const char* name, unsigned threads, void (*kernel)(Parameters...)) {
   using Of = Caller<Parameters...>;
-  enter({object, name, Of::letters, reinterpret_cast<Function>(kernel), &Of::call});
+  enter({object, name, Of::letters, threads, reinterpret_cast<Function>(kernel), &Of::call});
 }
 
 }  // namespace emulation

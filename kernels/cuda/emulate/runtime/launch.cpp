@@ -24,19 +24,25 @@ constexpr uint32_t MOST_THREADS = 1024;
 constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE};
 struct sigaction before[NSIG];
 
-std::vector<Kernel>& kernels() {
-  static std::vector<Kernel> all;
+// All kernels, and once more all, compiled to tell of their accesses.
+std::vector<Kernel>& kernels(bool watched) {
+  static std::vector<Kernel> plain, telling;
+  return watched ? telling : plain;
+}
+
+using Names = std::unordered_map<std::string, const Kernel*>;
+
+Names by_name(bool watched) {
+  Names all;
+  for (const Kernel& kernel : kernels(watched)) all[kernel.name] = &kernel;
   return all;
 }
 
-const Kernel* find(const char* name) {
-  static const std::unordered_map<std::string, const Kernel*> by_name = [] {
-    std::unordered_map<std::string, const Kernel*> all;
-    for (const Kernel& kernel : kernels()) all[kernel.name] = &kernel;
-    return all;
-  }();
-  const auto found = by_name.find(name);
-  return found == by_name.end() ? nullptr : found->second;
+const Kernel* find(const char* name, bool watched) {
+  static const Names plain = by_name(false), telling = by_name(true);
+  const Names& names = watched ? telling : plain;
+  const auto found = names.find(name);
+  return found == names.end() ? nullptr : found->second;
 }
 
 uint64_t instruction(const ucontext_t* context) {
@@ -89,6 +95,7 @@ bool check(const Kernel* kernel, const LaunchRequest& request, Failure* failure)
     return false;
   }
   if (request.threads == 0 || request.threads > MOST_THREADS) return refuse(failure, "1 to 1024 threads a block");
+  if (request.threads > kernel->threads) return refuse(failure, "more threads than its KERNEL_OF says");
   if (request.shared > request.shared_limit) return refuse(failure, "more shared memory than the device has");
   const uint32_t* grid = request.grid;
   if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return refuse(failure, "a grid without blocks");
@@ -107,7 +114,7 @@ void prepare() {
 
 }  // namespace
 
-void enter(const Kernel& kernel) { kernels().push_back(kernel); }
+void enter(const Kernel& kernel) { kernels(kernel.object.watched).push_back(kernel); }
 
 }  // namespace emulation
 
@@ -115,12 +122,13 @@ extern "C" void emulation_launch(const LaunchRequest* request, Failure* failure)
   using namespace emulation;
   prepare();
   *failure = {};
-  const Kernel* kernel = find(request->kernel);
+  const Kernel* kernel = find(request->kernel, request->watch != nullptr);
   if (!check(kernel, *request, failure)) return;
   Scheduler::mine().run(*kernel, *request, failure);
 }
 
 extern "C" const char* emulation_kernel(uint32_t number) {
   emulation::prepare();
-  return number < emulation::kernels().size() ? emulation::kernels()[number].name : nullptr;
+  const auto& all = emulation::kernels(false);
+  return number < all.size() ? all[number].name : nullptr;
 }

@@ -2,6 +2,10 @@
 #pragma once
 #include <cstdint>
 
+namespace emulation {
+class Watch;
+}
+
 extern "C" {
 
 // In which order threads and blocks take their turns.
@@ -19,9 +23,12 @@ struct LaunchRequest {
   Order order;
   uint32_t resident;  // blocks that take turns
   uint64_t seed;
+  emulation::Watch* watch;  // who is told of accesses; none for kernels that tell nobody
+  uint32_t launch;          // its number on the device
+  uint32_t settled;         // the first launch that may still be in flight
 };
 
-enum FailureKind : uint32_t { NONE, MISTAKE, BAD_READ, BAD_WRITE, TRAP };
+enum FailureKind : uint32_t { NONE, MISTAKE, BAD_READ, BAD_WRITE, TRAP, RACE };
 
 struct Failure {
   FailureKind kind;
@@ -30,6 +37,7 @@ struct Failure {
   const char* object;
   const char* registers;
   uint64_t at;
+  uint64_t other;  // of a race: the other instruction
   const char* file;  // where the thread last met others or asked for a copy, of a read, a write or a trap
   uint32_t line;
   char text[1000];

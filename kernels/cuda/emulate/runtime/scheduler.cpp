@@ -2,7 +2,6 @@
 #include "scheduler.h"
 
 #include <csignal>
-#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <numeric>
@@ -50,6 +49,8 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
   begun = ended = 0;
   polls = 0;
   waited_for_launch = false;
+  watch = request.watch;
+  if (watch) watch->begin(request.launch, request.settled, request.overlaps);
   const unsigned slots = unsigned(std::min<uint64_t>(std::max(1u, request.resident), total));
   make_room(request.threads, slots);
   if (request.order == RANDOM) {
@@ -126,11 +127,15 @@ void Scheduler::begin_next_block(Block& block) {
   block.alive = request.threads;
   block.at_barrier = 0;
   block.memory.begin(request.shared);
+  block.epoch = 0;
+  block.waited = UINT32_MAX;
+  block.seen.clear();
   for (unsigned i = 0; i < block.warp_count; i++) {
     Warp& warp = block.warps[i];
     warp.ready = warp.lanes;
     warp.at_collective = warp.at_barrier = warp.polling = warp.ended = 0;
     warp.asleep = false;
+    warp.epoch = 0;
   }
 }
 
@@ -150,6 +155,7 @@ void Scheduler::thread_body() {
   for (;;) {
     Thread& thread = running();
     thread.site.file = "";
+    thread.waited = thread.fenced = false;
     mine.kernel.call(mine.kernel.function, mine.request.arguments);
     Thread* next = mine.end_thread(thread);
     Stack* stack = thread.stack;
@@ -207,6 +213,7 @@ void Scheduler::barrier(Site site) {
   block.barrier = site;
   if (++block.at_barrier == block.alive) {
     block.at_barrier = 0;
+    block.epoch++;
     polls = 0;
     for (unsigned i = 0; i < block.warp_count; i++) {
       Warp& warp = block.warps[i];
@@ -263,7 +270,27 @@ void Scheduler::collective(Collective kind, unsigned mask, void* brought, Work w
   warp.at_collective &= ~mask;
   warp.ready |= mask;
   polls = 0;
+  if (kind == Collective::Sync) warp.epoch++;
   if (work) work(all, mask);
+}
+
+void Scheduler::meet(const void* at, Meeting kind) {
+  give_way();
+  if (watch) watch->meet(reinterpret_cast<uint64_t>(at), kind);
+}
+
+void Scheduler::fence() {
+  Thread& thread = running();
+  thread.fenced = true;
+  thread.fence_epoch = thread.warp->block->epoch;
+  give_way();
+}
+
+void Scheduler::wait_for_launch() {
+  Thread& thread = running();
+  Block& block = *thread.warp->block;
+  waited_for_launch = thread.waited = true;
+  block.waited = std::min(block.waited, block.epoch);
 }
 
 void Scheduler::give_way() {
@@ -358,17 +385,35 @@ bool Scheduler::wake() {
 
 // ---- Failures
 
+void Scheduler::tell_where(const char* format, va_list arguments) {
+  const int length = vsnprintf(failure->text, sizeof failure->text, format, arguments);
+  if (!self || length < 0 || size_t(length) >= sizeof failure->text) return;
+  const uint3 block = self->block->index;
+  snprintf(failure->text + length, sizeof failure->text - length, " (thread %u of block %u, %u, %u)", self->thread.x,
+           block.x, block.y, block.z);
+}
+
 void Scheduler::fail(const char* format, ...) {
   failure->kind = MISTAKE;
   va_list arguments;
   va_start(arguments, format);
-  const int length = vsnprintf(failure->text, sizeof failure->text, format, arguments);
+  tell_where(format, arguments);
   va_end(arguments);
-  if (self && length >= 0 && size_t(length) < sizeof failure->text) {
-    const uint3 block = self->block->index;
-    snprintf(failure->text + length, sizeof failure->text - length, " (thread %u of block %u, %u, %u)",
-             self->thread.x, block.x, block.y, block.z);
-  }
+  stop();
+}
+
+void Scheduler::fail_at(const void* code, const void* other, const char* format, ...) {
+  failure->kind = RACE;
+  failure->object = kernel.object.file;
+  failure->registers = kernel.object.registers;
+  // A return address: the access is just before it.
+  failure->at = reinterpret_cast<uint64_t>(code) - 1 - kernel.object.start;
+  failure->other = other ? reinterpret_cast<uint64_t>(other) - 1 - kernel.object.start : 0;
+  failure->file = "";
+  va_list arguments;
+  va_start(arguments, format);
+  tell_where(format, arguments);
+  va_end(arguments);
   stop();
 }
 
@@ -414,7 +459,8 @@ void Scheduler::standstill() {
 // ---- What kernels call
 
 void barrier(Site site) { active->barrier(site); }
-void give_way() { active->give_way(); }
+void meet(const void* at, Meeting kind) { active->meet(at, kind); }
+void fence() { active->fence(); }
 void spin(Site site) { active->spin(site); }
 void wait_for_launch() { active->wait_for_launch(); }
 void collective(Collective kind, unsigned mask, void* brought, Work work, Site site) {

@@ -1,6 +1,7 @@
 // The blocks of a launch that are resident, their warps and threads, and whose turn it is.
 #pragma once
 #include <csetjmp>
+#include <cstdarg>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "launch.h"
 #include "thread.h"
 #include "warp.h"
+#include "watch.h"
 
 namespace emulation {
 
@@ -21,6 +23,7 @@ struct Copy {
   const void* from;
   bool valid;
   Site site;
+  const void* code;  // that asked for it
 };
 
 struct Thread : Position {
@@ -31,6 +34,9 @@ struct Thread : Position {
   Collective kind;
   unsigned mask;
   void* brought;
+  // For those who watch: whether it waited for the launch before, and the block's barriers before its last fence.
+  bool waited, fenced;
+  uint32_t fence_epoch;
   // Copies asked for, and how many of them each closed group has.
   std::vector<Copy> copies;
   std::vector<size_t> groups;
@@ -43,6 +49,10 @@ struct Block : BlockPosition {
   Warp* warps;
   unsigned warp_count;
   BlockMemory memory;
+  // For those who watch: barriers so far, those before one of its threads had waited for the launch before, and what
+  // it knows of other blocks.
+  uint32_t epoch, waited;
+  Seen seen;
 };
 
 // Each lane is in at most one of the sets; one that runs is ready.
@@ -50,7 +60,8 @@ struct Warp {
   Block* block;
   Thread* threads;
   unsigned lanes, ready, at_collective, at_barrier, polling, ended;
-  bool asleep;  // goes on once no other can
+  bool asleep;     // goes on once no other can
+  uint16_t epoch;  // __syncwarps so far
 };
 
 class Scheduler {
@@ -65,15 +76,23 @@ class Scheduler {
 
   void barrier(Site site);
   void collective(Collective kind, unsigned mask, void* brought, Work work, Site site);
-  void give_way();
+  void meet(const void* at, Meeting kind);
+  void fence();
   void spin(Site site);
-  void wait_for_launch() { waited_for_launch = true; }
+  void wait_for_launch();
   void* shared_array(SharedArray& array);
   void* dynamic_shared();
   // Ends the launch; does not return.
   [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
+  // As `fail`, of accesses by one or two instructions.
+  [[noreturn]] void fail_at(const void* code, const void* other, const char* format, ...)
+      __attribute__((format(printf, 4, 5)));
   // As `fail`, from a signal's handler: memory was accessed that may not be.
   [[noreturn]] void fault(int signal, uint64_t address, uint64_t at, bool writes);
+
+  // Who is told of accesses, if anybody.
+  Watch* watch = nullptr;
+  bool on_stack(uint64_t address) const { return stacks.hold(address); }
 
   static Thread& running() { return *static_cast<Thread*>(const_cast<Position*>(self)); }
 
@@ -87,6 +106,8 @@ class Scheduler {
   void check_lanes(const Warp& warp, unsigned mask);
 
   Thread* next();
+  void give_way();
+  void tell_where(const char* format, va_list arguments);
   bool wake();
   Thread* lane_of(Warp& warp);
   void leave_warp(unsigned one_in);

@@ -83,6 +83,10 @@ void load_matrix(uint32_t* registers, const void* row, int count, bool transpose
   if (reinterpret_cast<uintptr_t>(row) % 16) {
     active->fail("ldmatrix at %s:%d of a row that is not aligned to 16 bytes", file_name(site), site.line);
   }
+  // Rows that are not asked for belong to lanes above; theirs may be anything.
+  if (active->watch && self->lane < 8 * count) {
+    active->watch->access(reinterpret_cast<uint64_t>(row), 16, false, __builtin_return_address(0));
+  }
   Matrices mine{registers, row, count, transposed};
   collective(Collective::LoadMatrix, ALL, &mine, load, site);
 }

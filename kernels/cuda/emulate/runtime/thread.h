@@ -22,8 +22,13 @@ extern __thread Position* self __attribute__((tls_model("initial-exec")));
 // Every thread of the block arrives here before one goes on.
 void barrier(Site site);
 
-// Others may take their turn here: what is atomic is the only thing that threads may expect to see others change.
-void give_way();
+// Something atomic is done to an address next. Others may take their turn here: what is atomic is the only thing that
+// threads may expect to see others change.
+enum class Meeting { Relaxed, Release, Acquire };
+void meet(const void* at, Meeting kind);
+
+// What this thread wrote before is seen by those that meet it after.
+void fence();
 
 // The thread polls: the others take their turns before it looks again.
 void spin(Site site);
@@ -31,8 +36,12 @@ void spin(Site site);
 // Notes that this thread waits for the launch before.
 void wait_for_launch();
 
-template <class T, class Change> inline T atomic(T* at, Change change) {
-  give_way();
+// Not told of to those who watch accesses: it races with nothing.
+#define EMULATION_UNTOLD __attribute__((no_sanitize("thread")))
+
+template <class T, class Change>
+EMULATION_UNTOLD inline T atomic(T* at, Change change, Meeting kind = Meeting::Relaxed) {
+  meet(at, kind);
   const T before = *at;
   *at = change(before);
   return before;
@@ -49,19 +58,19 @@ template <class T> struct AsGiven { using Type = T; };
 #define gridDim (emulation::self->block->blocks)
 
 inline void __syncthreads(emulation::Site site = emulation::Site::here()) { emulation::barrier(site); }
-inline void __threadfence() { emulation::give_way(); }
+inline void __threadfence() { emulation::fence(); }
 inline void __threadfence_block() {}
 #define SPIN_HINT() emulation::spin(emulation::Site::here())
 
 inline void wait_for_launch_before() { emulation::wait_for_launch(); }
 inline void let_next_launch_begin() {}
 
-inline unsigned ld_acquire(const unsigned* at) {
-  emulation::give_way();
+EMULATION_UNTOLD inline unsigned ld_acquire(const unsigned* at) {
+  emulation::meet(at, emulation::Meeting::Acquire);
   return *at;
 }
 inline unsigned atom_add_release(unsigned* at, unsigned value) {
-  return emulation::atomic(at, [=](unsigned before) { return before + value; });
+  return emulation::atomic(at, [=](unsigned before) { return before + value; }, emulation::Meeting::Release);
 }
 template <class T> inline T atomicAdd(T* at, typename emulation::AsGiven<T>::Type value) {
   return emulation::atomic(at, [=](T before) { return before + value; });

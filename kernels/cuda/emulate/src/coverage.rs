@@ -9,7 +9,7 @@ thread_local! {
 
 /// A kernel ran to its end.
 pub(crate) fn note(kernel: &'static str) {
-    LAUNCHED.with_borrow_mut(|launched| drop(launched.insert(kernel)));
+    LAUNCHED.with_borrow_mut(|launched| launched.insert(kernel));
 }
 
 /// The names of all kernels that can be launched.

@@ -1,12 +1,13 @@
 //! The device: memory, launches and recordings as a driver has them, and every misuse of it an error.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gemma_kernels::cuda::{Address, Arg, CudaError, Driver, Launch, Properties};
 
 use crate::memory::Memory;
-use crate::runtime::{self, Failure};
+use crate::runtime::{self, Failure, Terms, Watch};
 use crate::{Schedule, coverage};
 
 /// A device that runs on the CPU. A launch is done when it returns; where one fails the device is lost, as a real one is.
@@ -23,6 +24,10 @@ struct State {
     recording: Option<Vec<Recorded>>,
     recordings: HashMap<u64, Vec<Recorded>>,
     next: u64,
+    watch: Option<Watch>,
+    /// Launches so far, and how many of them had ended at the last operation that waits for all.
+    launches: u32,
+    settled: u32,
     /// Why nothing can be done any more.
     lost: Option<String>,
 }
@@ -72,6 +77,13 @@ impl Emulated {
         Self { properties, schedule, state: Mutex::default() }
     }
 
+    /// One that is told of every access to memory, and finds those that nothing orders: slower, by ten times and more.
+    pub fn watched(properties: Properties, schedule: Schedule) -> Self {
+        let device = Self::of(properties, schedule);
+        device.lock().watch = Some(Watch::new());
+        device
+    }
+
     /// From here on all fails, as on a device that was reset or unplugged.
     pub fn lose(&self) {
         self.lock().lost = Some("unplugged".to_owned());
@@ -90,6 +102,13 @@ impl Emulated {
         }
     }
 
+    /// The same, for what waits until all launches before have ended.
+    fn after_all(&self) -> Result<MutexGuard<'_, State>, CudaError> {
+        let mut state = self.idle()?;
+        state.settled = state.launches;
+        Ok(state)
+    }
+
     /// The state, unless the device is lost.
     fn present(&self) -> Result<MutexGuard<'_, State>, CudaError> {
         let state = self.lock();
@@ -101,8 +120,19 @@ impl Emulated {
 
     fn run(&self, state: &mut State, launch: &Launch<'_>) -> Result<(), CudaError> {
         state.check_arguments(launch).map_err(|why| state.lose(why))?;
+        state.launches += 1;
+        if !launch.overlaps {
+            state.settled = state.launches - 1;
+        }
+        let terms = Terms {
+            shared_limit: self.properties.shared_bytes,
+            schedule: self.schedule,
+            watch: state.watch.as_ref(),
+            number: state.launches,
+            settled: state.settled + 1,
+        };
         // SAFETY: the addresses among the arguments are inside allocations, and around those are guarding pages.
-        let run = unsafe { runtime::launch(launch, self.properties.shared_bytes, self.schedule) };
+        let run = unsafe { runtime::launch(launch, terms) };
         let kernel = launch.kernel;
         let checked = run
             .map_err(|failure| match failure {
@@ -121,6 +151,13 @@ impl Emulated {
             });
         coverage::note(kernel);
         checked.map_err(|why| state.lose(why))
+    }
+}
+
+impl fmt::Display for Emulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let watched = if self.lock().watch.is_some() { ", watched" } else { "" };
+        write!(f, "{}, {:?}{watched}", self.properties.name, self.schedule)
     }
 }
 
@@ -185,14 +222,14 @@ impl Driver for Emulated {
     }
 
     unsafe fn upload(&self, to: Address, from: &[u8]) -> Result<(), CudaError> {
-        self.idle()?.check("an upload", to, from.len())?;
+        self.after_all()?.check("an upload", to, from.len())?;
         // SAFETY: inside an allocation.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
         Ok(())
     }
 
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<(), CudaError> {
-        let mut state = self.idle()?;
+        let mut state = self.after_all()?;
         state.check("a download", from, to.len())?;
         state.memory.check_all().map_err(|why| state.lose(why))?;
         // SAFETY: inside an allocation.
@@ -201,7 +238,7 @@ impl Driver for Emulated {
     }
 
     unsafe fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), CudaError> {
-        let mut state = self.idle()?;
+        let mut state = self.after_all()?;
         state.check("a copy", from, bytes)?;
         state.check("a copy", to, bytes)?;
         // SAFETY: both inside allocations, and the caller vouches that they do not overlap.
@@ -210,7 +247,7 @@ impl Driver for Emulated {
     }
 
     unsafe fn fill(&self, to: Address, byte: u8, bytes: usize) -> Result<(), CudaError> {
-        self.idle()?.check("a fill", to, bytes)?;
+        self.after_all()?.check("a fill", to, bytes)?;
         // SAFETY: inside an allocation.
         unsafe { std::ptr::write_bytes(to as *mut u8, byte, bytes) };
         Ok(())
@@ -245,7 +282,7 @@ impl Driver for Emulated {
     }
 
     unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {
-        let mut state = self.idle()?;
+        let mut state = self.after_all()?;
         // Out of the map while they run: the state is needed meanwhile.
         let Some(launches) = state.recordings.remove(&recording) else {
             return Err(state.lose("a recording is replayed that was forgotten".to_owned()));
@@ -263,7 +300,7 @@ impl Driver for Emulated {
     }
 
     fn finish(&self) -> Result<(), CudaError> {
-        let mut state = self.idle()?;
+        let mut state = self.after_all()?;
         state.memory.check_all().map_err(|why| state.lose(why))
     }
 }

@@ -22,16 +22,17 @@ pub use schedule::{SCHEDULES, Schedule};
 const GPU: &str = "GEMMA_LS_TEST_GPU";
 
 /// Devices that a kernel's test goes through, with what to call each: threads and blocks in every order, on what is
-/// like an H100 and on what has less shared memory; and, where `GEMMA_LS_TEST_GPU=1` asks for it, a real one.
+/// like an H100 and on what has less shared memory; one that is told of every access to memory; and, where
+/// `GEMMA_LS_TEST_GPU=1` asks for it, a real one.
 ///
 /// # Panics
 /// If a real one is asked for and cannot be opened.
 pub fn devices(memory_bytes: u64) -> Vec<(String, Device)> {
-    let emulated = SCHEDULES.into_iter().enumerate().map(|(i, schedule)| {
-        let properties = if i % 2 == 0 { hopper(memory_bytes) } else { ampere(memory_bytes) };
-        let name = format!("{} {schedule:?}", properties.name);
-        (name, Device::new(Arc::new(Emulated::of(properties, schedule))))
-    });
+    let properties = |i| if i % 2 == 0 { hopper(memory_bytes) } else { ampere(memory_bytes) };
+    let plain = SCHEDULES.into_iter().enumerate().map(|(i, schedule)| Emulated::of(properties(i), schedule));
+    let watched = Emulated::watched(hopper(memory_bytes), Schedule::Forward);
+    let emulated =
+        plain.chain([watched]).map(|device| (device.to_string(), Device::new(Arc::new(device))));
     let real = std::env::var_os(GPU).is_some_and(|asked| asked == "1").then(gpu);
     emulated.chain(real.map(|device| (device.properties().name.clone(), device))).collect()
 }

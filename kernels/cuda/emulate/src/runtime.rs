@@ -21,6 +21,9 @@ struct Request {
     order: u32,
     resident: u32,
     seed: u64,
+    watch: *mut c_void,
+    launch: u32,
+    settled: u32,
 }
 
 /// `Failure` of `runtime/launch.h`.
@@ -31,6 +34,7 @@ struct RawFailure {
     object: *const c_char,
     registers: *const c_char,
     at: u64,
+    other: u64,
     file: *const c_char,
     line: u32,
     text: [c_char; 1000],
@@ -39,6 +43,40 @@ struct RawFailure {
 unsafe extern "C" {
     fn emulation_launch(request: *const Request, failure: *mut RawFailure);
     fn emulation_kernel(number: u32) -> *const c_char;
+    fn emulation_watch() -> *mut c_void;
+    fn emulation_forget_watch(watch: *mut c_void);
+}
+
+/// Who is told of all accesses of kernels.
+#[derive(Debug)]
+pub(crate) struct Watch(*mut c_void);
+
+// SAFETY: the C++ object is nobody else's, and used by one thread at a time: by a launch, which has the device's state.
+unsafe impl Send for Watch {}
+
+impl Watch {
+    pub fn new() -> Self {
+        // SAFETY: a new object.
+        Self(unsafe { emulation_watch() })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and not used again.
+        unsafe { emulation_forget_watch(self.0) };
+    }
+}
+
+/// How a device runs launches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub shared_limit: u32,
+    pub schedule: Schedule,
+    pub watch: Option<&'a Watch>,
+    /// The launch's number, and the first one that may still be in flight.
+    pub number: u32,
+    pub settled: u32,
 }
 
 /// Why a launch failed.
@@ -60,11 +98,7 @@ pub(crate) enum Failure {
 ///
 /// # Safety
 /// Addresses among the arguments are of memory that may be accessed, or of pages that nobody may access.
-pub(crate) unsafe fn launch(
-    launch: &Launch<'_>,
-    shared_limit: u32,
-    schedule: Schedule,
-) -> Result<(), Failure> {
+pub(crate) unsafe fn launch(launch: &Launch<'_>, terms: Terms<'_>) -> Result<(), Failure> {
     let letter = |arg: &Arg| match arg {
         Arg::Address(_) => b'a',
         Arg::Int(_) => b'i',
@@ -74,7 +108,7 @@ pub(crate) unsafe fn launch(
     let parameters = CString::new(launch.args.iter().map(letter).collect::<Vec<_>>()).expect("letters");
     let mut words: Vec<u64> = launch.args.iter().map(Arg::word).collect();
     let mut arguments: Vec<*mut c_void> = words.iter_mut().map(|w| std::ptr::from_mut(w).cast()).collect();
-    let (order, resident, seed) = schedule.parts();
+    let (order, resident, seed) = terms.schedule.parts();
     let request = Request {
         kernel: kernel.as_ptr(),
         parameters: parameters.as_ptr(),
@@ -82,11 +116,14 @@ pub(crate) unsafe fn launch(
         grid: launch.grid,
         threads: launch.block,
         shared: launch.shared,
-        shared_limit,
+        shared_limit: terms.shared_limit,
         overlaps: launch.overlaps.into(),
         order,
         resident,
         seed,
+        watch: terms.watch.map_or(std::ptr::null_mut(), |watch| watch.0),
+        launch: terms.number,
+        settled: terms.settled,
     };
     // SAFETY: all zeros are a value of this struct: no failure.
     let mut failure: RawFailure = unsafe { std::mem::zeroed() };
@@ -105,7 +142,13 @@ fn read(failure: &RawFailure) -> Failure {
     // SAFETY: texts in the program, which end with a zero and stay.
     let [object, registers, file] = [failure.object, failure.registers, failure.file]
         .map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy());
-    let place = match source::line_of(&object, &registers, failure.at) {
+    let line = |at| source::line_of(&object, &registers, at);
+    if failure.kind == 5 {
+        let places: Vec<String> =
+            [failure.at, failure.other].into_iter().filter(|&at| at != 0).filter_map(line).collect();
+        return Failure::Mistake(format!("{}: {said}", places.join(" and ")));
+    }
+    let place = match line(failure.at) {
         Some(line) => format!("at {line}"),
         None if file.is_empty() => String::new(),
         None => format!("after {file}:{}", failure.line),

@@ -1,8 +1,9 @@
 //! Attention on a device, held against the oracle under every schedule.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use gemma_emulation::{covers, devices};
+use gemma_emulation::{Emulated, Schedule, covers, devices, hopper};
 use gemma_kernels::cuda::attention::{
     Attend, Dense, Rows, Turn, attend_dense, attend_exact, attend_few, attend_many, dense_scratch_bytes,
     scratch_bytes,
@@ -36,6 +37,8 @@ struct Case {
     start: usize,
     n: usize,
     pages_from: usize,
+    /// How far rotary positions are ahead of places in the sequence.
+    ahead: usize,
 }
 
 impl Default for Case {
@@ -52,14 +55,13 @@ impl Default for Case {
             start: 0,
             n: 1,
             pages_from: 0,
+            ahead: 3,
         }
     }
 }
 
 /// The layer that is computed, of two: the other one's keys and values must stay as they are.
 const LAYER: usize = 1;
-/// Rotary positions stand apart from places in the sequence, as with pictures that are not there.
-const POSITION_AHEAD: usize = 3;
 const EPS: f32 = 1e-6;
 
 /// What a case consists of in numbers, and what the oracle makes of it.
@@ -126,9 +128,9 @@ impl Case {
             Reference.rms_norm_in_place(&mut k, &k_norm, EPS);
         }
         let mut rope = Rope::new(self.rotated, theta, factor);
-        rope.cover(start + POSITION_AHEAD, n);
-        Reference.rope(&mut q, heads, dim, start + POSITION_AHEAD, &rope);
-        Reference.rope(&mut k, kv_heads, dim, start + POSITION_AHEAD, &rope);
+        rope.cover(start + self.ahead, n);
+        Reference.rope(&mut q, heads, dim, start + self.ahead, &rope);
+        Reference.rope(&mut k, kv_heads, dim, start + self.ahead, &rope);
         let mut behind = before.clone();
         for (row, (k, v)) in k.chunks(kv_heads * dim).zip(v.chunks(kv_heads * dim)).enumerate() {
             let key = start + row;
@@ -170,7 +172,7 @@ impl Case {
         let mut place = Place::new(device, self.n + 3, pages.len() + 2, 2).unwrap();
         let own = self.rows().map(|row| self.visible(row)).collect();
         let other = self.rows().map(|row| (row, row + 1)).collect();
-        let position = self.start + POSITION_AHEAD;
+        let position = self.start + self.ahead;
         let (start, pages_from) = (self.start, self.pages_from);
         let pages: &Vec<_> = &pages.iter().map(|page| page.to_write().unwrap()).collect();
         place.set(Standing { start, position, pages_from, pages, ranges: &[other, own] }).unwrap();
@@ -322,6 +324,8 @@ fn shapes() -> Vec<Case> {
         Case::default(),
         // Several key heads, a page's middle, norms, half of a head rotated.
         Case { heads: 4, kv_heads: 2, rotated: 8, norms: true, start: 21, n: 5, ..Case::default() },
+        // Far in the sequence, where an angle is thousands of turns.
+        Case { start: 3, n: 2, ahead: 100_000, ..Case::default() },
         // Heads of an odd width, all their own.
         Case { heads: 3, kv_heads: 3, dim: 12, rotated: 6, start: 47, n: 2, ..Case::default() },
         // A soft cap, and a group that does not divide 16.
@@ -408,6 +412,29 @@ fn exact_rows_attend() {
     covers(&["attend_turn_exact", "attend_exact"]);
 }
 
+/// A device with as many multiprocessors as an H100: keys are dealt to many blocks.
+fn large() -> Device {
+    let properties = gemma_kernels::cuda::Properties { multiprocessors: 132, ..hopper(1 << 26) };
+    Device::new(Arc::new(Emulated::of(properties, Schedule::Random(5))))
+}
+
+#[test]
+fn many_blocks_share_the_keys() {
+    let cases = [
+        // A page for each of 64 blocks, and a second one for some.
+        Case { heads: 1, dim: 16, start: 1100, n: 2, ..Case::default() },
+        // The blocks that have a part go around.
+        Case { heads: 1, window: Some(900), start: 1500, pages_from: 592, n: 3, ..Case::default() },
+        Case { heads: 16, kv_heads: 2, cap: Some(2.0), start: 700, n: 3, ..Case::default() },
+    ];
+    let device = large();
+    for (i, case) in cases.iter().enumerate() {
+        let worked = case.work(KvFormat::F16, &mut Random::new(i as u64 + 60));
+        case.run(Way::Few, &device, &worked, "132 multiprocessors");
+        case.run(Way::Many, &device, &worked, "132 multiprocessors");
+    }
+}
+
 /// The last of several rows has the bits that it has alone.
 #[test]
 fn the_rows_beside_one_do_not_change_it() {
@@ -415,7 +442,7 @@ fn the_rows_beside_one_do_not_change_it() {
         let together =
             Case { heads: 6, kv_heads: 1, dim: 32, rotated: 32, start, n, window, ..Case::default() };
         let worked = together.work(KvFormat::F16, &mut Random::new(7));
-        let (_, device) = &devices(1 << 26)[0];
+        let device = &large();
         let memory = PageMemory::new(device, 1 << 30);
         let pages = worked.before.iter().map(|page| DevicePage::of(&memory, bytes(page).into()));
         let pages: Vec<_> = pages.collect();

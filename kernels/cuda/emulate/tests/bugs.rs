@@ -1,7 +1,7 @@
 //! Kernels with planted bugs: each is found under one schedule at least, with words that name the kernel, and the line
 //! where the emulation can know it.
 
-use gemma_emulation::{Emulated, SCHEDULES, Schedule, covers};
+use gemma_emulation::{Emulated, SCHEDULES, Schedule, covers, hopper};
 use gemma_kernels::cuda::{Address, Arg, CudaError, Driver, Launch};
 
 /// Threads of a block, and numbers of a buffer.
@@ -209,4 +209,57 @@ fn blocks_that_expect_too_much_of_each_other_give_other_numbers() {
     });
     assert_eq!(found.len(), SCHEDULES.len(), "{found:?}");
     assert!(found.iter().all(|text| text.contains(&bug.line())), "{found:?} names {}", bug.line());
+}
+
+/// What a device that is told of every access says of two launches of a kernel.
+fn watched(bug: &Bug, args: impl Fn(&Emulated) -> Vec<Arg>) -> Vec<String> {
+    let runs = SCHEDULES.map(|schedule| {
+        let device = Emulated::watched(hopper(1 << 20), schedule);
+        let args = args(&device);
+        match bug.launch(&device, &args).and_then(|()| bug.launch(&device, &args)) {
+            Err(CudaError::Lost(text)) => Some(text),
+            Err(other) => panic!("{other}"),
+            Ok(()) => None,
+        }
+    });
+    runs.into_iter().flatten().collect()
+}
+
+#[test]
+fn accesses_that_nothing_orders_are_named() {
+    const BLOCKS: usize = 7;
+    let rows = |device: &Emulated| {
+        let out = upload(device, &numbers());
+        vec![Arg::Address(upload(device, &numbers())), Arg::Address(out)]
+    };
+    let sums =
+        |device: &Emulated| vec![Arg::Address(upload(device, &[0.0; BLOCKS + 2])), Arg::Int(BLOCKS as i32)];
+    let of_threads = [
+        "bug_missing_barrier",
+        "bug_missing_barrier_behind",
+        "bug_missing_syncwarp",
+        "bug_reads_before_waiting",
+    ];
+    for kernel in of_threads {
+        let bug = Bug::of("barriers.cu", kernel);
+        let found = watched(&bug, rows);
+        assert_eq!(found.len(), SCHEDULES.len(), "{kernel}: {found:?}");
+        found.iter().for_each(|text| assert!(text.contains(&bug.line()), "{text} names {}", bug.line()));
+    }
+    for kernel in ["bug_block_order", "bug_race_of_blocks", "bug_sum_without_atomic", "bug_missing_fence"] {
+        let bug = Bug::of("blocks.cu", kernel).blocks(BLOCKS as u32);
+        let found = watched(&bug, sums);
+        assert_eq!(found.len(), SCHEDULES.len(), "{kernel}: {found:?}");
+        found.iter().for_each(|text| assert!(text.contains(&bug.line()), "{text} names {}", bug.line()));
+    }
+}
+
+#[test]
+fn accesses_that_are_ordered_are_not() {
+    let bug = Bug::of("blocks.cu", "probe_last_block").blocks(7);
+    let found = watched(&bug, |device| vec![Arg::Address(upload(device, &[0.0; 9])), Arg::Int(7)]);
+    assert!(found.is_empty(), "{found:?}");
+    let bug = Bug::of("", "probe_ten_barriers");
+    let found = watched(&bug, |device| vec![Arg::Address(upload(device, &numbers()))]);
+    assert!(found.is_empty(), "{found:?}");
 }

@@ -2,6 +2,7 @@
 
 use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Input, Output, Stream, Update, few};
+use gemma_kernels::cuda::rows::add_norm;
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
 use gemma_kernels::reference::gelu_tanh;
 use gemma_kernels::testing::{FORMATS, Random};
@@ -160,6 +161,25 @@ impl Streaming {
     }
 }
 
+impl Streaming {
+    /// The same by two launches.
+    fn norm_and_multiply(&self, matrix: &DeviceMatrix, n: usize) -> (Vec<f32>, Vec<f32>) {
+        let device = matrix.device();
+        let put = |numbers: &Vec<f32>| device.numbers(numbers).unwrap();
+        let (residual, norm, stream_out) = (put(&self.residual), put(&self.norm), put(&self.residual));
+        let (y, post_norm) = (self.y.as_ref().map(put), self.post_norm.as_ref().map(put));
+        let update = y.as_ref().map(|y| Update { y, norm: post_norm.as_ref() });
+        let stream =
+            Stream { residual: &residual, update, out: &stream_out, norm: &norm, eps: EPS, first: 0 };
+        let x = device.buffer(if matrix.exact() { 4 } else { 2 } * n * matrix.cols()).unwrap();
+        add_norm(&stream, n, &x, matrix.exact()).unwrap();
+        let out = device.buffer(4 * n * matrix.rows()).unwrap();
+        few(matrix, n, Input::Plain(&x), None, Output::Numbers(&out)).unwrap();
+        let numbers = out.read_numbers(0, n * matrix.rows()).unwrap();
+        (numbers, stream_out.read_numbers(0, self.residual.len()).unwrap())
+    }
+}
+
 #[test]
 fn the_stream_is_brought_up_to_date_and_its_norm_multiplied() {
     let (first, n, cols, rows) = (2, 3, 600, 48);
@@ -270,6 +290,11 @@ fn a_row_has_the_same_bits_whatever_rows_are_beside_it() {
             for n in [1, 3, 8, 9] {
                 assert_eq!(plain(n), all[..n * 60], "{name}, exact {exact}, {n} rows");
                 let (numbers, stream) = streaming.multiply(&matrix, 0, n);
+                assert_eq!(
+                    streaming.norm_and_multiply(&matrix, n),
+                    (numbers.clone(), stream.clone()),
+                    "{name}"
+                );
                 assert_eq!(numbers, normed.0[..n * 60], "{name}, exact {exact}, {n} rows of a norm");
                 assert_eq!(
                     stream[..n * cols],
@@ -279,7 +304,7 @@ fn a_row_has_the_same_bits_whatever_rows_are_beside_it() {
             }
         }
     }
-    covers(&["few_eight", "few_exact", "few_sixteen"]);
+    covers(&["few_eight", "few_exact", "few_sixteen", "add_norm"]);
 }
 
 #[test]
