@@ -14,7 +14,6 @@
         name: "attention_few",
         kernels: &[
             "attend_few_32",
-            "attend_few_64",
             "attend_few_128",
             "attend_few_256",
         ],
@@ -27,7 +26,6 @@
         name: "attention_many",
         kernels: &[
             "attend_many_32",
-            "attend_many_64",
             "attend_many_80",
             "attend_many_128",
             "attend_many_256",

@@ -1,5 +1,5 @@
-//! The networks on a graphics card, run by the emulation of one: the kernels that ship, in the engine that ships, held
-//! against the reference and against the processor.
+//! The networks on a graphics card, run by the emulation of one or, with `GEMMA_LS_TEST_GPU=1`, on this machine's: the
+//! kernels that ship, in the engine that ships, held against the reference and against the processor.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,9 +38,14 @@ fn emulated(number: usize) -> Arc<Emulated> {
     Arc::new(Emulated::of(properties, SCHEDULES[number % SCHEDULES.len()]))
 }
 
-fn on(device: Arc<Emulated>, case: &Case, precision: Precision) -> Loaded {
+/// This machine's GPU where the tests shall use it, else an emulated one.
+fn gpu(number: usize) -> Device {
+    gemma_emulation::gpu().unwrap_or_else(|| Device::new(emulated(number)))
+}
+
+fn on(device: Device, case: &Case, precision: Precision) -> Loaded {
     let folder = case.checkpoint("config.json");
-    let device = DeviceChoice::Given(Device::new(device));
+    let device = DeviceChoice::Given(device);
     let loaded = Loaded::with(folder.path(), precision, EngineOptions { device, ..EngineOptions::default() });
     assert_eq!(loaded.model.device().device, "cuda", "{:?}", loaded.model.device().why);
     loaded
@@ -67,7 +72,7 @@ fn logits_are_the_references() {
     for (number, name) in CASES.iter().enumerate() {
         let case = Case::read(name);
         for precision in [Precision::Exact, Precision::Fast] {
-            let loaded = on(emulated(number), &case, precision);
+            let loaded = on(gpu(number), &case, precision);
             let (long, short) = (case.prompt("long"), case.prompt("window_plus1"));
             let tolerance = |prompt: &Prompt| match precision {
                 Precision::Fast => FAST_TOLERANCE,
@@ -90,7 +95,7 @@ fn pictures_are_read_as_the_reference_reads_them() {
     for (number, (name, _)) in SEEING.iter().enumerate() {
         let case = Case::read(name);
         for precision in [Precision::Exact, Precision::Fast] {
-            let loaded = on(emulated(number), &case, precision);
+            let loaded = on(gpu(number), &case, precision);
             for prompt in case.golden.prompts.iter().filter(|prompt| prompt.pictures() > 0).take(2) {
                 let request = LogitsRequest {
                     ids: prompt.ids.clone(),
@@ -115,7 +120,7 @@ fn pictures_are_read_as_the_reference_reads_them() {
 fn what_is_generated_follows_from_the_logits() {
     for (number, name) in ["gemma2-gqa", "recurrentgemma"].iter().enumerate() {
         let case = Case::read(name);
-        let loaded = on(emulated(number), &case, Precision::Fast);
+        let loaded = on(gpu(number), &case, Precision::Fast);
         let prompt = &case.prompt("window_plus1").ids;
         let request = |speculate| GenerateRequest {
             speculate,
@@ -139,7 +144,7 @@ fn what_is_generated_follows_from_the_logits() {
         let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
         for sampling in [drawn, penalised] {
             let warm = loaded.generate(prompt, 3, sampling.clone(), endless());
-            let cold = on(emulated(number), &case, Precision::Fast);
+            let cold = on(gpu(number), &case, Precision::Fast);
             assert_eq!(warm.ids(), cold.generate(prompt, 3, sampling, endless()).ids(), "{name}");
         }
     }
@@ -149,11 +154,11 @@ fn what_is_generated_follows_from_the_logits() {
 fn a_prompt_goes_on_where_another_parted_from_it() {
     for (number, name) in ["gemma3-text", "recurrentgemma"].iter().enumerate() {
         let case = Case::read(name);
-        let warm = on(emulated(number), &case, Precision::Exact);
+        let warm = on(gpu(number), &case, Precision::Exact);
         warm.greedy(&case.prompt("long").ids, 2);
         for other in ["branch_late", "branch_mid"] {
             let prompt = &case.prompt(other).ids;
-            let cold = on(emulated(number), &case, Precision::Exact);
+            let cold = on(gpu(number), &case, Precision::Exact);
             let (ours, theirs) = (warm.greedy(prompt, 3), cold.greedy(prompt, 3));
             assert_eq!(ours.ids(), theirs.ids(), "{name} {other}");
             assert!(ours.finished.timings.cached_tokens > 0, "{name} {other}: nothing was found");
@@ -165,7 +170,7 @@ fn a_prompt_goes_on_where_another_parted_from_it() {
 fn a_model_whose_gpu_is_lost_goes_on_on_the_processor() {
     let case = Case::read("gemma1-mqa");
     let device = emulated(0);
-    let loaded = on(device.clone(), &case, Precision::Exact);
+    let loaded = on(Device::new(device.clone()), &case, Precision::Exact);
     let prompt = &case.prompt("short").ids;
     let before = loaded.greedy(prompt, 3);
     device.lose();
@@ -208,7 +213,7 @@ fn what_does_not_fit_goes_to_the_processor_and_says_why() {
 fn a_screenshot_is_explained_from_its_file() {
     let (name, files) = SEEING[0];
     let case = Case::read(name);
-    let loaded = on(emulated(0), &case, Precision::Exact);
+    let loaded = on(gpu(0), &case, Precision::Exact);
     let path: PathBuf = places::golden(name).join(files[0]);
     let picture = Arc::new(Picture::open(&path).unwrap());
     let prompt = case.golden.prompts.iter().find(|prompt| prompt.pictures() == 1).unwrap();
