@@ -112,32 +112,27 @@ __device__ inline void wait_for_copies(int pending) {
   else cp_async_wait<0>();
 }
 
-// Two numbers of two outputs as bf16, to scale weights with.
-struct RoundedScales {
-  uint32_t scale[2], minimum[2];
-};
-
-template <int F>
-__device__ inline RoundedScales rounded_scales(const unsigned char* group, int lane, int half) {
-  const Scales s = scales<F>(group, group + group_bytes(F), lane, half, lane % 4 / 2);
-  return {{pack_bf16(s.scale[0], s.scale[0]), pack_bf16(s.scale[1], s.scale[1])},
-          {pack_bf16(-s.minimum[0], -s.minimum[0]), pack_bf16(-s.minimum[1], -s.minimum[1])}};
+// A pair of the same bf16, of a small whole number.
+__device__ constexpr uint32_t bf16_pair_of(float number) {
+  return number == 128.f ? 0x43004300u : number == 136.f ? 0x43084308u : number == 144.f ? 0x43104310u : 0;
 }
+static_assert(fragment_bias(Q4_0) == 136.f && fragment_bias(Q5_0) == 144.f && fragment_bias(Q5_K) == 128.f,
+              "no other bias");
 
 // A's registers of both tiles of half a group, as bf16: whole numbers times rounded scales, which is half the
 // instructions of `weights` in f32 and errs by 2^-9 once more.
 template <int F>
-__device__ inline void fetch_weights(uint32_t (&a)[2][4], const unsigned char* group, int half) {
-  const int lane = threadIdx.x % 32;
+__device__ inline void fetch_weights(uint32_t (&a)[2][4], const unsigned char* group, int lane, int half) {
   fragment<F>(group, lane, half, a);
   if (F == BF16) return;
-  const RoundedScales s = rounded_scales<F>(group, lane, half);
-  constexpr float bias = fragment_bias(F);
+  const Scales s = scales<F>(group, group + group_bytes(F), lane, half, lane % 4 / 2);
+  constexpr uint32_t bias = bf16_pair_of(fragment_bias(F)), minus_zero = 0x80008000u;
 #pragma unroll
   for (int p = 0; p < 8; p++) {
     uint32_t& pair = a[p / 4][p % 4];
-    if (bias != 0.f) pair = sub_bf16x2(pair, pack_bf16(bias, bias));
-    pair = fma_bf16x2(pair, s.scale[p % 2], s.minimum[p % 2]);
+    const float scale = s.scale[p % 2], minimum = s.minimum[p % 2];
+    if (bias != 0) pair = sub_bf16x2(pair, bias);
+    pair = fma_bf16x2(pair, pack_bf16(scale, scale), has_minimum(F) ? pack_bf16(-minimum, -minimum) : minus_zero);
   }
 }
 
@@ -174,9 +169,9 @@ __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* m
   const unsigned char* now = memory;
   unsigned char* later = memory + ahead * Copies::STAGE;
   unsigned char* const end = memory + task.stages * Copies::STAGE;
-  const int mine = S::down() * S::M * staged_bytes(F);
+  const int mine = S::down() * S::M * staged_bytes(F), lane = threadIdx.x % 32;
   uint32_t a[2][2][4], b[S::N][4];
-  fetch_weights<F>(a[0], now + mine, 0);
+  fetch_weights<F>(a[0], now + mine, lane, 0);
 #pragma unroll
   for (int n = 0; n < S::N; n++) fetch_rows<S>(b[n], now + Copies::X, n, 0);
 #pragma unroll 1
@@ -196,7 +191,7 @@ __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* m
         later = later + Copies::STAGE == end ? memory : later + Copies::STAGE;
       }
       const int next_half = last ? 1 - half : half;
-      fetch_weights<F>(a[(m + 1) % 2], now + mine + (m + 1) % S::M * staged_bytes(F), next_half);
+      fetch_weights<F>(a[(m + 1) % 2], now + mine + (m + 1) % S::M * staged_bytes(F), lane, next_half);
 #pragma unroll
       for (int tile = 0; tile < 2; tile++)
 #pragma unroll

@@ -274,7 +274,7 @@ fn check(product: &Many<'_>) {
 fn multiply(product: &Many<'_>, plan: Plan, target: &Target) -> Result<(), CudaError> {
     let Many { matrix, diagonal, n, x, .. } = *product;
     let tile = plan.tile();
-    let (stages, shared) = tile.pipeline(matrix);
+    let (_, stages) = tile.pipeline(matrix);
     let output_blocks = product.output_blocks(plan);
     let parts = matrix.parts();
     let mut args = Vec::with_capacity(23);
@@ -294,7 +294,7 @@ fn multiply(product: &Many<'_>, plan: Plan, target: &Target) -> Result<(), CudaE
         kernel: tile.kernel,
         grid: [(output_blocks * n.div_ceil(tile.rows)) as u32, plan.splits as u32, 1],
         block: tile.threads,
-        shared: shared as u32,
+        shared: (stages * tile.stage_bytes(matrix)) as u32,
         overlaps: true,
         args: &args,
     };
@@ -334,18 +334,14 @@ impl Tile {
         BLOCK_OUTPUTS / GROUP_OUTPUTS * weights.unwrap_or(0) + 2 * GROUP_INPUTS * self.rows
     }
 
-    /// Stages of the pipeline, and shared memory for them: three at least with as many blocks on a multiprocessor as
-    /// that leaves room for, and up to four.
+    /// Blocks on a multiprocessor, and stages of the pipeline of each: as many blocks as leave room for three stages, or
+    /// two blocks for two.
     fn pipeline(&self, matrix: &DeviceMatrix) -> (usize, usize) {
         let (stage, properties) = (self.stage_bytes(matrix), matrix.device().properties());
-        let stages = (1..=self.resident)
-            .rev()
-            .map(|resident| share(properties, resident) / stage)
-            .find(|&stages| stages >= 3)
-            .unwrap_or(share(properties, 1) / stage)
-            .min(4);
-        assert!(stages >= 2, "two stages fit any device");
-        (stages, stages * stage)
+        let stages = |resident| (share(properties, resident) / stage).min(4);
+        let enough = |resident: &usize| stages(*resident) >= if *resident > 2 { 3 } else { 2 };
+        let resident = (1..=self.resident).rev().find(enough).expect("two stages fit any device");
+        (resident, stages(resident))
     }
 }
 
@@ -381,15 +377,18 @@ impl Plan {
         let multiprocessors = f64::from(matrix.device().properties().multiprocessors);
         let blocks = product.output_blocks(self) * product.n.div_ceil(tile.rows) * self.splits;
         let busiest = (blocks as f64 / multiprocessors).ceil();
+        let resident = tile.pipeline(matrix).0 as f64;
         let group = (BLOCK_OUTPUTS * tile.rows * GROUP_INPUTS) as f64 / tile.speed;
         // A multiprocessor that is not full waits for what no other block hides.
-        let alone = 1.0 + 0.4 * (1.0 - (busiest / tile.resident as f64).min(1.0));
-        let group = (alone * group).max(tile.stage_bytes(matrix) as f64 / L2);
+        let full = busiest.min(resident) / tile.resident as f64;
+        let group = ((1.4 - 0.4 * full) * group).max(tile.stage_bytes(matrix) as f64 / L2);
         let groups = matrix.groups().div_ceil(self.splits) as f64;
-        let turns = (busiest / tile.resident as f64).ceil();
+        let turns = (busiest / resident).ceil();
         let read = matrix.bytes() as f64 * product.n.div_ceil(GROUP_ROWS) as f64 / (MEMORY * multiprocessors);
         let sums = (8 * self.splits * product.n * product.width()) as f64 / (L2 * multiprocessors) + LAUNCH;
-        (busiest * groups * group + turns * BEGIN_AND_END).max(read)
-            + if self.splits > 1 { sums } else { 0.0 }
+        let computed = busiest * groups * group + turns * BEGIN_AND_END;
+        // One hides the other, but not wholly.
+        let both = computed.max(read) + 0.2 * computed.min(read);
+        both + if self.splits > 1 { sums } else { 0.0 }
     }
 }
