@@ -64,7 +64,7 @@ struct Queries<D, false> {
   __device__ void load(int part, uint32_t (&fragment)[4]) const { load_queries<D>(rows, part, fragment); }
 };
 
-// Brings a step's keys and values. Those that no query of the tile sees are zeros: 0 times a NaN would not be 0.
+// Brings a step's keys and values. Those that no query of the tile sees are zeros: 0 times a NaN is not 0.
 template <int D>
 __device__ inline void fetch(const Pages& pages, const Tile& tile, int step, f16* keys, f16* values) {
   const int first = step * KEYS, front = tile.from / PAGE, back = (tile.to - 1) / PAGE;

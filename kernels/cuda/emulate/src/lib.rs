@@ -31,7 +31,8 @@ pub fn devices(memory_bytes: u64) -> Vec<(String, Device)> {
     let properties = |i| if i % 2 == 0 { hopper(memory_bytes) } else { ampere(memory_bytes) };
     let plain = SCHEDULES.into_iter().enumerate().map(|(i, schedule)| Emulated::of(properties(i), schedule));
     let watched = Emulated::watched(hopper(memory_bytes), Schedule::Forward);
-    let emulated = plain.chain([watched]).map(|device| (device.to_string(), Device::new(Arc::new(device))));
+    let emulated =
+        plain.chain([watched]).map(|device| (device.to_string(), Device::new(Arc::new(device))));
     let real = std::env::var_os(GPU).is_some_and(|asked| asked == "1").then(gpu);
     emulated.chain(real.map(|device| (device.properties().name.clone(), device))).collect()
 }
