@@ -50,9 +50,11 @@ impl States {
         image.resize(8 * (1 + self.most), 0);
         let ints = std::iter::once(kept.len()).chain(kept.iter().map(|(row, _)| *row));
         image.extend(ints.flat_map(|int| (int as i32).to_le_bytes()));
+        self.buffer.upload(0, &image)?;
+        // What the table named before is needed until it names something else.
         self.held = held;
         self.rows = kept.last().map_or(0, |(row, _)| row + 1);
-        self.buffer.upload(0, &image)
+        Ok(())
     }
 
     /// Numbers of a state.

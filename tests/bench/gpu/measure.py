@@ -115,15 +115,16 @@ class Run:
             (self.results / f"{stem}.torch").write_text(json.dumps(theirs))
 
     def keystrokes(self, what: dict, path: Path) -> None:
-        """An editing session through the server."""
-        found = self.json(
-            self.pack / "bin/gemma-ls", "bench", "keystroke", "--trace", self.pack / "traces/forward-rust.jsonl",
-            "--model", path, "--limit", 120, "--order", "spm", "--json", env={"GEMMA_LS_DEVICE": "cuda"},
-        )
+        """An editing session through the server, which takes the GPU by itself."""
+        trace = self.pack / "traces/forward-rust.jsonl"
+        command = ("--trace", trace, "--model", path, "--limit", 120, "--order", "spm", "--json")
+        found = self.json(self.pack / "bin/gemma-ls", "bench", "keystroke", *command)
         asked = found.get("summary", {}).get("asked_of_model") or {}
         first = (asked.get("ttft_ms") or {}).get("p50")
-        row = {**what, "what": "first token of a key that asks the model", "ms": first}
-        self.keep(f"{what['model']}-{what['format']}-keystroke", {**row, **({} if first else {"error": str(found)[:300]})})
+        row = {**what, "what": "first token of a key", "ms": first, "device": found.get("device")}
+        if first is None:
+            row["error"] = found.get("error", "no key asked the model")
+        self.keep(f"{what['model']}-{what['format']}-keystroke", row)
 
 
 def last_line(text: str) -> str:
@@ -176,7 +177,8 @@ def table(results: Path) -> str:
     lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)]
     bandwidths = [row["bandwidth_gb_s"] for row in measured if "bandwidth_gb_s" in row]
     if bandwidths:
-        lines.append(f"\nA copy on the device moved {min(bandwidths):.0f} to {max(bandwidths):.0f} GB/s, read and written.")
+        lowest, highest = min(bandwidths), max(bandwidths)
+        lines.append(f"\nA copy on the device moved {lowest:.0f} to {highest:.0f} GB/s, read and written.")
     return "\n".join(lines)
 
 
