@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// What was asked for before, by object file and place: a test of a bug meets the same line under every
-/// schedule.
-static KNOWN: LazyLock<Mutex<HashMap<(String, u64), Option<String>>>> = LazyLock::new(Mutex::default);
+/// Lines by object file and place.
+type Lines = HashMap<(String, u64), Option<String>>;
+
+/// What was asked for before: a test of a bug meets the same line under every schedule.
+static KNOWN: LazyLock<Mutex<Lines>> = LazyLock::new(Mutex::default);
 
 /// The line that an instruction was made from, as `file:line`: so many bytes from a function of an object
 /// file.
