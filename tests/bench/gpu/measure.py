@@ -103,9 +103,9 @@ class Run:
             ours = self.json(*bench, "prefill", *device, "--tokens", tokens)
             self.keep(f"{stem}-prefill-{tokens}", {**what, "what": f"prefill {tokens}", **numbers(ours)})
         if what["model"] == SEES:
-            picture = self.json(self.pack / "bin/time-model", path, "--device", "cuda", "--decode-at", 512)
-            time_of = {"ms": picture.get("picture_ms"), **({"error": picture["error"]} if "error" in picture else {})}
-            self.keep(f"{stem}-picture", {**what, "what": "a picture", **time_of})
+            found = self.json(self.pack / "bin/time-model", path, "--device", "cuda", "--decode-at", 512)
+            picture = found if "error" in found else {"ms": found["picture"]["ms"]}
+            self.keep(f"{stem}-picture", {**what, "what": "a picture", **picture})
         if what["format"] == "bf16" and (path / "config.json").is_file():
             at = ",".join(map(str, DECODE_AT))
             theirs = self.json(
@@ -175,6 +175,8 @@ def table(results: Path) -> str:
         ))
     widths = [max(len(row[column]) for row in rows if len(row) == len(rows[0])) for column in range(len(rows[0]))]
     lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)]
+    refused = sorted({error["error"] for error in theirs.values() if "error" in error})
+    lines += [f"PyTorch was not measured: {reason}" for reason in refused]
     bandwidths = [row["bandwidth_gb_s"] for row in measured if "bandwidth_gb_s" in row]
     if bandwidths:
         lowest, highest = min(bandwidths), max(bandwidths)
