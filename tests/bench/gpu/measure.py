@@ -20,9 +20,10 @@ MODELS = {
     "recurrentgemma-2b": ("bf16", "q4_k"),
     "paligemma-3b-pt-224": ("bf16",),
 }
-# Tokens in front of those that are decoded; of a prompt that is read: what a key brings, a line, a file.
+# Tokens in front of those that are decoded; tokens of a prompt that is read, and in front of them: a file, a line,
+# what a key brings.
 DECODE_AT = (512, 7900)
-PREFILL = (4, 32, 2048)
+PREFILL = ((2048, 0), (32, 0), (4, 2000))
 # Its vocabulary is another one, so that no tokenizer of the pack fits.
 SEES = "paligemma-3b-pt-224"
 
@@ -99,9 +100,10 @@ class Run:
         for at in DECODE_AT:
             ours = self.json(*bench, "decode", *device, "--at", at, "--tokens", 128)
             self.keep(f"{stem}-decode-{at}", {**what, "what": f"decode at {at}", **numbers(ours)})
-        for tokens in PREFILL:
-            ours = self.json(*bench, "prefill", *device, "--tokens", tokens)
-            self.keep(f"{stem}-prefill-{tokens}", {**what, "what": f"prefill {tokens}", **numbers(ours)})
+        for tokens, behind in PREFILL:
+            ours = self.json(*bench, "prefill", *device, "--tokens", tokens, *(("--at", behind) if behind else ()))
+            name = f"prefill {tokens}" + (f" behind {behind}" if ours.get("at") == behind else "")
+            self.keep(f"{stem}-prefill-{tokens}", {**what, "what": name, **numbers(ours)})
         if what["model"] == SEES:
             found = self.json(self.pack / "bin/time-model", path, "--device", "cuda", "--decode-at", 512)
             picture = found if "error" in found else {"ms": found["picture"]["ms"]}
@@ -110,7 +112,7 @@ class Run:
             at = ",".join(map(str, DECODE_AT))
             theirs = self.json(
                 sys.executable, self.pack / "torch_model.py", path / "config.json",
-                "--decode-at", at, "--prefill", max(PREFILL),
+                "--decode-at", at, "--prefill", PREFILL[0][0],
             )
             (self.results / f"{stem}.torch").write_text(json.dumps(theirs))
 
