@@ -165,8 +165,8 @@ __device__ inline void close(Sums<D>& sums) {
 }
 
 // Copies rows into shared memory, as thread `thread` of `threads`. `row(i)` gives row i's numbers, or null for
-// one of zeros; there nothing is read, but the copy wants an address: `anywhere`, in the device's memory. Rows
-// of up to 32 numbers, those of small models for tests, may have any length.
+// one of zeros; there nothing is read, but the copy wants an address, `anywhere` in the device's memory. Rows of
+// up to 32 numbers, those of small models for tests, may have any length.
 template <int D, class Row>
 __device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int threads, const void* anywhere,
                                  Row row) {
