@@ -61,7 +61,7 @@ impl Error {
 
     /// Whether a GPU is to blame, and the processor would do.
     pub fn is_of_device(&self) -> bool {
-        matches!(self.kind, ErrorKind::DeviceFull | ErrorKind::DeviceLost)
+        matches!(self.kind, ErrorKind::DeviceFull | ErrorKind::DeviceLost | ErrorKind::Unsupported)
     }
 
     /// The sentence that says what to do now, where there is one.

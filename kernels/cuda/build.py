@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compiles the CUDA kernels to what the program carries, kernels/prebuilt.
 
-    kernels/cuda/build.py            compiles them again
-    kernels/cuda/build.py --check    compiles them aside, and fails where that gives other bytes or a kernel spills
+    kernels/cuda/build.py            compiles what has changed
+    kernels/cuda/build.py --check    compiles all aside, and fails where that gives other bytes or a kernel spills
 
 It needs Python 3.10 and pip, and neither a GPU nor a CUDA toolkit: the compiler is NVRTC from PyPI, of the version
 that is pinned here, so that the same sources give the same bytes everywhere on x86-64 Linux. The packages are
@@ -17,9 +17,11 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,9 @@ CUBINS = ("sm_80", "sm_90a", "sm_120")
 PTX = "compute_80"
 TARGETS = (*CUBINS, PTX)
 
+# What the manifest begins with.
+HEAD = {"compiler": COMPILER, "options": list(OPTIONS), "targets": list(TARGETS)}
+
 KERNEL = re.compile(r"^KERNEL(?:_OF\([^)]*\))?\s+(\w+)\s*\(", re.MULTILINE)
 INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"', re.MULTILINE)
 # A kernel without bounds of its own may be launched with as many threads.
@@ -47,6 +52,11 @@ class Failure(Exception):
     """Something to tell and to end with."""
 
 
+def image_name(stem: str, target: str) -> str:
+    """The file with the image of a source for a target."""
+    return f"{stem}.{target}.{'ptx' if target == PTX else 'cubin'}.z"
+
+
 @dataclass(frozen=True)
 class Unit:
     """A source for a target."""
@@ -54,11 +64,6 @@ class Unit:
     source: str
     target: str
     packages: str
-
-    @property
-    def file(self) -> str:
-        kind = "ptx" if self.target == PTX else "cubin"
-        return f"{Path(self.source).stem}.{self.target}.{kind}"
 
 
 def packages(folder: Path) -> None:
@@ -98,7 +103,7 @@ def digest(source: str) -> str:
 
 
 class Nvrtc:
-    """The compiler's library. It is given our headers by name, so that no path of this machine can reach its output."""
+    """The compiler's library. It is given our headers by name, so that no path can reach its output."""
 
     def __init__(self, folder: Path) -> None:
         self.library = ctypes.CDLL(str(folder / "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"))
@@ -164,31 +169,51 @@ def build(unit: Unit) -> tuple[Unit, bytes, dict[str, dict[str, int]], str]:
     return unit, image, kernels, warnings
 
 
-def build_all(into: Path, installed: Path) -> dict:
-    """Compiles everything into a folder, the longest first, and gives the manifest."""
+def build_all(into: Path, installed: Path, kept: dict[str, dict]) -> dict:
+    """Compiles everything but what is kept into a folder, the longest first, and gives the manifest."""
     sources = sorted(path.name for path in SOURCES.glob("*.cu"))
     sizes = {source: (SOURCES / source).stat().st_size for source in sources}
-    units = [Unit(source, target, str(installed)) for source in sources for target in TARGETS]
+    units = [Unit(source, target, str(installed)) for source in sources if source not in kept for target in TARGETS]
     units.sort(key=lambda unit: -sizes[unit.source])
     uses: dict[str, dict[str, dict]] = {}
     with multiprocessing.Pool(min(2, os.cpu_count() or 1)) as pool:
         for unit, image, kernels, warnings in pool.imap_unordered(build, units):
-            (into / unit.file).write_bytes(image)
+            (into / image_name(Path(unit.source).stem, unit.target)).write_bytes(zlib.compress(image, 9))
             if warnings:
                 print(f"{unit.source} for {unit.target}: {warnings}", file=sys.stderr)
             for kernel, use in kernels.items():
                 uses.setdefault(kernel, {})[unit.target] = use
-    manifest = {"compiler": COMPILER, "options": list(OPTIONS), "targets": list(TARGETS), "sources": {}}
+    manifest = {**HEAD, "sources": {}}
     for source in sources:
-        names = KERNEL.findall((SOURCES / source).read_text())
-        lost = [name for name in names if set(uses.get(name, ())) != set(CUBINS)]
-        if lost:
-            raise Failure(f"{source}: the compiler made no {', '.join(lost)}")
-        kernels = {name: {target: uses[name][target] for target in CUBINS} for name in names}
-        manifest["sources"][source] = {"sha256": digest(source), "kernels": kernels}
+        manifest["sources"][source] = kept.get(source) or entry(source, uses)
     (into / "manifest.json").write_text(manifest_text(manifest))
     (into / "images.rs").write_text(images_text(manifest))
     return manifest
+
+
+def entry(source: str, uses: dict[str, dict[str, dict]]) -> dict:
+    """What the manifest says of a source."""
+    names = KERNEL.findall((SOURCES / source).read_text())
+    lost = [name for name in names if set(uses.get(name, ())) != set(CUBINS)]
+    if lost:
+        raise Failure(f"{source}: the compiler made no {', '.join(lost)}")
+    return {"sha256": digest(source), "kernels": {name: {t: uses[name][t] for t in CUBINS} for name in names}}
+
+
+def unchanged(into: Path) -> dict[str, dict]:
+    """Takes over what was compiled from the same sources with the same compiler: the manifest's part of it."""
+    file = PREBUILT / "manifest.json"
+    manifest = json.loads(file.read_text()) if file.is_file() else {}
+    if {key: manifest.get(key) for key in HEAD} != HEAD:
+        return {}
+    kept = {}
+    for source, about in manifest["sources"].items():
+        images = [PREBUILT / image_name(Path(source).stem, target) for target in TARGETS]
+        if (SOURCES / source).is_file() and about["sha256"] == digest(source) and all(map(Path.is_file, images)):
+            kept[source] = about
+            for image in images:
+                shutil.copy(image, into)
+    return kept
 
 
 def manifest_text(manifest: dict) -> str:
@@ -207,9 +232,8 @@ def images_text(manifest: dict) -> str:
         lines.append("        kernels: &[")
         lines.extend(f"            \"{kernel}\"," for kernel in about["kernels"])
         lines.append("        ],")
-        for target in CUBINS:
-            lines.append(f"        {target}: &Image(*include_bytes!(\"{stem}.{target}.cubin\")),")
-        lines.append(f"        {PTX}: &Image(*include_bytes!(\"{stem}.{PTX}.ptx\")),")
+        for target in TARGETS:
+            lines.append(f"        {target}: include_bytes!(\"{image_name(stem, target)}\"),")
         lines.append("    },")
     return "\n".join([*lines, "]", ""])
 
@@ -238,12 +262,25 @@ def spilled(manifest: dict) -> list[str]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Files that are in one folder only, or not the same in both."""
+    """Files that are in one folder only, or do not hold the same in both."""
     names = {path.name for folder in (one, other) for path in folder.iterdir()} - {"README.md"}
-    same = lambda name: (one / name).is_file() and (other / name).is_file() and (  # noqa: E731
-        (one / name).read_bytes() == (other / name).read_bytes()
-    )
-    return sorted(name for name in names if not same(name))
+    return sorted(name for name in names if content(one / name) != content(other / name))
+
+
+def take_over(aside: Path, names: list[str]) -> None:
+    """Makes these files what they are in another folder, where they may be missing."""
+    for name in names:
+        if (aside / name).is_file():
+            shutil.copy(aside / name, PREBUILT)
+        else:
+            (PREBUILT / name).unlink()
+
+
+def content(path: Path) -> bytes | None:
+    """What stands in a file. Not every zlib packs it into the same bytes, so what is packed is compared unpacked."""
+    if not path.is_file():
+        return None
+    return zlib.decompress(path.read_bytes()) if path.suffix == ".z" else path.read_bytes()
 
 
 def default_packages() -> Path:
@@ -260,21 +297,16 @@ def main() -> int:
     try:
         packages(arguments.packages)
         with tempfile.TemporaryDirectory() as aside:
-            manifest = build_all(Path(aside), arguments.packages.resolve())
+            kept = {} if arguments.check else unchanged(Path(aside))
+            manifest = build_all(Path(aside), arguments.packages.resolve(), kept)
             print(table(manifest))
             problems = [f"{kernel} spills registers" for kernel in spilled(manifest)]
-            different = differences(Path(aside), PREBUILT) if PREBUILT.is_dir() else ["kernels/prebuilt"]
+            different = differences(Path(aside), PREBUILT)
             if arguments.check:
                 problems += [f"{name} is not what the sources give" for name in different]
             else:
-                PREBUILT.mkdir(exist_ok=True)
-                for name in different:
-                    made = Path(aside) / name
-                    if made.is_file():
-                        (PREBUILT / name).write_bytes(made.read_bytes())
-                    else:
-                        (PREBUILT / name).unlink()
-                print(f"{len(different)} files are new")
+                take_over(Path(aside), different)
+                print(f"{len(different)} files have changed")
     except Failure as failure:
         problems = [str(failure)]
     for problem in problems:

@@ -88,26 +88,29 @@ template <int F> __device__ inline Scales scales(const unsigned char* group, con
   const int g = lane / 4;
   const unsigned char* at = group + number_bytes(F) + high_bytes(F);
   Scales s = {{0.f, 0.f}, {0.f, 0.f}};
-  if (F == Q8_0 || F == Q4_0 || F == Q5_0) {
-    const uint32_t both = reinterpret_cast<const uint32_t*>(at)[2 * g + half];
-    s.scale[0] = low_half(both);
-    s.scale[1] = high_half(both);
-  } else if (F == Q4_1 || F == Q5_1) {
-    const uint2 both = reinterpret_cast<const uint2*>(at)[2 * g + half];
-    s.scale[0] = low_half(both.x), s.minimum[0] = -high_half(both.x);
-    s.scale[1] = low_half(both.y), s.minimum[1] = -high_half(both.y);
-  } else if (F == Q4_K || F == Q5_K) {
-    const uint32_t bytes = reinterpret_cast<const uint32_t*>(at)[2 * g + half];
+  // Words of both halves are read at once: whoever wants both reads once.
+  if (F == Q4_1 || F == Q5_1) {
+    const uint4 all = reinterpret_cast<const uint4*>(at)[g];
+    const uint32_t first = half ? all.z : all.x, second = half ? all.w : all.y;
+    s.scale[0] = low_half(first), s.minimum[0] = -high_half(first);
+    s.scale[1] = low_half(second), s.minimum[1] = -high_half(second);
+    return s;
+  }
+  const uint2 all = reinterpret_cast<const uint2*>(at)[g];
+  const uint32_t word = half ? all.y : all.x;
+  if (F == Q4_K || F == Q5_K) {
     const uint2 over = reinterpret_cast<const uint2*>(head)[g];
-    s.scale[0] = low_half(over.x) * float(bytes & 0xff);
-    s.minimum[0] = high_half(over.x) * float(bytes >> 8 & 0xff);
-    s.scale[1] = low_half(over.y) * float(bytes >> 16 & 0xff);
-    s.minimum[1] = high_half(over.y) * float(bytes >> 24);
+    s.scale[0] = low_half(over.x) * float(word & 0xff);
+    s.minimum[0] = high_half(over.x) * float(word >> 8 & 0xff);
+    s.scale[1] = low_half(over.y) * float(word >> 16 & 0xff);
+    s.minimum[1] = high_half(over.y) * float(word >> 24);
   } else if (F == Q6_K) {
-    const uint32_t bytes = reinterpret_cast<const uint32_t*>(at)[2 * g + half] >> (16 * part);
-    const uint32_t over = reinterpret_cast<const uint32_t*>(head)[g];
+    const uint32_t bytes = word >> (16 * part), over = reinterpret_cast<const uint32_t*>(head)[g];
     s.scale[0] = low_half(over) * float((signed char)(bytes & 0xff));
     s.scale[1] = high_half(over) * float((signed char)(bytes >> 8 & 0xff));
+  } else {
+    s.scale[0] = low_half(word);
+    s.scale[1] = high_half(word);
   }
   return s;
 }
@@ -133,11 +136,15 @@ template <int F> __device__ inline void fragment(const unsigned char* group, int
         sub_bf16x2(and_or(bytes, 0x007f007fu, 0x43004300u), and_or(bytes, 0x00800080u, 0x43004300u));
     }
   } else {
-    const uint2 low = reinterpret_cast<const uint2*>(group)[2 * lane + half];
+    const uint4 all = reinterpret_cast<const uint4*>(group)[lane];
+    const uint2 low = half ? uint2{all.z, all.w} : uint2{all.x, all.y};
     const unsigned char* above = group + number_bytes(F);
     uint32_t high = 0;
     if (high_bytes(F) == 128) high = reinterpret_cast<const uint32_t*>(above)[lane] >> (8 * half);
-    if (high_bytes(F) == 256) high = reinterpret_cast<const uint32_t*>(above)[2 * lane + half];
+    if (high_bytes(F) == 256) {
+      const uint2 both = reinterpret_cast<const uint2*>(above)[lane];
+      high = half ? both.y : both.x;
+    }
 #pragma unroll
     for (int p = 0; p < 8; p++) {
       uint32_t q = and_or((p < 4 ? low.x : low.y) >> (4 * (p % 4)), 0x000f000fu, 0x43004300u);
@@ -173,21 +180,5 @@ template <int F> __device__ inline void numbers(const unsigned char* group, cons
       w[r][i] = fmaf(s.scale[r], low - fragment_bias(F), -s.minimum[r]);
       w[r][i + 1] = fmaf(s.scale[r], high - fragment_bias(F), -s.minimum[r]);
     }
-  }
-}
-
-// As `fragment`, but of the weights themselves, rounded to bf16.
-template <int F> __device__ inline void weights(const unsigned char* group, const unsigned char* head, int lane,
-                                                int half, uint32_t (&a)[2][4]) {
-  if (F == BF16) {
-    fragment<F>(group, lane, half, a);
-    return;
-  }
-  float w[2][8];
-  numbers<F>(group, head, lane, half, w);
-#pragma unroll
-  for (int p = 0; p < 8; p++) {
-    const int r = p % 2, i = 4 * (p / 4) + p % 4 / 2 * 2;
-    a[p / 4][p % 4] = pack_bf16(w[r][i], w[r][i + 1]);
   }
 }

@@ -99,6 +99,18 @@ pub struct Branch {
 }
 
 impl Case {
+    /// The pixel values of each picture, as the reference computed them.
+    pub fn pixels(&self) -> Vec<Vec<f32>> {
+        let values = self.array("pixel_values");
+        values.data.chunks(values.data.len() / values.shape[0]).map(<[f32]>::to_vec).collect()
+    }
+
+    /// How many tokens of a sequence are the prompt that a PaliGemma sees in both directions; `None` for others.
+    pub fn prefix(&self, prompt: &Prompt) -> Option<usize> {
+        let prefix = || prompt.token_type_ids.iter().take_while(|&&kind| kind == 0).count();
+        self.name.starts_with("paligemma").then(prefix)
+    }
+
     /// Reads a case by its folder's name.
     pub fn read(name: &str) -> Self {
         let golden = json(&format!("{name}/golden.json"));

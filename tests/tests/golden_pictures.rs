@@ -49,29 +49,18 @@ impl Subject {
             .flat_map(move |case| precisions.iter().map(move |precision| Self::new(*case, *precision)))
     }
 
-    /// The pixel values of each picture, as the reference computed them.
-    fn pixels(&self) -> Vec<Vec<f32>> {
-        let values = self.case.array("pixel_values");
-        values.data.chunks(values.data.len() / values.shape[0]).map(<[f32]>::to_vec).collect()
-    }
-
     /// A prompt, or more tokens that begin like it, as a request.
     fn request(&self, prompt: &Prompt, ids: &[u32], split: Option<Vec<usize>>) -> LogitsRequest {
-        let pictures = self.pixels()[..prompt.pictures()].to_vec();
-        LogitsRequest { ids: ids.to_vec(), split, pictures, prefix: self.prefix(prompt) }
-    }
-
-    /// Tokens that see each other in both directions: those of type 0, in a PaliGemma.
-    fn prefix(&self, prompt: &Prompt) -> Option<usize> {
-        let prefix = || prompt.token_type_ids.iter().take_while(|&&kind| kind == 0).count();
-        self.case.name.starts_with("paligemma").then(prefix)
+        let pictures = self.case.pixels()[..prompt.pictures()].to_vec();
+        LogitsRequest { ids: ids.to_vec(), split, pictures, prefix: self.case.prefix(prompt) }
     }
 
     /// Where a prompt may be cut in two: not where tokens see forward.
     fn cuts(&self, prompt: &Prompt) -> Vec<usize> {
-        let prefix = self.prefix(prompt).unwrap_or(0);
+        let prefix = self.case.prefix(prompt).unwrap_or(0);
         let image = |at: usize| prompt.token_type_ids[at] == 1;
-        let inside = |at: usize| at < prefix || (self.prefix(prompt).is_none() && image(at - 1) && image(at));
+        let inside =
+            |at: usize| at < prefix || (self.case.prefix(prompt).is_none() && image(at - 1) && image(at));
         (1..prompt.ids.len()).filter(|&at| !inside(at)).collect()
     }
 
@@ -99,7 +88,7 @@ fn pictures_become_the_references_features() {
         let features = &subject.case.array("vision.features").data;
         let each = features.len() / subject.pictures.len();
         assert_eq!(each, vision.tokens * subject.loaded.model.config().hidden);
-        let pixels = subject.pixels();
+        let pixels = subject.case.pixels();
         for (at, (picture, golden)) in subject.pictures.iter().zip(features.chunks(each)).enumerate() {
             let values = picture.pixel_values(vision.image_size, vision.resample());
             let distance = worst(&values, &pixels[at]);
@@ -245,7 +234,7 @@ fn senseless_pictures_are_refused() {
     let Loaded { engine, model } = &subject.loaded;
     let prompt = subject.case.prompt("one_image");
     let sound = || subject.request(prompt, &prompt.ids, None);
-    let second = subject.pixels()[1].clone();
+    let second = subject.case.pixels()[1].clone();
     for (request, said) in [
         (LogitsRequest { pictures: Vec::new(), ..sound() }, "1 runs of image tokens stand for 0 pictures"),
         (LogitsRequest { pictures: [sound().pictures, vec![second]].concat(), ..sound() }, "for 2 pictures"),
@@ -284,7 +273,7 @@ fn a_long_prompt_gives_way_to_a_keystroke_and_its_answer_stays_the_same() {
         let typed = alone.greedy(&keystroke, 3);
         let logits = subject.loaded.logits_of(LogitsRequest {
             ids: about.clone(),
-            pictures: subject.pixels(),
+            pictures: subject.case.pixels(),
             ..LogitsRequest::default()
         });
         let first = &chat.tokens[0];
@@ -310,7 +299,7 @@ fn a_long_prompt_gives_way_to_a_keystroke_and_its_answer_stays_the_same() {
 fn write_pixels(path: &Path, subject: &Subject, pictures: usize) {
     let shape = [&[pictures], &subject.case.array("pixel_values").shape[1..]].concat();
     let bytes: Vec<u8> =
-        subject.pixels()[..pictures].iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+        subject.case.pixels()[..pictures].iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
     let tensor = TensorView::new(Dtype::F32, shape, &bytes).expect("the shape is the array's");
     safetensors::serialize_to_file([("pixel_values", tensor)], None, path)
         .expect("the folder can be written");

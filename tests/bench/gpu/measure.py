@@ -20,9 +20,10 @@ MODELS = {
     "recurrentgemma-2b": ("bf16", "q4_k"),
     "paligemma-3b-pt-224": ("bf16",),
 }
-# Tokens in front of those that are decoded; of a prompt that is read: what a key brings, a line, a file.
+# Tokens in front of those that are decoded; tokens of a prompt that is read, and in front of them: a file, a line,
+# what a key brings.
 DECODE_AT = (512, 7900)
-PREFILL = (4, 32, 2048)
+PREFILL = ((2048, 0), (32, 0), (4, 2000))
 # Its vocabulary is another one, so that no tokenizer of the pack fits.
 SEES = "paligemma-3b-pt-224"
 
@@ -99,31 +100,33 @@ class Run:
         for at in DECODE_AT:
             ours = self.json(*bench, "decode", *device, "--at", at, "--tokens", 128)
             self.keep(f"{stem}-decode-{at}", {**what, "what": f"decode at {at}", **numbers(ours)})
-        for tokens in PREFILL:
-            ours = self.json(*bench, "prefill", *device, "--tokens", tokens)
-            self.keep(f"{stem}-prefill-{tokens}", {**what, "what": f"prefill {tokens}", **numbers(ours)})
+        for tokens, behind in PREFILL:
+            ours = self.json(*bench, "prefill", *device, "--tokens", tokens, *(("--at", behind) if behind else ()))
+            name = f"prefill {tokens}" + (f" behind {behind}" if ours.get("at") == behind else "")
+            self.keep(f"{stem}-prefill-{tokens}", {**what, "what": name, **numbers(ours)})
         if what["model"] == SEES:
-            picture = self.json(self.pack / "bin/time-model", path, "--device", "cuda", "--decode-at", 512)
-            time_of = {"ms": picture.get("picture_ms"), **({"error": picture["error"]} if "error" in picture else {})}
-            self.keep(f"{stem}-picture", {**what, "what": "a picture", **time_of})
+            found = self.json(self.pack / "bin/time-model", path, "--device", "cuda", "--decode-at", 512)
+            picture = found if "error" in found else {"ms": found["picture"]["ms"]}
+            self.keep(f"{stem}-picture", {**what, "what": "a picture", **picture})
         if what["format"] == "bf16" and (path / "config.json").is_file():
             at = ",".join(map(str, DECODE_AT))
             theirs = self.json(
                 sys.executable, self.pack / "torch_model.py", path / "config.json",
-                "--decode-at", at, "--prefill", max(PREFILL),
+                "--decode-at", at, "--prefill", PREFILL[0][0],
             )
             (self.results / f"{stem}.torch").write_text(json.dumps(theirs))
 
     def keystrokes(self, what: dict, path: Path) -> None:
-        """An editing session through the server."""
-        found = self.json(
-            self.pack / "bin/gemma-ls", "bench", "keystroke", "--trace", self.pack / "traces/forward-rust.jsonl",
-            "--model", path, "--limit", 120, "--order", "spm", "--json", env={"GEMMA_LS_DEVICE": "cuda"},
-        )
+        """An editing session through the server, which takes the GPU by itself."""
+        trace = self.pack / "traces/forward-rust.jsonl"
+        command = ("--trace", trace, "--model", path, "--limit", 120, "--order", "spm", "--json")
+        found = self.json(self.pack / "bin/gemma-ls", "bench", "keystroke", *command)
         asked = found.get("summary", {}).get("asked_of_model") or {}
         first = (asked.get("ttft_ms") or {}).get("p50")
-        row = {**what, "what": "first token of a key that asks the model", "ms": first}
-        self.keep(f"{what['model']}-{what['format']}-keystroke", {**row, **({} if first else {"error": str(found)[:300]})})
+        row = {**what, "what": "first token of a key", "ms": first, "device": found.get("device")}
+        if first is None:
+            row["error"] = found.get("error", "no key asked the model")
+        self.keep(f"{what['model']}-{what['format']}-keystroke", row)
 
 
 def last_line(text: str) -> str:
@@ -174,9 +177,12 @@ def table(results: Path) -> str:
         ))
     widths = [max(len(row[column]) for row in rows if len(row) == len(rows[0])) for column in range(len(rows[0]))]
     lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)]
+    refused = sorted({error["error"] for error in theirs.values() if "error" in error})
+    lines += [f"PyTorch was not measured: {reason}" for reason in refused]
     bandwidths = [row["bandwidth_gb_s"] for row in measured if "bandwidth_gb_s" in row]
     if bandwidths:
-        lines.append(f"\nA copy on the device moved {min(bandwidths):.0f} to {max(bandwidths):.0f} GB/s, read and written.")
+        lowest, highest = min(bandwidths), max(bandwidths)
+        lines.append(f"\nA copy on the device moved {lowest:.0f} to {highest:.0f} GB/s, read and written.")
     return "\n".join(lines)
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Times a Gemma of a configuration's shapes in PyTorch on a GPU: random weights in bf16, a decode step as a CUDA graph.
+"""Times a Gemma of a configuration's shapes in PyTorch on a GPU: random weights in bf16, a step as a CUDA graph.
 
     python torch_model.py CONFIG.JSON [--decode-at 512,7900] [--prefill 2048]
 
-Prints milliseconds as JSON. It is as fast as plain PyTorch gets, and leaves out what that has no kernel for (soft caps),
-so the comparison is kind to it: q, k and v are one product and so are gate and up, attention is
+Prints milliseconds as JSON. It is as fast as plain PyTorch gets, and leaves out what that has no kernel for (soft
+caps), so the comparison is kind to it: q, k and v are one product and so are gate and up, attention is
 scaled_dot_product_attention over exactly the keys that are there, and a step at one position is recorded once and
 replayed. Gemma 1 and 2 only.
 """
@@ -31,11 +31,10 @@ class Layer:
         slides = config["model_type"] == "gemma2" and number % 2 == 0
         self.window = config["sliding_window"] if slides else None
         self.post = config["model_type"] == "gemma2"
-        matrix = lambda rows, cols: torch.randn(rows, cols, device=device, dtype=torch.bfloat16) / cols**0.5  # noqa: E731
-        self.qkv = matrix((self.heads + 2 * self.kv_heads) * dim, hidden)
-        self.out = matrix(hidden, self.heads * dim)
-        self.gate_up = matrix(2 * ffn, hidden)
-        self.down = matrix(hidden, ffn)
+        self.qkv = matrix((self.heads + 2 * self.kv_heads) * dim, hidden, device)
+        self.out = matrix(hidden, self.heads * dim, device)
+        self.gate_up = matrix(2 * ffn, hidden, device)
+        self.down = matrix(hidden, ffn, device)
         self.norms = [torch.ones(hidden, device=device, dtype=torch.bfloat16) for _ in range(4)]
         self.keys = torch.zeros(1, self.kv_heads, length, dim, device=device, dtype=torch.bfloat16)
         self.values = torch.zeros_like(self.keys)
@@ -62,6 +61,10 @@ class Layer:
         return x + (norm(y, self.norms[3]) if self.post else y)
 
 
+def matrix(rows: int, cols: int, device: str) -> torch.Tensor:
+    return torch.randn(rows, cols, device=device, dtype=torch.bfloat16) / cols**0.5
+
+
 def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
 
@@ -77,7 +80,7 @@ class Model:
     def __init__(self, config: dict, length: int, device: str) -> None:
         self.device = device
         hidden = config["hidden_size"]
-        self.table = torch.randn(config["vocab_size"], hidden, device=device, dtype=torch.bfloat16) / hidden**0.5
+        self.table = matrix(config["vocab_size"], hidden, device)
         self.layers = [Layer(config, number, length, device) for number in range(config["num_hidden_layers"])]
         self.norm = torch.ones(hidden, device=device, dtype=torch.bfloat16)
         powers = torch.arange(0, config["head_dim"], 2, device=device) / config["head_dim"]

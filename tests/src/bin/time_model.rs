@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use gemma_engine::{
-    Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Precision, Priority, Stop,
+    DeviceChoice, Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Precision,
+    Priority, Stop,
 };
 use serde_json::json;
 
@@ -35,6 +36,15 @@ struct Arguments {
     /// Compute threads; one a physical core if not given
     #[arg(long)]
     threads: Option<usize>,
+    /// What computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Device {
+    Cpu,
+    Cuda,
 }
 
 fn main() -> ExitCode {
@@ -51,7 +61,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
-    let engine = Engine::start(EngineOptions { threads: arguments.threads, ..EngineOptions::default() })?;
+    let device = match arguments.device {
+        Device::Cpu => DeviceChoice::Cpu,
+        Device::Cuda => DeviceChoice::Cuda,
+    };
+    let options = EngineOptions { threads: arguments.threads, device, ..EngineOptions::default() };
+    let engine = Engine::start(options)?;
     let options = LoadOptions { path: arguments.model.clone(), name: None, precision: Precision::Fast };
     let model = engine.load(options, &mut |_| {})?;
     let mut prefill = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gemma_kernels::cuda::attention::supports;
 use gemma_kernels::cuda::many::SCRATCH_BYTES;
 use gemma_kernels::cuda::recurrent::{GateMatrix, fits};
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, MatrixError, PageMemory, Part};
@@ -27,6 +28,7 @@ pub(crate) fn load(
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<DeviceNetwork> {
     let config = checkpoint.config().clone();
+    check_shapes(&config, exact)?;
     let tensors = Tensors::new(checkpoint, progress);
     let mut loader = Loader { tensors, device, exact, frequencies: Vec::new(), windows: Vec::new() };
     let layers = config.layers.iter().enumerate().map(|(i, spec)| loader.layer(&config, i, spec));
@@ -55,6 +57,36 @@ pub(crate) fn load(
         idle: Vec::new(),
         config,
     })
+}
+
+/// Fails where a model has a shape that the kernels do not run. All published ones do; the processor runs any.
+fn check_shapes(config: &ModelConfig, exact: bool) -> Result<()> {
+    let no = |what: String| {
+        let problem = format!("its kernels do not run {what}");
+        Err(Error::new(ErrorKind::Unsupported, "GPU", problem).remedy("Set device to cpu or auto."))
+    };
+    let step = if exact { 4 } else { 8 };
+    let mut widths = vec![config.hidden];
+    for layer in &config.layers {
+        widths.push(layer.mlp.ffn);
+        match &layer.mixer {
+            Mixer::Attention(a) if exact || supports(a.head_dim) => widths.push(a.heads * a.head_dim),
+            Mixer::Attention(a) => return no(format!("heads of {} numbers", a.head_dim)),
+            Mixer::RgLru(r) if fits(r.taps, r.width / r.blocks) => widths.push(r.width),
+            Mixer::RgLru(r) => {
+                return no(format!(
+                    "recurrent blocks of {} channels and {} taps",
+                    r.width / r.blocks,
+                    r.taps
+                ));
+            }
+        }
+    }
+    widths.extend(config.vision.iter().flat_map(|vision| [vision.hidden, vision.ffn]));
+    match widths.iter().find(|width| !width.is_multiple_of(step)) {
+        Some(width) => no(format!("rows of {width} numbers")),
+        None => Ok(()),
+    }
 }
 
 pub(super) struct Loader<'a> {
@@ -134,14 +166,6 @@ impl Loader<'_> {
     }
 
     fn recurrence(&mut self, config: &ModelConfig, i: usize, r: &RgLruSpec) -> Result<RgLruWeights> {
-        if !fits(r.taps, r.width / r.blocks) {
-            let problem = format!(
-                "its recurrent blocks ({} taps, {} channels) are none that run there",
-                r.taps,
-                r.width / r.blocks
-            );
-            return Err(Error::new(ErrorKind::DeviceLost, "GPU", problem));
-        }
         let (hidden, width) = (config.hidden, r.width);
         let name = |part: &str| format!("model.layers.{i}.temporal_block.{part}");
         let RecurrentNumbers { convolution, convolution_bias, decay } = self.tensors.recurrent(i, r)?;

@@ -19,7 +19,7 @@ pub use coverage::{covers, kernels};
 pub use device::{Emulated, ampere, hopper};
 pub use schedule::{SCHEDULES, Schedule};
 
-/// The environment variable that adds this machine's GPU to [`devices`] where it is `1`.
+/// The environment variable that lets tests use this machine's GPU where it is `1`.
 const GPU: &str = "GEMMA_LS_TEST_GPU";
 
 /// Devices that a kernel's test goes through, with what to call each: threads and blocks in every order, on
@@ -33,12 +33,16 @@ pub fn devices(memory_bytes: u64) -> Vec<(String, Device)> {
     let plain = SCHEDULES.into_iter().enumerate().map(|(i, schedule)| Emulated::of(properties(i), schedule));
     let watched = Emulated::watched(hopper(memory_bytes), Schedule::Forward);
     let emulated = plain.chain([watched]).map(|device| (device.to_string(), Device::new(Arc::new(device))));
-    let real = std::env::var_os(GPU).is_some_and(|asked| asked == "1").then(gpu);
-    emulated.chain(real.map(|device| (device.properties().name.clone(), device))).collect()
+    emulated.chain(gpu().map(|device| (device.properties().name.clone(), device))).collect()
 }
 
-/// This machine's GPU, opened once for all tests of a program.
-fn gpu() -> Device {
+/// This machine's GPU where `GEMMA_LS_TEST_GPU=1` asks for it, opened once for all tests of a program.
+///
+/// # Panics
+/// If it is asked for and cannot be opened.
+pub fn gpu() -> Option<Device> {
     static OPENED: OnceLock<Device> = OnceLock::new();
-    OPENED.get_or_init(|| gemma_kernels::cuda::open(0).unwrap_or_else(|e| panic!("{GPU}=1, but {e}"))).clone()
+    let open = || gemma_kernels::cuda::open(0).unwrap_or_else(|e| panic!("{GPU}=1, but {e}"));
+    let asked = std::env::var_os(GPU).is_some_and(|asked| asked == "1");
+    asked.then(|| OPENED.get_or_init(open).clone())
 }

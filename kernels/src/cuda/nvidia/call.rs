@@ -48,6 +48,12 @@ fn words(answer: CUresult, code: u32) -> String {
 }
 
 impl Failure {
+    /// Of an image that the driver need not be asked for.
+    pub(super) fn of_image(source: &str) -> Self {
+        let code = CUresult::CUDA_ERROR_INVALID_IMAGE as u32;
+        Self { code, words: format!("the compiled kernels of {source} are broken") }
+    }
+
     /// Whether it is this one.
     pub(super) fn is(&self, answer: CUresult) -> bool {
         self.code == answer as u32
@@ -59,9 +65,9 @@ impl Failure {
         self
     }
 
-    /// What it means for whoever asked for so many bytes.
+    /// What it means for whoever asked for so many bytes, or for none.
     pub(super) fn error(self, bytes: usize) -> CudaError {
-        if self.is(CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
+        if bytes > 0 && self.is(CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
             CudaError::OutOfMemory { bytes }
         } else {
             CudaError::Lost(self.words)

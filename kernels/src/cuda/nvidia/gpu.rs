@@ -12,7 +12,7 @@ use super::call::{Failure, get, ok};
 use super::graph::{Queued, Recorded};
 use super::images::{self, SOURCES, Target};
 use super::memory::Memory;
-use super::staging::{Downloads, Uploads};
+use super::staging::{Downloads, PIECE, Uploads};
 use super::{Context, Found, unavailable};
 use crate::cuda::{Address, CudaError, Driver, Launch, Properties};
 
@@ -151,10 +151,16 @@ impl Driver for Nvidia {
     }
 
     unsafe fn upload(&self, to: Address, from: &[u8]) -> Result<(), CudaError> {
-        let mut queue = self.queue()?;
-        let Queue { uploads, stream, .. } = &mut *queue;
-        // SAFETY: the stream is there; the caller vouches for the destination.
-        unsafe { uploads.put(stream.0, to, from) }.map_err(|failure| self.failed(failure, from.len()))
+        let mut to = to;
+        // Piece by piece, so that others get at the queue in between.
+        for piece in from.chunks(PIECE) {
+            let mut queue = self.queue()?;
+            let Queue { uploads, stream, .. } = &mut *queue;
+            // SAFETY: the stream is there; the caller vouches for the destination.
+            unsafe { uploads.put(stream.0, to, piece) }.map_err(|f| self.failed(f, from.len()))?;
+            to += piece.len() as Address;
+        }
+        Ok(())
     }
 
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<(), CudaError> {
@@ -167,6 +173,9 @@ impl Driver for Nvidia {
 
     unsafe fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), CudaError> {
         let queue = self.queue()?;
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller vouches for both.
         ok(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, queue.stream()) })
             .map_err(|failure| self.failed(failure, bytes))
@@ -174,6 +183,9 @@ impl Driver for Nvidia {
 
     unsafe fn fill(&self, to: Address, byte: u8, bytes: usize) -> Result<(), CudaError> {
         let queue = self.queue()?;
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller vouches for the destination.
         ok(unsafe { sys::cuMemsetD8Async(to, byte, bytes, queue.stream()) })
             .map_err(|failure| self.failed(failure, bytes))
@@ -274,7 +286,7 @@ impl Modules {
         let mut modules = Self(Vec::new());
         let mut kernels = HashMap::new();
         for source in SOURCES {
-            let image = source.image(target);
+            let image = source.image(target).ok_or_else(|| Failure::of_image(source.name))?;
             // SAFETY: the image is a whole one, made by the compiler for this target; the module is given back below.
             let module =
                 unsafe { get(ptr::null_mut(), |out| sys::cuModuleLoadData(out, image.as_ptr().cast())) }

@@ -9,7 +9,7 @@ use std::ptr;
 
 use cudarc::driver::sys::{
     self, CUfunction, CUgraph, CUgraphExec, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
-    CUlaunchConfig, CUstream, CUstreamCaptureMode,
+    CUlaunchConfig, CUresult, CUstream, CUstreamCaptureMode,
 };
 
 use super::call::{Failure, get, ok};
@@ -95,12 +95,16 @@ impl Recorded {
     /// # Safety
     /// As [`Queued::launch`] for each of them.
     pub(super) unsafe fn launch(&self, stream: CUstream, may_overlap: bool) -> Result<(), Failure> {
-        match &self.graph {
+        if let Some(Graph(graph)) = &self.graph {
             // SAFETY: the caller vouches for it.
-            Some(Graph(graph)) => ok(unsafe { sys::cuGraphLaunch(*graph, stream) }),
-            // SAFETY: the caller vouches for it.
-            None => self.launches.iter().try_for_each(|launch| unsafe { launch.launch(stream, may_overlap) }),
+            match ok(unsafe { sys::cuGraphLaunch(*graph, stream) }) {
+                // The driver wants memory of its own for it, and may find none.
+                Err(failure) if failure.is(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => {}
+                launched => return launched,
+            }
         }
+        // SAFETY: the caller vouches for it.
+        self.launches.iter().try_for_each(|launch| unsafe { launch.launch(stream, may_overlap) })
     }
 }
 

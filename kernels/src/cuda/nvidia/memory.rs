@@ -80,6 +80,7 @@ impl Memory {
         // SAFETY: the caller vouches for both.
         unsafe {
             let Some(pool) = self.pool else {
+                ok(sys::cuStreamSynchronize(stream))?;
                 return ok(sys::cuMemFree_v2(address));
             };
             ok(sys::cuMemFreeAsync(address, stream))?;

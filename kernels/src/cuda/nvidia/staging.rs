@@ -13,7 +13,7 @@ use super::gpu::{Queue, locked};
 use crate::cuda::Address;
 
 /// Bytes of a piece.
-const PIECE: usize = 4 << 20;
+pub(super) const PIECE: usize = 4 << 20;
 /// Uploads begin at multiples of this.
 const ALIGNED: usize = 64;
 
