@@ -164,10 +164,12 @@ __device__ inline void close(Sums<D>& sums) {
   }
 }
 
-// Copies rows `from` on into shared memory, threads `thread` of `threads`; `row(i)` gives row i's numbers, or
-// null for one of zeros. Rows of up to 32 numbers, those of small models for tests, may have any length.
+// Copies rows into shared memory, as thread `thread` of `threads`. `row(i)` gives row i's numbers, or null for
+// one of zeros; there nothing is read, but the copy wants an address: `anywhere`, in the device's memory. Rows
+// of up to 32 numbers, those of small models for tests, may have any length.
 template <int D, class Row>
-__device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int threads, Row row) {
+__device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int threads, const void* anywhere,
+                                 Row row) {
   if constexpr (D <= 32) {
     for (int i = thread; i < rows * D; i += threads) {
       const f16* numbers = row(i / D);
@@ -179,9 +181,7 @@ __device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int thr
       const int at = i % (D / 8) * 8;
       const f16* numbers = row(i / (D / 8));
       const bool there = numbers && at < dim;
-      // Nothing is read from where there is nothing; the address only has to be aligned.
-      cp_async16(to + i / (D / 8) * PITCH<D> + at, there ? numbers + at : reinterpret_cast<const f16*>(to),
-                 there);
+      cp_async16(to + i / (D / 8) * PITCH<D> + at, there ? numbers + at : anywhere, there);
     }
   }
 }

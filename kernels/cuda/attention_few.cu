@@ -198,7 +198,7 @@ struct Reader {
   __device__ void fetch(f16* room, const f16* numbers, int page) const {
     const int first = page * PAGE;
     if (page <= last_page)
-      copy_rows<D>(room, PAGE, pages.dim, threadIdx.x & 31, 32, [&](int slot) -> const f16* {
+      copy_rows<D>(room, PAGE, pages.dim, threadIdx.x & 31, 32, pages.table, [&](int slot) -> const f16* {
         return from <= first + slot && first + slot < to ? numbers + slot * pages.dim : nullptr;
       });
     cp_async_commit();

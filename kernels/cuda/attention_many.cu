@@ -64,8 +64,7 @@ struct Queries<D, false> {
   __device__ void load(int part, uint32_t (&fragment)[4]) const { load_queries<D>(rows, part, fragment); }
 };
 
-// Brings a step's keys and values; those that no query of the tile sees are zeros, for a weight of 0 must
-// meet a number.
+// Brings a step's keys and values. Those that no query of the tile sees are zeros: 0 times a NaN is not 0.
 template <int D>
 __device__ inline void fetch(const Pages& pages, const Tile& tile, int step, f16* keys, f16* values) {
   const int first = step * KEYS, front = tile.from / PAGE, back = (tile.to - 1) / PAGE;
@@ -74,8 +73,12 @@ __device__ inline void fetch(const Pages& pages, const Tile& tile, int step, f16
     const bool seen = tile.from <= first + i && first + i < tile.to;
     return seen ? (i < PAGE ? even : odd) + at + i % PAGE * pages.dim : nullptr;
   };
-  copy_rows<D>(keys, KEYS, pages.dim, threadIdx.x, 32 * WARPS, [&](int i) { return row(i, pages.key); });
-  copy_rows<D>(values, KEYS, pages.dim, threadIdx.x, 32 * WARPS, [&](int i) { return row(i, pages.value); });
+  const auto copy = [&](f16* to, int at) {
+    const auto numbers = [&](int i) { return row(i, at); };
+    copy_rows<D>(to, KEYS, pages.dim, threadIdx.x, 32 * WARPS, pages.table, numbers);
+  };
+  copy(keys, pages.key);
+  copy(values, pages.value);
   cp_async_commit();
 }
 
@@ -120,7 +123,7 @@ __device__ inline void attend_many(const Many& a) {
     const int query = tile.first + i;
     return static_cast<size_t>(query / group * a.heads + kv * group + query % group);
   };
-  copy_rows<D>(shared, QUERIES, D, threadIdx.x, 32 * WARPS,
+  copy_rows<D>(shared, QUERIES, D, threadIdx.x, 32 * WARPS, a.q,
                [&](int i) -> const f16* { return i < tile.count ? a.q + heads_before(i) * D : nullptr; });
   cp_async_commit();
   int step = tile.from / KEYS + dealt.offset(blockIdx.z), turn = 0;

@@ -3,7 +3,10 @@
 #include "gpu.cuh"
 
 __device__ inline void put(float* to, float number) { *to = number; }
-__device__ inline void put(f16* to, float number) { *to = __float2half(number); }
+// The greatest f16 for what is greater: infinity times the weight 0 would spoil rows that do not see it.
+__device__ inline void put(f16* to, float number) {
+  *to = __float2half(fminf(fmaxf(number, -65504.f), 65504.f));
+}
 
 // How heads are turned; a value only changes its type, by neither a norm nor a rotation.
 struct Turn {

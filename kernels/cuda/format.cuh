@@ -182,19 +182,3 @@ template <int F> __device__ inline void numbers(const unsigned char* group, cons
     }
   }
 }
-
-// As `fragment`, but of the weights themselves, rounded to bf16.
-template <int F> __device__ inline void weights(const unsigned char* group, const unsigned char* head, int lane,
-                                                int half, uint32_t (&a)[2][4]) {
-  if (F == BF16) {
-    fragment<F>(group, lane, half, a);
-    return;
-  }
-  float w[2][8];
-  numbers<F>(group, head, lane, half, w);
-#pragma unroll
-  for (int p = 0; p < 8; p++) {
-    const int r = p % 2, i = 4 * (p / 4) + p % 4 / 2 * 2;
-    a[p / 4][p % 4] = pack_bf16(w[r][i], w[r][i + 1]);
-  }
-}

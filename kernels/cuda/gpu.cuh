@@ -1,7 +1,8 @@
-// The one header that kernels include: CUDA's words and a few primitives of ours, for a device and for the emulation.
+// The one header that kernels include: CUDA's words and a few primitives of ours, for a device and for the
+// emulation.
 //
-// NVRTC and nvcc take the first half, thin wrappers over PTX. A C++ compiler takes emulate/runtime, where the same names
-// work on a CPU: a primitive that is added here is added there too.
+// NVRTC and nvcc take the first half, thin wrappers over PTX. A C++ compiler takes emulate/runtime, where the
+// same names work on a CPU: a primitive that is added here is added there too.
 #pragma once
 
 #ifdef __CUDACC__
@@ -45,7 +46,8 @@ __device__ inline void mma_16816_half(float (&d)[4], const uint32_t (&a)[4], con
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Fragments from shared memory: each lane names a row of 16 bytes, eight lanes a matrix of 8 x 8 numbers of 16 bits.
+// Fragments from shared memory: each lane names a row of 16 bytes, eight lanes a matrix of 8 x 8 numbers of
+// 16 bits.
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3},[%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(smem_u32(row)) : "memory");
@@ -63,15 +65,19 @@ __device__ inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) {
                : "=r"(r[0]), "=r"(r[1]) : "r"(smem_u32(row)) : "memory");
 }
 
-// ---- Copies of 16 bytes to shared memory that run beside the thread; zeros where not `valid`. A thread closes a group
-// of them, and waits until at most N groups are still open; what others copied it sees behind a barrier.
+// ---- Copies of 16 bytes to shared memory that run beside the thread; zeros where not `valid`. A thread
+// closes a group of them, and waits until at most N groups are still open; what others copied it sees behind
+// a barrier.
 
 __device__ inline void cp_async16(void* to, const void* from, bool valid) {
   const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" :: "r"(smem_u32(to)), "l"(from), "r"(bytes) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;"
+               :: "r"(smem_u32(to)), "l"(from), "r"(bytes) : "memory");
 }
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ inline void cp_async_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
+template <int N> __device__ inline void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+}
 
 // ---- Over all 32 lanes of a warp; every lane gets the same bits.
 
@@ -88,12 +94,14 @@ __device__ inline float warp_max(float v) {
 __device__ inline int warp_max_int(int v) { return __reduce_max_sync(0xffffffffu, v); }
 __device__ inline int warp_sum_int(int v) { return __reduce_add_sync(0xffffffffu, v); }
 
-// ---- Programmatic dependent launch: behind the first a kernel may read what the launch before wrote; once all blocks
-// have come to the second, the next launch may begin.
+// ---- Programmatic dependent launch: behind the first a kernel may read what the launch before wrote; once
+// all blocks have come to the second, the next launch may begin.
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 __device__ inline void wait_for_launch_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-__device__ inline void let_next_launch_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ inline void let_next_launch_begin() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
 #else
 __device__ inline void wait_for_launch_before() {}
 __device__ inline void let_next_launch_begin() {}
@@ -145,7 +153,8 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
-// The same value, of which the compiler does not know where it comes from: it is kept instead of computed again.
+// The same value, of which the compiler does not know where it comes from: it is kept instead of computed
+// again.
 template <class T> __device__ inline T* opaque(T* p) {
   asm volatile("" : "+l"(p));
   return p;

@@ -1,8 +1,8 @@
 // Products of a matrix with many rows of bf16 activations (a prompt's) on tensor cores.
 #include "many.cuh"
 
-// Rows of x that are met before the next outputs are begun: while weights are in the L2 cache all of a group's rows
-// meet them, and the group's rows stay there.
+// Rows of x that are met before the next outputs are begun: while weights are in the L2 cache all of a
+// group's rows meet them, and the group's rows stay there.
 constexpr int GROUP_ROWS = 2048;
 
 // Outputs of the matrix that share a format; see DeviceMatrix.
@@ -14,7 +14,7 @@ struct Part {
 struct Product {
   Part parts[3];  // without outputs where there are fewer
   int cols;
-  int diagonal;  // outputs of a block on the diagonal, of which each has its own `cols` columns of x; 0 without
+  int diagonal;  // outputs of a block on the diagonal, each with `cols` columns of x of its own; 0 without
   const bf16* x;
   int stride, n;
   Output out;
@@ -36,7 +36,8 @@ __device__ inline Position position(const Product& p, int block) {
   const int row_blocks = (p.n + S::ROWS - 1) / S::ROWS, most = GROUP_ROWS / S::ROWS;
   const int group = block / (most * p.part_blocks), inside = block % (most * p.part_blocks);
   const int rows_here = min(most, row_blocks - group * most);
-  Position at = {p.parts[0], inside / rows_here * BLOCK_OUTPUTS, 0, (group * most + inside % rows_here) * S::ROWS};
+  const int row = (group * most + inside % rows_here) * S::ROWS;
+  Position at = {p.parts[0], inside / rows_here * BLOCK_OUTPUTS, 0, row};
 #pragma unroll
   for (int i = 1; i < 3; i++) {
     const int padded = (at.part.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
@@ -88,20 +89,20 @@ __device__ inline void product(const Product& p) {
 }
 
 // The parameters of `many_*`, one kernel for each shape of a tile, named by its rows.
-#define PARAMETERS                                                                                                   \
-  const unsigned char *weights0, int format0, int rows0, const unsigned char *weights1, int format1, int rows1,      \
-    const unsigned char *weights2, int format2, int rows2, int cols, int diagonal, const bf16 *x, int stride, int n, \
-    void *to, int to_stride, int kind, int columns, int vectors, const float *bias, int splits, int part_blocks,     \
-    int stages
-#define GIVEN                                                                                                        \
-  {                                                                                                                  \
-    {{weights0, format0, rows0}, {weights1, format1, rows1}, {weights2, format2, rows2}}, cols, diagonal, x, stride, \
-      n, {to, to_stride, kind, columns, bool(vectors), bias}, splits, part_blocks, stages                            \
+#define PARAMETERS                                                                                          \
+  const unsigned char *weights0, int format0, int rows0, const unsigned char *weights1, int format1,        \
+    int rows1, const unsigned char *weights2, int format2, int rows2, int cols, int diagonal, const bf16 *x,\
+    int stride, int n, void *to, int to_stride, int kind, int columns, int vectors, const float *bias,      \
+    int splits, int part_blocks, int stages
+#define GIVEN                                                                                               \
+  {                                                                                                         \
+    {{weights0, format0, rows0}, {weights1, format1, rows1}, {weights2, format2, rows2}}, cols, diagonal, x,\
+      stride, n, {to, to_stride, kind, columns, bool(vectors), bias}, splits, part_blocks, stages           \
   }
 
 KERNEL_OF(256, 1) many_256(PARAMETERS) { product<Shape<2, 4, 4, 8>>(GIVEN); }
 KERNEL_OF(128, 2) many_128(PARAMETERS) { product<Shape<2, 2, 4, 8>>(GIVEN); }
-KERNEL_OF(128, 3) many_64(PARAMETERS) { product<Shape<4, 1, 2, 8>>(GIVEN); }
+KERNEL_OF(128, 2) many_64(PARAMETERS) { product<Shape<4, 1, 2, 8>>(GIVEN); }
 KERNEL_OF(128, 4) many_32(PARAMETERS) { product<Shape<4, 1, 2, 4>>(GIVEN); }
 
 // The sums of a row's W outputs over all splits, and what becomes of them.
@@ -122,8 +123,8 @@ __device__ inline void sum_up(const float* sums, int splits, int width, int n, c
 }
 
 // What `many_*` have written as f32 `sums` [splits, n, width] becomes the product's output.
-KERNEL_OF(256, 4) many_sum(const float* sums, int splits, int width, int n, void* to, int stride, int kind, int columns,
-                           int vectors, const float* bias) {
+KERNEL_OF(256, 4) many_sum(const float* sums, int splits, int width, int n, void* to, int stride, int kind,
+                           int columns, int vectors, const float* bias) {
   wait_for_launch_before();
   const Output out = {to, stride, kind, columns, bool(vectors), bias};
   if (vectors) sum_up<4>(sums, splits, width, n, out);

@@ -1,7 +1,8 @@
-// One block's share of a product with many rows: a tile of outputs x rows, summed over the inputs on tensor cores.
+// One block's share of a product with many rows: a tile of outputs x rows, summed over the inputs on tensor
+// cores.
 //
-// Weights are the left operand (A) of mma.m16n8k16, rows of x the right one (B), so a lane's sums are those of outputs g
-// and g + 8 at rows 2t and 2t + 1 (g = lane / 4, t = lane % 4).
+// Weights are the left operand (A) of mma.m16n8k16, rows of x the right one (B), so a lane's sums are those
+// of outputs g and g + 8 at rows 2t and 2t + 1 (g = lane / 4, t = lane % 4).
 #pragma once
 #include "format.cuh"
 #include "many_output.cuh"
@@ -10,13 +11,16 @@
 constexpr int OUTPUT_GROUPS = 8;
 constexpr int BLOCK_OUTPUTS = 16 * OUTPUT_GROUPS;
 
-// How a block shares its tile among warps: DOWN x ACROSS warps, each with M groups of 16 outputs and N of 8 rows.
+// How a block shares its tile among warps: DOWN x ACROSS warps, each with M groups of 16 outputs and N of 8
+// rows.
 template <int DOWN, int ACROSS, int M_, int N_>
 struct Shape {
   static constexpr int M = M_, N = N_;
   static constexpr int WARPS = DOWN * ACROSS;
   static constexpr int THREADS = 32 * WARPS;
   static constexpr int ROWS = 8 * N * ACROSS;
+  // Halves of a group that the loop holds: both save instructions, where there are registers for them.
+  static constexpr int HALVES = M == 2 ? 2 : 1;
   static_assert(DOWN * M == OUTPUT_GROUPS && (M == 4 || M == 2), "a block has 128 outputs");
   static __device__ int down() { return threadIdx.x / 32 % DOWN; }
   static __device__ int across() { return threadIdx.x / 32 / DOWN; }
@@ -39,17 +43,19 @@ struct Task {
   int stages;                    // of the pipeline: 2 to 4
 };
 
-// Where the 16 bytes `piece` of a row of x lie in a stage: a lane reads one piece of row lane / 4, and the pieces of
-// each eight lanes have to lie in different banks.
+// Where the 16 bytes `piece` of a row of x lie in a stage: a lane reads one piece of row lane / 4, and the
+// pieces of each eight lanes have to lie in different banks.
 __device__ inline int place_of(int row, int piece) { return row * 128 + (piece ^ row % 2 * 4) * 16; }
 
-// What a thread brings to each stage: 16 bytes of every 512 of the rows of groups that its warp brings, and a piece of
-// every THREADS / 8-th row of x.
+// What a thread brings to each stage: 16 bytes of every 512 of the rows of groups that its warp brings, and a
+// piece of every THREADS / 8-th row of x.
 template <class S, int F>
 struct Copies {
-  static constexpr int BYTES = staged_bytes(F), ROUNDS = (BYTES + 511) / 512, OUTPUTS = OUTPUT_GROUPS / S::WARPS;
-  static constexpr int X = OUTPUT_GROUPS * BYTES, STAGE = X + S::ROWS * 128;  // where rows of x begin, and bytes
-  static constexpr int APART = S::THREADS / 8;                                // rows from one piece to the next
+  static constexpr int BYTES = staged_bytes(F), ROUNDS = (BYTES + 511) / 512;
+  static constexpr int OUTPUTS = OUTPUT_GROUPS / S::WARPS;  // rows of groups of a warp
+  static constexpr int X = OUTPUT_GROUPS * BYTES;  // where a stage's rows of x begin
+  static constexpr int STAGE = X + S::ROWS * 128;
+  static constexpr int APART = S::THREADS / 8;  // rows from one piece to the next
   const unsigned char* weights[OUTPUTS];  // of the group that is to be brought next
   const unsigned char* x;
   int weights_group, x_group;  // that group
@@ -58,7 +64,8 @@ struct Copies {
   int to_weights, to_x;
 
   __device__ Copies(const Task& task) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = threadIdx.x / 8, piece = threadIdx.x % 8;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int row = threadIdx.x / 8, piece = threadIdx.x % 8;
 #pragma unroll
     for (int i = 0; i < OUTPUTS; i++) {
       // What is not there is read again where it is, and not written in the end.
@@ -77,18 +84,21 @@ struct Copies {
   // Half of the next group's weights.
   __device__ void copy_weights(unsigned char* stage, int half) const {
     // The head of four groups comes with each of them.
-    const int head = (HEAD_GROUPS - 1 - weights_group % HEAD_GROUPS) * group_bytes(F), lane = threadIdx.x % 32;
+    const int head = (HEAD_GROUPS - 1 - weights_group % HEAD_GROUPS) * group_bytes(F);
+    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = half; i < OUTPUTS * ROUNDS; i += 2) {
       const int at = i % ROUNDS * 512;
       const int behind = at + 16 * lane - group_bytes(F);
       if (at + 512 > BYTES && behind >= head_bytes(F)) continue;
       const int more = at + 512 > group_bytes(F) && behind >= 0 ? head : 0;
-      cp_async16(stage + to_weights + i / ROUNDS * S::WARPS * BYTES + at, weights[i / ROUNDS] + more + at, true);
+      unsigned char* to = stage + to_weights + i / ROUNDS * S::WARPS * BYTES;
+      cp_async16(to + at, weights[i / ROUNDS] + more + at, true);
     }
   }
 
-  // Half of the next group's rows of x; zeros behind the last input. Of rows that are not there, anything is summed up.
+  // Half of the next group's rows of x; zeros behind the last input. Of rows that are not there, anything is
+  // summed up.
   __device__ void copy_rows(unsigned char* stage, int half) const {
 #pragma unroll
     for (int i = half; i < S::ROWS / APART; i += 2)
@@ -132,7 +142,8 @@ __device__ inline void fetch_weights(uint32_t (&a)[2][4], const unsigned char* g
     uint32_t& pair = a[p / 4][p % 4];
     const float scale = s.scale[p % 2], minimum = s.minimum[p % 2];
     if (bias != 0) pair = sub_bf16x2(pair, bias);
-    pair = fma_bf16x2(pair, pack_bf16(scale, scale), has_minimum(F) ? pack_bf16(-minimum, -minimum) : minus_zero);
+    const uint32_t more = has_minimum(F) ? pack_bf16(-minimum, -minimum) : minus_zero;
+    pair = fma_bf16x2(pair, pack_bf16(scale, scale), more);
   }
 }
 
@@ -144,9 +155,10 @@ __device__ inline void fetch_rows(uint32_t (&b)[4], const unsigned char* stage, 
   b[0] = v.x, b[1] = v.y, b[2] = v.z, b[3] = v.w;
 }
 
-// sums += weights x rows over the task's groups of inputs. A stage of `memory` is a group's weights, then its rows of x.
-// Copies are `stages - 1` groups ahead, asked for in the first half of a group. What is multiplied is one group of 16
-// outputs ahead on the weights' side; eight rows are read anew as soon as the last outputs have met them.
+// sums += weights x rows over the task's groups of inputs. A stage of `memory` is a group's weights, then its
+// rows of x. Copies are `stages - 1` groups ahead, asked for in the first half of a group. What is multiplied
+// is one group of 16 outputs ahead on the weights' side; eight rows are read anew as soon as the last outputs
+// have met them.
 template <class S, int F>
 __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* memory, const Task& task) {
   using Copies = Copies<S, F>;
@@ -174,12 +186,15 @@ __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* m
   fetch_weights<F>(a[0], now + mine, lane, 0);
 #pragma unroll
   for (int n = 0; n < S::N; n++) fetch_rows<S>(b[n], now + Copies::X, n, 0);
-#pragma unroll 1
+#pragma unroll(S::HALVES)
   for (int i = 0; i < 2 * groups; i++) {
     const int half = i % 2, group = i / 2;
 #pragma unroll
     for (int m = 0; m < S::M; m++) {
-      if (m < 2 && half == 0 && group + ahead < groups) copies.copy_weights(later, m), copies.copy_rows(later, m);
+      if (m < 2 && half == 0 && group + ahead < groups) {
+        copies.copy_weights(later, m);
+        copies.copy_rows(later, m);
+      }
       const bool last = m == S::M - 1;
       if (last && half == 1) {
         copies.next_weights(), copies.next_rows();
@@ -209,18 +224,19 @@ __device__ inline void accumulate(float (&sums)[S::M][S::N][4], unsigned char* m
 // Where a block's tile stands in the product.
 struct Corner {
   int row, rows;        // its first row, and how many there are from there on
-  int output, outputs;  // its first output in its part of the matrix, and how many the part has (of GATED: gates)
+  int output, outputs;  // its first output in its part, and how many the part has; of GATED, gates
   int column;           // of the part's first output
 };
 
-// Numbers from one row to the next where a warp's sums pass through shared memory: four more than its outputs, so that
-// neither direction meets a bank twice.
+// Numbers from one row to the next where a warp's sums pass through shared memory: four more than its
+// outputs, so that neither direction meets a bank twice.
 template <class S>
 constexpr int PASSING = 16 * S::M + 4;
 
 // Writes 16 rows of a warp's outputs, W neighbouring ones at a time; `first` is the first output of the warp.
 template <class S, int W>
-__device__ inline void write_rows(const float* sums, const Output& out, const Corner& corner, int first, int row0) {
+__device__ inline void write_rows(const float* sums, const Output& out, const Corner& corner, int first,
+                                  int row0) {
   const bool gated = out.kind == GATED;
   const int bits = (S::M == 4 ? 6 : 5) - (W == 4 ? 2 : 0) - int(gated);  // of the number of pieces in a row
 #pragma unroll 1
@@ -242,7 +258,8 @@ __device__ inline void write_rows(const float* sums, const Output& out, const Co
   }
 }
 
-// Writes a warp's sums. They pass through shared memory, 16 rows at a time, so that lanes write neighbouring outputs.
+// Writes a warp's sums. They pass through shared memory, 16 rows at a time, so that lanes write neighbouring
+// outputs.
 template <class S>
 __device__ inline void write(const float (&sums)[S::M][S::N][4], unsigned char* memory, const Output& out,
                              const Corner& corner) {
@@ -254,7 +271,8 @@ __device__ inline void write(const float (&sums)[S::M][S::N][4], unsigned char* 
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < S::M * S::N * 4; i++) {
-      // Registers cannot be counted through at run time, and the rest of the loop is too long to be there N / 2 times.
+      // Registers cannot be counted through at run time, and the rest of the loop is too long to be there N /
+      // 2 times.
       const int m = i / 4 / S::N, n = i / 4 % S::N, e = i % 4;
       const int row = n % 2 * 8 + 2 * t + e % 2, output = 16 * m + e / 2 * 8 + g;
       if (n / 2 * 2 == turn) mine[row * PASSING<S> + output] = sums[m][n][e];

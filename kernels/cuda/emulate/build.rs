@@ -1,7 +1,8 @@
 //! Compiles the kernels' sources and the runtime that they meet on a CPU, each file once it has changed.
 //!
 //! Options, by variables of the environment: `EMULATION_UBSAN=1` has the compiler check all that it can,
-//! `EMULATION_UCONTEXT=1` switches stacks as machines without our own switch do, `EMULATION_MARCH` names the instructions.
+//! `EMULATION_UCONTEXT=1` switches stacks as machines without our own switch do, `EMULATION_MARCH` names the
+//! instructions.
 
 use std::fmt::Write;
 use std::fs;
@@ -78,8 +79,9 @@ fn compiler(include: &[&Path]) -> cc::Build {
         eprintln!("Install g++ or clang++, or name one in the environment variable CXX.");
         std::process::exit(1);
     }
-    // Line tables, for messages, which count from one function to another (of version 5 some tools confuse the files); CUDA sources reinterpret what they load; jumps
-    // out of a signal's handler go between stacks, which hardened C libraries take for a mistake.
+    // Line tables, for messages, which count from one function to another (of version 5 some tools confuse
+    // the files); CUDA sources reinterpret what they load; jumps out of a signal's handler go between stacks,
+    // which hardened C libraries take for a mistake.
     for flag in [
         "-g1",
         "-gdwarf-4",
@@ -129,7 +131,8 @@ fn instructions() -> Option<String> {
 
 /// The source, and a function that enters its kernels into the table of those that can be launched.
 ///
-/// Sources are compiled apart on a device, where two may have functions of one name: here each has its own namespace.
+/// Sources are compiled apart on a device, where two may have functions of one name: here each has its own
+/// namespace.
 fn wrapped(source: &Path, name: &str, kind: Kind) -> String {
     let text = fs::read_to_string(source).expect("a source is text");
     let register = format!("emulation_register_{name}");

@@ -162,6 +162,10 @@ fn int(number: usize) -> Arg {
 /// attention. A row's bits do not depend on the rows beside it.
 ///
 /// The launch's shape depends on the model and the number of rows alone.
+///
+/// It reads the place and the keys before the pass while the launch in front of it may still run: what wrote them must
+/// be done before any launch of the pass begins. [`Place::set`] sees to that where each pass begins with it, since no
+/// launch overtakes its copy.
 pub fn attend_few(args: &Attend<'_>) -> Result<(), CudaError> {
     args.check(KvFormat::F16);
     let (n, device, heads) = (args.place.rows(), args.device(), args.shape());

@@ -1,28 +1,31 @@
 //! A device with its memory as owned buffers: what is safe of a [`Driver`].
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::driver::{Address, Arg, CudaError, Driver, Launch, Properties};
 
 /// A device; clones are the same one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Device {
     driver: Arc<dyn Driver>,
     memory: Arc<Mutex<Memory>>,
 }
 
 /// What is allocated, and what recordings need of it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Memory {
     allocations: BTreeMap<Address, Allocation>,
     /// While launches are recorded: the allocations that they name.
     named: Option<Vec<Address>>,
 }
 
-#[derive(Debug)]
 struct Allocation {
     bytes: usize,
+    /// What its contents name.
+    holds: Vec<Arc<dyn Any + Send + Sync>>,
     /// Recordings that name it.
     recordings: usize,
     /// Whether its buffer is gone: it is freed with the last of the recordings.
@@ -45,6 +48,12 @@ pub struct Recording {
     named: Vec<Address>,
 }
 
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("driver", &self.driver).finish_non_exhaustive()
+    }
+}
+
 impl Device {
     /// The device behind a driver.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
@@ -64,7 +73,7 @@ impl Device {
     /// Memory of `bytes` bytes; what stands in it is undefined.
     pub fn buffer(&self, bytes: usize) -> Result<Buffer, CudaError> {
         let address = self.driver.allocate(bytes.max(1))?;
-        let allocation = Allocation { bytes: bytes.max(1), recordings: 0, dropped: false };
+        let allocation = Allocation { bytes: bytes.max(1), holds: Vec::new(), recordings: 0, dropped: false };
         self.memory().allocations.insert(address, allocation);
         Ok(Buffer { device: self.clone(), address, bytes })
     }
@@ -128,7 +137,9 @@ impl Device {
     /// Gives an allocation back that neither its buffer nor a recording needs.
     fn free_unneeded(&self, mut memory: MutexGuard<'_, Memory>, address: Address) {
         if memory.allocations.get(&address).is_some_and(|a| a.dropped && a.recordings == 0) {
-            memory.allocations.remove(&address);
+            let gone = memory.allocations.remove(&address);
+            drop(memory);
+            drop(gone);
             // SAFETY: it was allocated here, nobody names it any more, and the driver waits for what still uses it.
             unsafe { self.driver.free(address) };
         }
@@ -168,6 +179,17 @@ impl Buffer {
         self.check(at, from.len());
         // SAFETY: inside this buffer.
         unsafe { self.device.driver.upload(self.address + at as u64, from) }
+    }
+
+    /// Keeps what its contents name for as long as the memory is there: longer than the buffer, where a recording needs
+    /// it. What was held before is let go of.
+    pub(super) fn hold(&self, named: Vec<Arc<dyn Any + Send + Sync>>) {
+        let mut memory = self.device.memory();
+        let before =
+            memory.allocations.get_mut(&self.address).map(|a| std::mem::replace(&mut a.holds, named));
+        // What is let go of may be memory of this device, and wants the lock when it goes.
+        drop(memory);
+        drop(before);
     }
 
     /// Copies from byte `at` on to `to`, and waits for that. Panics if that is outside of it.

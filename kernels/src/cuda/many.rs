@@ -121,7 +121,7 @@ struct Tile {
 /// Their speeds are estimates: see `kernels/README.md`.
 const TILES: [Tile; 4] = [
     Tile { kernel: "many_32", rows: 32, threads: 128, resident: 4, speed: 600.0 },
-    Tile { kernel: "many_64", rows: 64, threads: 128, resident: 3, speed: 850.0 },
+    Tile { kernel: "many_64", rows: 64, threads: 128, resident: 2, speed: 850.0 },
     Tile { kernel: "many_128", rows: 128, threads: 128, resident: 2, speed: 1000.0 },
     Tile { kernel: "many_256", rows: 256, threads: 256, resident: 1, speed: 1100.0 },
 ];

@@ -17,8 +17,7 @@ pub struct Place {
     most_pages: usize,
     sights: usize,
     rows: usize,
-    /// Kept alive: their addresses are in the buffer.
-    pages: Vec<Arc<PageBuffer>>,
+    page_bytes: usize,
     image: Vec<u8>,
 }
 
@@ -48,7 +47,7 @@ impl Place {
     ) -> Result<Self, CudaError> {
         let bytes = 8 * most_pages + 4 * HEAD + 8 * most_rows * sights;
         let buffer = device.buffer(bytes)?;
-        Ok(Self { buffer, most_rows, most_pages, sights, rows: 0, pages: Vec::new(), image: Vec::new() })
+        Ok(Self { buffer, most_rows, most_pages, sights, rows: 0, page_bytes: 0, image: Vec::new() })
     }
 
     /// Whether a pass fits.
@@ -82,9 +81,11 @@ impl Place {
             let filled = self.image.len() + 8 * (self.most_rows - rows);
             self.image.resize(filled, 0);
         }
-        self.pages = pages.to_vec();
+        self.buffer.upload(0, &self.image)?;
+        self.buffer.hold(pages.iter().map(|page| page.clone() as Arc<_>).collect());
+        self.page_bytes = pages.first().map_or(0, |page| page.buffer().bytes());
         self.rows = rows;
-        self.buffer.upload(0, &self.image)
+        Ok(())
     }
 
     /// Rows of the pass.
@@ -94,7 +95,7 @@ impl Place {
 
     /// Bytes of each page; 0 without one.
     pub(crate) fn page_bytes(&self) -> usize {
-        self.pages.first().map_or(0, |page| page.buffer().bytes())
+        self.page_bytes
     }
 
     /// `unsigned long long[]`: the pages' addresses.

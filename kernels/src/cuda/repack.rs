@@ -41,62 +41,71 @@ pub(crate) const fn head_bytes(format: Format) -> usize {
 /// Repacks up to 16 rows of `cols` numbers to a row of groups. `out` is zeros.
 pub(crate) fn repack_row(from: Format, to: Format, rows: &[&[u8]], cols: usize, out: &mut [u8]) {
     match to {
-        Format::F32 => plain_row(rows, cols, out, single_of(from)),
-        Format::F16 | Format::BF16 => plain_row(rows, cols, out, rounded_of(from)),
+        Format::F32 | Format::F16 | Format::BF16 => plain_row(from, to, rows, cols, out),
         quantised => quantised_row(quantised, rows, cols, out),
     }
 }
 
-/// Reads number `i` of a row as f32.
-fn single_of(from: Format) -> fn(&[u8], usize) -> [u8; 4] {
-    match from {
-        Format::F32 => |row, i| [row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]],
-        _ => |row, i| f16::from_le_bytes([row[2 * i], row[2 * i + 1]]).to_f32().to_le_bytes(),
+/// Where a pair of numbers of a group goes. Numbers of a row are taken eight at a time, which are one lane's; the
+/// index of the pair among these is `k`.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    half: usize,
+    lane: usize,
+    /// Tile of the half.
+    tile: usize,
+    register: usize,
+}
+
+impl Place {
+    fn new(row: usize, eight: usize, k: usize) -> Self {
+        let lane = 4 * (row % 8) + eight % 4;
+        Self { half: eight / 4, lane, tile: k / 2, register: 2 * (k % 2) + row / 8 }
     }
 }
 
-/// Reads number `i` of a row as bf16.
-fn rounded_of(from: Format) -> fn(&[u8], usize) -> [u8; 2] {
-    match from {
-        Format::F32 => |row, i| {
-            let bytes = [row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]];
-            bf16::from_f32(f32::from_le_bytes(bytes)).to_le_bytes()
-        },
-        Format::F16 => |row, i| {
-            let number = f16::from_le_bytes([row[2 * i], row[2 * i + 1]]);
-            bf16::from_f32(number.to_f32()).to_le_bytes()
-        },
-        _ => |row, i| [row[2 * i], row[2 * i + 1]],
-    }
-}
-
-/// The first of the pair of numbers that a lane holds in a register of a tile: its row and column in the group.
-fn pair(lane: usize, tile: usize, register: usize) -> (usize, usize) {
-    let row = lane / 4 + 8 * (register % 2);
-    (row, 32 * (tile / 2) + 8 * (lane % 4) + 4 * (tile % 2) + 2 * (register / 2))
-}
-
-/// Numbers of `N` bytes: 16 bytes of a lane are four registers of two bf16, or half of one output's four f32 and then
-/// the other's.
-fn plain_row<const N: usize>(rows: &[&[u8]], cols: usize, out: &mut [u8], read: fn(&[u8], usize) -> [u8; N]) {
-    for (group, out) in out.chunks_exact_mut(GROUP_INPUTS * GROUP_OUTPUTS * N).enumerate() {
-        for tile in 0..4 {
-            for lane in 0..LANES {
-                for register in 0..4 {
-                    let (row, col) = pair(lane, tile, register);
-                    let first = GROUP_INPUTS * group + col;
-                    let at = if N == 2 {
-                        16 * (LANES * tile + lane) + 4 * register
-                    } else {
-                        16 * (LANES * (2 * tile + register % 2) + lane) + 8 * (register / 2)
-                    };
-                    let Some(source) = rows.get(row) else { continue };
-                    for (i, to) in (first..cols.min(first + 2)).zip(out[at..].chunks_exact_mut(N)) {
-                        to.copy_from_slice(&read(source, i));
-                    }
-                }
+fn plain_row(from: Format, to: Format, rows: &[&[u8]], cols: usize, out: &mut [u8]) {
+    let (from_bytes, to_bytes) = (from.block_bytes(), to.block_bytes());
+    let mut numbers = [0; 4 * GROUP_INPUTS];
+    for (group, out) in out.chunks_exact_mut(group_bytes(to)).enumerate() {
+        let first = GROUP_INPUTS * group;
+        let len = GROUP_INPUTS.min(cols - first);
+        numbers[len * to_bytes..].fill(0);
+        for (r, row) in rows.iter().enumerate() {
+            convert(from, to, &row[first * from_bytes..][..len * from_bytes], &mut numbers);
+            let pairs = numbers[..GROUP_INPUTS * to_bytes].chunks_exact(2 * to_bytes);
+            for (i, pair) in pairs.enumerate() {
+                let place = Place::new(r, i / 4, i % 4);
+                let tile = 2 * place.half + place.tile;
+                let at = if to == Format::F32 {
+                    // An output's four numbers of a tile, then the other's.
+                    16 * (LANES * (2 * tile + r / 8) + place.lane) + 8 * (i % 2)
+                } else {
+                    16 * (LANES * tile + place.lane) + 4 * place.register
+                };
+                out[at..at + 2 * to_bytes].copy_from_slice(pair);
             }
         }
+    }
+}
+
+/// Numbers as they are stored on the device.
+fn convert(from: Format, to: Format, bytes: &[u8], out: &mut [u8]) {
+    let halves = bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
+    match (from, to) {
+        (Format::F16, Format::F32) => {
+            halves.zip(out.chunks_exact_mut(4)).for_each(|(x, out)| out.copy_from_slice(&x.to_le_bytes()));
+        }
+        (Format::F16, _) => {
+            let rounded = halves.map(|x| bf16::from_f32(x).to_le_bytes());
+            rounded.zip(out.chunks_exact_mut(2)).for_each(|(x, out)| out.copy_from_slice(&x));
+        }
+        (Format::F32, Format::BF16) => {
+            let numbers = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let rounded = numbers.map(|x| bf16::from_f32(x).to_le_bytes());
+            rounded.zip(out.chunks_exact_mut(2)).for_each(|(x, out)| out.copy_from_slice(&x));
+        }
+        _ => out[..bytes.len()].copy_from_slice(bytes),
     }
 }
 
@@ -105,7 +114,7 @@ struct Span<'a> {
     format: Format,
     /// From 0 up, but Q8_0's in two's complement.
     numbers: Box<[[u8; 256]; GROUP_OUTPUTS]>,
-    /// What is left of each row, from this span on.
+    /// The blocks of each row.
     rows: [&'a [u8]; GROUP_OUTPUTS],
 }
 
@@ -122,13 +131,8 @@ fn quantised_row(format: Format, rows: &[&[u8]], cols: usize, out: &mut [u8]) {
         let (groups, head) = out.split_at_mut(out.len() / group_bytes(format) * group_bytes(format));
         for (group, out) in groups.chunks_exact_mut(group_bytes(format)).enumerate() {
             let (numbers, high, _) = sections(format);
-            let (numbers, rest) = out.split_at_mut(numbers);
-            let (high, scales) = rest.split_at_mut(high);
-            match format {
-                Format::Q8_0 => span.write_bytes(group, numbers),
-                _ => span.write_nibbles(group, numbers),
-            }
-            span.write_high(group, high);
+            let (numbers, scales) = out.split_at_mut(numbers + high);
+            span.write_numbers(group, numbers);
             span.write_scales(group, scales);
         }
         span.write_head(head);
@@ -145,8 +149,8 @@ impl Span<'_> {
         };
         let mut block = [0i8; 256];
         for (numbers, row) in self.numbers.iter_mut().zip(self.rows) {
-            numbers.fill(0);
             let blocks = row.chunks_exact(self.format.block_bytes());
+            numbers[blocks.len() * self.format.block_len()..].fill(0);
             for (numbers, bytes) in numbers.chunks_exact_mut(self.format.block_len()).zip(blocks) {
                 quants(self.format, bytes, &mut block);
                 for (to, &q) in numbers.iter_mut().zip(&block) {
@@ -156,42 +160,32 @@ impl Span<'_> {
         }
     }
 
-    /// The pair of numbers in a lane's register of a tile.
-    fn pair(&self, group: usize, lane: usize, tile: usize, register: usize) -> (u32, u32) {
-        let (row, col) = pair(lane, tile, register);
-        let numbers = &self.numbers[row][GROUP_INPUTS * group + col..][..2];
-        (u32::from(numbers[0]), u32::from(numbers[1]))
-    }
-
-    fn write_bytes(&self, group: usize, out: &mut [u8]) {
-        for (at, word) in out.chunks_exact_mut(4).enumerate() {
-            let (half, lane, tile, part) = (at / 128, at / 4 % LANES, at / 2 % 2, at % 2);
-            let (a, b) = self.pair(group, lane, 2 * half + tile, 2 * part);
-            let (c, d) = self.pair(group, lane, 2 * half + tile, 2 * part + 1);
-            word.copy_from_slice(&(a | c << 8 | b << 16 | d << 24).to_le_bytes());
+    /// The numbers of a group, and what of them stands apart above the lower four bits.
+    fn write_numbers(&self, group: usize, out: &mut [u8]) {
+        let (numbers, high, _) = sections(self.format);
+        let mut words = [0u32; (1024 + 256) / 4];
+        let (low, above) = words.split_at_mut(numbers / 4);
+        for (r, row) in self.numbers.iter().enumerate() {
+            let pairs = row[GROUP_INPUTS * group..][..GROUP_INPUTS].chunks_exact(2);
+            for (i, pair) in pairs.enumerate() {
+                let Place { half, lane, tile, register } = Place::new(r, i / 4, i % 4);
+                let both = u32::from(pair[0]) | u32::from(pair[1]) << 16;
+                if self.format == Format::Q8_0 {
+                    let word = 4 * (LANES * half + lane) + 2 * tile + register / 2;
+                    low[word] |= both << (8 * (register % 2));
+                    continue;
+                }
+                low[4 * lane + 2 * half + tile] |= (both & 0x000f_000f) << (4 * register);
+                let both_high = both >> 4 & 0x000f_000f;
+                match high {
+                    128 => above[lane] |= both_high << (8 * half + 4 * tile + register),
+                    256 => above[2 * lane + half] |= both_high << (8 * tile + 2 * register),
+                    _ => {}
+                }
+            }
         }
-    }
-
-    fn write_nibbles(&self, group: usize, out: &mut [u8]) {
-        for (at, word) in out.chunks_exact_mut(4).enumerate() {
-            let bits = (0..4).fold(0, |bits, register| {
-                let (a, b) = self.pair(group, at / 4, at % 4, register);
-                bits | (a & 15) << (4 * register) | (b & 15) << (16 + 4 * register)
-            });
-            word.copy_from_slice(&bits.to_le_bytes());
-        }
-    }
-
-    /// What is above the lower four bits: one bit in one word a lane, or two in two.
-    fn write_high(&self, group: usize, out: &mut [u8]) {
-        let words = out.len() / (4 * LANES);
-        for (at, word) in out.chunks_exact_mut(4).enumerate() {
-            let (lane, tiles) = (at / words, 4 / words);
-            let bits = (0..4 * tiles).fold(0, |bits, i| {
-                let (a, b) = self.pair(group, lane, at % words * tiles + i / 4, i % 4);
-                bits | (a >> 4) << (words * i) | (b >> 4) << (16 + words * i)
-            });
-            word.copy_from_slice(&bits.to_le_bytes());
+        for (bytes, word) in out.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
         }
     }
 

@@ -18,8 +18,7 @@ pub struct States {
     most: usize,
     /// The row behind which the last state is left, and one more; 0 where none is.
     rows: usize,
-    /// Kept alive: their addresses are in the buffer.
-    held: Vec<Arc<Buffer>>,
+    is_set: bool,
 }
 
 impl States {
@@ -28,7 +27,7 @@ impl States {
         // A pass of few rows reads as many entries before it knows how many are set.
         let most = most.max(FEW);
         let buffer = device.buffer(8 * (1 + most) + 4 * (1 + most))?;
-        Ok(Self { buffer, len, most, rows: 0, held: Vec::new() })
+        Ok(Self { buffer, len, most, rows: 0, is_set: false })
     }
 
     /// Whether a pass may leave so many.
@@ -50,9 +49,11 @@ impl States {
         image.resize(8 * (1 + self.most), 0);
         let ints = std::iter::once(kept.len()).chain(kept.iter().map(|(row, _)| *row));
         image.extend(ints.flat_map(|int| (int as i32).to_le_bytes()));
-        self.held = held;
+        self.buffer.upload(0, &image)?;
+        self.buffer.hold(held.into_iter().map(|state| state as Arc<_>).collect());
+        self.is_set = true;
         self.rows = kept.last().map_or(0, |(row, _)| row + 1);
-        self.buffer.upload(0, &image)
+        Ok(())
     }
 
     /// Numbers of a state.
@@ -72,7 +73,7 @@ impl States {
 
     /// Whether it was ever set.
     pub(super) fn is_set(&self) -> bool {
-        !self.held.is_empty()
+        self.is_set
     }
 
     /// `unsigned long long[]`: the address of what is gone on from, then of what is left.

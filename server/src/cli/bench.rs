@@ -1,13 +1,34 @@
 //! `gemma-ls bench`: how fast a model runs on this machine, what a keystroke costs, and which prompt suits a model.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::Context;
 use super::bench_fim::{self, FimArgs};
 use super::bench_keystroke::{self, KeystrokeArgs};
 use super::bench_speed::{self, SpeedArgs, What};
 use super::failure::{Exit, Outcome};
-use crate::settings::{FimIds, FimOrder};
+use crate::settings::{self, FimIds, FimOrder};
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The GPU where there is one with room, else the processor
+    Auto,
+    /// The processor
+    Cpu,
+    /// The NVIDIA GPU
+    Cuda,
+}
+
+impl From<Device> for settings::Device {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Auto => Self::Auto,
+            Device::Cpu => Self::Cpu,
+            Device::Cuda => Self::Cuda,
+        }
+    }
+}
 
 /// Measure how fast a model runs here, and what a keystroke costs
 #[derive(Subcommand)]

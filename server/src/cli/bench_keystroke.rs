@@ -7,7 +7,7 @@ use clap::Args;
 use gemma_engine::ErrorKind;
 use serde_json::{Map, Value, json};
 
-use super::bench::{fim_ids, order};
+use super::bench::{Device, fim_ids, order};
 use super::failure::{Exit, Failure, Outcome};
 use super::{Context, ModelArgs, interrupt, output, session};
 use crate::bench::kind::{KINDS, Reach};
@@ -15,7 +15,7 @@ use crate::bench::replay::{Options, Outcome as Replayed, replay};
 use crate::bench::report::{Group, Percentiles, Request, Setup, to_json};
 use crate::bench::trace::Trace;
 use crate::lsp::Start;
-use crate::settings::{FimIds, FimOrder};
+use crate::settings::{self, FimIds, FimOrder};
 
 const EXAMPLES: &str = "\
 A trace is an editing session as data: documents, edits and the completions asked for between them, with
@@ -59,6 +59,9 @@ pub struct KeystrokeArgs {
     trace: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
+    /// Where to compute [default: as set]
+    #[arg(long, value_enum)]
+    device: Option<Device>,
     /// What a prompt begins with: the text before the cursor (psm), the text behind it (spm) [default: as set]
     #[arg(long, value_name = "ORDER", value_parser = order)]
     order: Option<FimOrder>,
@@ -110,7 +113,7 @@ pub fn run(context: &Context, args: &KeystrokeArgs) -> Outcome<Exit> {
         paced: args.paced,
         repeat: args.repeat as usize,
         with_chat: args.with_chat,
-        settings: settings(context, args, &choice.path),
+        settings: client_settings(context, args, &choice.path),
         reach: Some(reach),
     };
     let start = Start {
@@ -153,7 +156,7 @@ pub fn run(context: &Context, args: &KeystrokeArgs) -> Outcome<Exit> {
 }
 
 /// What the client sets: what was asked for, and whatever would keep the server from completing.
-fn settings(context: &Context, args: &KeystrokeArgs, model: &std::path::Path) -> Value {
+fn client_settings(context: &Context, args: &KeystrokeArgs, model: &std::path::Path) -> Value {
     /// What a run computes is not to depend on how fast it is.
     const NO_DEADLINE_MS: u64 = 600_000;
     let mut settings = Map::new();
@@ -166,6 +169,9 @@ fn settings(context: &Context, args: &KeystrokeArgs, model: &std::path::Path) ->
     set("filesOff", json!([]));
     if let Some(threads) = context.global.threads {
         set("threads", json!(threads));
+    }
+    if let Some(device) = args.device {
+        set("device", json!(settings::Device::from(device)));
     }
     if let Some(budget) = args.memory_budget_mb {
         set("memoryBudgetMb", json!(budget));

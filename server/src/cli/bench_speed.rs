@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gemma_engine::{Finished, GenerateRequest, Limits, Model, Precision, Priority, Stop};
 use serde_json::{Value, json};
 
+use super::bench::Device;
 use super::failure::{Exit, Outcome};
 use super::session::Session;
 use super::{Context, ModelArgs, output};
@@ -33,27 +34,6 @@ pub enum What {
     Decode,
     /// A prompt.
     Prefill,
-}
-
-/// Where to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Device {
-    /// The GPU where there is one with room, else the processor
-    Auto,
-    /// The processor
-    Cpu,
-    /// The NVIDIA GPU
-    Cuda,
-}
-
-impl From<Device> for settings::Device {
-    fn from(device: Device) -> Self {
-        match device {
-            Device::Auto => Self::Auto,
-            Device::Cpu => Self::Cpu,
-            Device::Cuda => Self::Cuda,
-        }
-    }
 }
 
 /// Measure how fast a model runs here

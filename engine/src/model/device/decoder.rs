@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gemma_kernels::cuda::attention::{Attend, Turn, attend_exact, attend_few, attend_many};
 use gemma_kernels::cuda::best::{self, best};
 use gemma_kernels::cuda::embed::embed;
-use gemma_kernels::cuda::few::{self, Output, Stream, Update, few};
+use gemma_kernels::cuda::few::{self, MOST_NORMED_ROWS, Output, Stream, Update, few};
 use gemma_kernels::cuda::many::{Many, ManyOutput, Strided, many};
 use gemma_kernels::cuda::recurrent::{Recurrent, RecurrentWeights, recurrent_few, recurrent_many};
 use gemma_kernels::cuda::rows::add_norm;
@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::generate::Scores;
 
 /// Tokens of a pass that goes the way of few.
-const FEW: usize = 16;
+const FEW: usize = few::MOST_ROWS;
 /// Tokens of a pass that is recorded: a generated one and what is tried behind it.
 const RECORDED: usize = 8;
 /// Layers that are asked for ahead of what is computed: what becomes more urgent meanwhile waits for them.
@@ -251,11 +251,14 @@ impl DeviceNetwork {
         (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
         gated: bool,
     ) -> Result<(), CudaError> {
-        if self.is_few(n) {
-            let output = if gated { Output::Gated(&work.inner) } else { Output::Numbers(&work.mixed) };
-            return few(matrix, n, few::Input::Normed(stream), bias, output);
+        let few_output = if gated { Output::Gated(&work.inner) } else { Output::Numbers(&work.mixed) };
+        if n <= MOST_NORMED_ROWS {
+            return few(matrix, n, few::Input::Normed(stream), bias, few_output);
         }
-        add_norm(&stream, n, &work.x, false)?;
+        add_norm(&stream, n, &work.x, self.exact)?;
+        if self.is_few(n) {
+            return few(matrix, n, few::Input::Plain(&work.x), bias, few_output);
+        }
         let (cols, rows) = (matrix.cols(), matrix.rows());
         let output = match gated {
             true => ManyOutput::Gated(whole(&work.inner, rows / 2)),
@@ -343,7 +346,13 @@ impl DeviceNetwork {
         let stream = self.stream(work, 2 * self.layers.len(), update, &self.final_norm);
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         let output = Output::Logits { out: &work.logits, soft_cap: self.config.final_soft_cap };
-        few(matrix, count, few::Input::Normed(Stream { first, ..stream }), None, output)?;
+        let stream = Stream { first, ..stream };
+        if count <= MOST_NORMED_ROWS {
+            few(matrix, count, few::Input::Normed(stream), None, output)?;
+        } else {
+            add_norm(&stream, count, &work.x, self.exact)?;
+            few(matrix, count, few::Input::Plain(&work.x), None, output)?;
+        }
         best(&work.logits, count, self.config.vocab, &work.best_scratch, &work.best)
     }
 

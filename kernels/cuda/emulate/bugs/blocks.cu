@@ -24,7 +24,8 @@ KERNEL bug_sum_without_atomic(float* sums, int blocks) {
   sums[0] = before + 1.f;
 }
 
-// The last block to arrive adds up what all have written, but leaves the counter as it is for the next launch.
+// The last block to arrive adds up what all have written, but leaves the counter as it is for the next
+// launch.
 KERNEL bug_counter_not_reset(float* sums, int blocks) {
   wait_for_launch_before();
   unsigned* counter = reinterpret_cast<unsigned*>(sums + blocks);
@@ -52,7 +53,8 @@ KERNEL bug_counts_before_writing(float* sums, int blocks) {
   *counter = 0;
 }
 
-// The last block to arrive reads what others wrote, but they may still be writing: no fence lies before their arrival.
+// The last block to arrive reads what others wrote, but they may still be writing: no fence lies before their
+// arrival.
 KERNEL bug_missing_fence(float* sums, int blocks) {
   wait_for_launch_before();
   unsigned* counter = reinterpret_cast<unsigned*>(sums + blocks);
@@ -65,7 +67,8 @@ KERNEL bug_missing_fence(float* sums, int blocks) {
   *counter = 0;
 }
 
-// As it should be: all write, a fence, the counter, a barrier; the last block reads, and puts the counter back.
+// As it should be: all write, a fence, the counter, a barrier; the last block reads, and puts the counter
+// back.
 KERNEL probe_last_block(float* sums, int blocks) {
   SHARED(bool, last, [1]);
   wait_for_launch_before();

@@ -1,4 +1,5 @@
-// Planted bugs: accesses outside of memory, and to where they may not go. A line that is to be named ends with the mark.
+// Planted bugs: accesses outside of memory, and to where they may not go. A line that is to be named ends
+// with the mark.
 #include "gpu.cuh"
 
 // One number too many.

@@ -1,4 +1,5 @@
-// The shared memory of a resident block: poisoned before each block, ending where a page ends that nobody may touch.
+// The shared memory of a resident block: poisoned before each block, ending where a page ends that nobody may
+// touch.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -33,7 +33,8 @@ void copy_later(void* to, const void* from, bool valid, Site site) {
 
 void end_group() {
   Thread& thread = Scheduler::running();
-  thread.groups.push_back(thread.copies.size() - std::accumulate(thread.groups.begin(), thread.groups.end(), size_t(0)));
+  thread.groups.push_back(thread.copies.size() -
+                          std::accumulate(thread.groups.begin(), thread.groups.end(), size_t(0)));
 }
 
 void wait_for_groups(int still_open) {

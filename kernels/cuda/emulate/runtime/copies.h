@@ -11,7 +11,8 @@ void wait_for_groups(int still_open);
 
 }  // namespace emulation
 
-inline void cp_async16(void* to, const void* from, bool valid, emulation::Site site = emulation::Site::here()) {
+inline void cp_async16(void* to, const void* from, bool valid,
+                       emulation::Site site = emulation::Site::here()) {
   emulation::copy_later(to, from, valid, site);
 }
 inline void cp_async_commit() { emulation::end_group(); }

@@ -27,8 +27,8 @@ static void begin(Stack* stack, Entry entry) {
 
 #else
 
-// Keeps the registers that a function has to keep. It jumps where a `ret` would do: a processor predicts returns by its
-// own stack of calls, which is another thread's here, but jumps by where they went before.
+// Keeps the registers that a function has to keep. It jumps where a `ret` would do: a processor predicts
+// returns by its own stack of calls, which is another thread's here, but jumps by where they went before.
 asm(R"(
 .text
 .p2align 4

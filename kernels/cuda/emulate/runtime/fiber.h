@@ -11,8 +11,9 @@
 
 namespace emulation {
 
-// A kernel's thread holds at most a kilobyte in registers; this is room for many unoptimised calls. The odd number of
-// cache lines spreads the stacks' upper ends, which are all that is used, over the sets of the caches.
+// A kernel's thread holds at most a kilobyte in registers; this is room for many unoptimised calls. The odd
+// number of cache lines spreads the stacks' upper ends, which are all that is used, over the sets of the
+// caches.
 constexpr size_t STACK_BYTES = (64 << 10) + 17 * 64;
 
 // What is left to go on with when a stack is switched away from.

@@ -75,7 +75,8 @@ void on_signal(int signal, siginfo_t* info, void* raw) {
 void catch_signals() {
   struct sigaction action = {};
   action.sa_sigaction = on_signal;
-  // The handler leaves by a jump: the signal must not stay blocked, and the stack may be one that was overrun.
+  // The handler leaves by a jump: the signal must not stay blocked, and the stack may be one that was
+  // overrun.
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   for (int signal : SIGNALS) sigaction(signal, &action, &before[signal]);
 }
@@ -89,12 +90,13 @@ bool refuse(Failure* failure, const char* text) {
 bool check(const Kernel* kernel, const LaunchRequest& request, Failure* failure) {
   if (!kernel) return refuse(failure, "no such kernel");
   if (strcmp(kernel->parameters, request.parameters) != 0) {
-    snprintf(failure->text, sizeof failure->text, "its parameters are `%s`, the launch has `%s`", kernel->parameters,
-             request.parameters);
+    snprintf(failure->text, sizeof failure->text, "its parameters are `%s`, the launch has `%s`",
+             kernel->parameters, request.parameters);
     failure->kind = MISTAKE;
     return false;
   }
-  if (request.threads == 0 || request.threads > MOST_THREADS) return refuse(failure, "1 to 1024 threads a block");
+  if (request.threads == 0 || request.threads > MOST_THREADS)
+    return refuse(failure, "1 to 1024 threads a block");
   if (request.threads > kernel->threads) return refuse(failure, "more threads than its KERNEL_OF says");
   if (request.shared > request.shared_limit) return refuse(failure, "more shared memory than the device has");
   const uint32_t* grid = request.grid;

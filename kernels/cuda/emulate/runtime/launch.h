@@ -24,6 +24,7 @@ struct LaunchRequest {
   uint32_t resident;  // blocks that take turns
   uint64_t seed;
   emulation::Watch* watch;  // who is told of accesses; none for kernels that tell nobody
+  uint64_t memory[2];       // where the device's memory lies, from and to
   uint32_t launch;          // its number on the device
   uint32_t settled;         // the first launch that may still be in flight
 };
@@ -37,7 +38,7 @@ struct Failure {
   const char* object;
   const char* registers;
   uint64_t at;
-  uint64_t other;  // of a race: the other instruction
+  uint64_t other;    // of a race: the other instruction
   const char* file;  // where the thread last met others or asked for a copy, of a read, a write or a trap
   uint32_t line;
   char text[1000];

@@ -1,4 +1,5 @@
-// CUDA's conversions and arithmetic functions. Approximate ones are exact here: their rounding is the device's own.
+// CUDA's conversions and arithmetic functions. Approximate ones are exact here: their rounding is the
+// device's own.
 #pragma once
 #include <cmath>
 #include <cstdint>

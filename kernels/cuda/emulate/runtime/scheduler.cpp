@@ -1,4 +1,5 @@
-// Whose turn it is. Each warp runs as far as it goes before another does: the greatest skew that a device may show.
+// Whose turn it is. Each warp runs as far as it goes before another does: the greatest skew that a device may
+// show.
 #include "scheduler.h"
 
 #include <csignal>
@@ -21,7 +22,8 @@ __thread Position* self __attribute__((tls_model("initial-exec")));
 __thread Scheduler* active __attribute__((tls_model("initial-exec")));
 
 Scheduler& Scheduler::mine() {
-  // Never freed: the process's threads that launch are few, and one that ends may still be in a signal's handler.
+  // Never freed: the process's threads that launch are few, and one that ends may still be in a signal's
+  // handler.
   static thread_local Scheduler* mine = new Scheduler;
   return *mine;
 }
@@ -50,7 +52,7 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
   polls = 0;
   waited_for_launch = false;
   watch = request.watch;
-  if (watch) watch->begin(request.launch, request.settled, request.overlaps);
+  if (watch) watch->begin(request.launch, request.settled, request.overlaps, request.memory);
   const unsigned slots = unsigned(std::min<uint64_t>(std::max(1u, request.resident), total));
   make_room(request.threads, slots);
   if (request.order == RANDOM) {
@@ -84,8 +86,8 @@ void Scheduler::clean_up() {
   }
 }
 
-// Threads, and warps of those, for so many blocks at once. They stay as they are for launches of the same size: a
-// thread that has ended is as good as new.
+// Threads, and warps of those, for so many blocks at once. They stay as they are for launches of the same
+// size: a thread that has ended is as good as new.
 void Scheduler::make_room(unsigned block_threads, unsigned block_count) {
   if (block_threads == room_threads && block_count == room_blocks) return;
   room_threads = block_threads;
@@ -180,13 +182,15 @@ Thread* Scheduler::end_thread(Thread& thread) {
     fail("a thread ends without waiting for its copy of %s:%d", file_name(site), site.line);
   }
   if (block.at_barrier) {
-    fail("a thread ends while others wait at the barrier of %s:%d", file_name(block.barrier), block.barrier.line);
+    fail("a thread ends while others wait at the barrier of %s:%d", file_name(block.barrier),
+         block.barrier.line);
   }
   const unsigned lane = 1u << thread.lane;
   for (unsigned rest = warp.at_collective; rest; rest &= rest - 1) {
     const Thread& other = warp.threads[__builtin_ctz(rest)];
     if (other.mask & lane) {
-      fail("lane %d ends while others wait for it at %s:%d", thread.lane, file_name(other.site), other.site.line);
+      fail("lane %d ends while others wait for it at %s:%d", thread.lane, file_name(other.site),
+           other.site.line);
     }
   }
   warp.ready &= ~lane;
@@ -194,7 +198,8 @@ Thread* Scheduler::end_thread(Thread& thread) {
   polls = 0;
   if (--block.alive == 0) end_block(block);
   if (ended == total) {
-    if (request.overlaps && !waited_for_launch) fail("it may overlap the launch before, and does not wait for it");
+    if (request.overlaps && !waited_for_launch)
+      fail("it may overlap the launch before, and does not wait for it");
     return nullptr;
   }
   return next();
@@ -204,8 +209,9 @@ void Scheduler::barrier(Site site) {
   Thread& thread = running();
   Block& block = *thread.warp->block;
   thread.site = site;
-  if (block.alive < block.threads.x) fail("a barrier at %s:%d that not all threads of the block reach: some have ended",
-                                          file_name(site), site.line);
+  if (block.alive < block.threads.x)
+    fail("a barrier at %s:%d that not all threads of the block reach: some have ended", file_name(site),
+         site.line);
   if (block.at_barrier && !(block.barrier == site)) {
     fail("a barrier at %s:%d while other threads wait at that of %s:%d", file_name(site), site.line,
          file_name(block.barrier), block.barrier.line);
@@ -262,8 +268,8 @@ void Scheduler::collective(Collective kind, unsigned mask, void* brought, Work w
     const int i = __builtin_ctz(rest);
     const Thread& other = warp.threads[i];
     if (!(other.site == site) || other.kind != kind || other.mask != mask) {
-      fail("lane %d is at %s:%d with mask %#x, lane %d at %s:%d with mask %#x", thread.lane, file_name(site), site.line,
-           mask, i, file_name(other.site), other.site.line, other.mask);
+      fail("lane %d is at %s:%d with mask %#x, lane %d at %s:%d with mask %#x", thread.lane, file_name(site),
+           site.line, mask, i, file_name(other.site), other.site.line, other.mask);
     }
     all[i] = other.brought;
   }
@@ -355,8 +361,8 @@ Thread* Scheduler::lane_of(Warp& warp) {
   return &warp.threads[__builtin_ctz(above ? above : warp.ready)];
 }
 
-// It is another warp's turn. One time in `one_in`, where all is drawn, this one sleeps until nobody else can go on: a
-// mistake shows once one thread is late by much more often than where all are late by a little.
+// It is another warp's turn. One time in `one_in`, where all is drawn, this one sleeps until nobody else can
+// go on: a mistake shows once one thread is late by much more often than where all are late by a little.
 void Scheduler::leave_warp(unsigned one_in) {
   if (request.order == RANDOM) {
     warps[turn].asleep = draw() % one_in == 0;
@@ -389,8 +395,8 @@ void Scheduler::tell_where(const char* format, va_list arguments) {
   const int length = vsnprintf(failure->text, sizeof failure->text, format, arguments);
   if (!self || length < 0 || size_t(length) >= sizeof failure->text) return;
   const uint3 block = self->block->index;
-  snprintf(failure->text + length, sizeof failure->text - length, " (thread %u of block %u, %u, %u)", self->thread.x,
-           block.x, block.y, block.z);
+  snprintf(failure->text + length, sizeof failure->text - length, " (thread %u of block %u, %u, %u)",
+           self->thread.x, block.x, block.y, block.z);
 }
 
 void Scheduler::fail(const char* format, ...) {
@@ -437,7 +443,8 @@ void Scheduler::stop() { siglongjmp(escape, 1); }
 
 // Nobody can go on: says who waits where.
 void Scheduler::standstill() {
-  std::string text = polls > MOST_POLLS ? "threads poll for what never comes:" : "threads wait for each other:";
+  std::string text =
+      polls > MOST_POLLS ? "threads poll for what never comes:" : "threads wait for each other:";
   for (const Warp& warp : warps) {
     const unsigned sets[] = {warp.at_barrier, warp.at_collective, warp.ready};
     const char* const names[] = {"at the barrier", "for other lanes", "polling"};

@@ -34,7 +34,8 @@ struct Thread : Position {
   Collective kind;
   unsigned mask;
   void* brought;
-  // For those who watch: whether it waited for the launch before, and the block's barriers before its last fence.
+  // For those who watch: whether it waited for the launch before, and the block's barriers before its last
+  // fence.
   bool waited, fenced;
   uint32_t fence_epoch;
   // Copies asked for, and how many of them each closed group has.
@@ -49,8 +50,8 @@ struct Block : BlockPosition {
   Warp* warps;
   unsigned warp_count;
   BlockMemory memory;
-  // For those who watch: barriers so far, those before one of its threads had waited for the launch before, and what
-  // it knows of other blocks.
+  // For those who watch: barriers so far, those before one of its threads had waited for the launch before,
+  // and what it knows of other blocks.
   uint32_t epoch, waited;
   Seen seen;
 };

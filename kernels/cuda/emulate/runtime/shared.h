@@ -17,8 +17,8 @@ void* dynamic_shared();
 
 }  // namespace emulation
 
-#define SHARED(T, name, dims)                                              \
-  using name##_t = T dims;                                                 \
-  static emulation::SharedArray name##_array{#name, sizeof(name##_t)};     \
+#define SHARED(T, name, dims)                                          \
+  using name##_t = T dims;                                             \
+  static emulation::SharedArray name##_array{#name, sizeof(name##_t)}; \
   name##_t& name = *static_cast<name##_t*>(emulation::shared_array(name##_array))
 #define SHARED_DYN(T, name) T* name = static_cast<T*>(emulation::dynamic_shared())

@@ -1,4 +1,5 @@
-// Products of fragments, a warp at a time. See "Matrix Fragments for mma.m16n8k16" in the PTX manual for who holds what.
+// Products of fragments, a warp at a time. See "Matrix Fragments for mma.m16n8k16" in the PTX manual for who
+// holds what.
 #include "tensor.h"
 
 #include <cstring>
@@ -29,7 +30,8 @@ template <float number_of(uint32_t, int)> void multiply(void** brought, unsigned
     const auto* mine = static_cast<Fragments*>(brought[lane]);
     const int group = lane >> 2, pair = 2 * (lane & 3);
     for (int which = 0; which < 2; which++) {
-      for (int i = 0; i < 4; i++) a[group + i % 2 * 8][pair + i / 2 * 8 + which] = number_of(mine->a[i], which);
+      for (int i = 0; i < 4; i++)
+        a[group + i % 2 * 8][pair + i / 2 * 8 + which] = number_of(mine->a[i], which);
       for (int i = 0; i < 2; i++) b[pair + i * 8 + which][group] = number_of(mine->b[i], which);
       for (int i = 0; i < 2; i++) d[group + i * 8][pair + which] = mine->d[2 * i + which];
     }

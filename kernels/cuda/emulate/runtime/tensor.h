@@ -23,12 +23,14 @@ inline void mma_16816_half(float (&d)[4], const uint32_t (&a)[4], const uint32_t
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, emulation::Site site = emulation::Site::here()) {
   emulation::load_matrix(r, row, 4, false, site);
 }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, emulation::Site site = emulation::Site::here()) {
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row,
+                              emulation::Site site = emulation::Site::here()) {
   emulation::load_matrix(r, row, 4, true, site);
 }
 inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, emulation::Site site = emulation::Site::here()) {
   emulation::load_matrix(r, row, 2, false, site);
 }
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, emulation::Site site = emulation::Site::here()) {
+inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row,
+                              emulation::Site site = emulation::Site::here()) {
   emulation::load_matrix(r, row, 2, true, site);
 }

@@ -16,14 +16,15 @@ struct Position {
   const BlockPosition* block;
 };
 
-// The thread that runs. `__thread` and the model: a read costs one load, where `thread_local` would cost a call.
+// The thread that runs. `__thread` and the model: a read costs one load, where `thread_local` would cost a
+// call.
 extern __thread Position* self __attribute__((tls_model("initial-exec")));
 
 // Every thread of the block arrives here before one goes on.
 void barrier(Site site);
 
-// Something atomic is done to an address next. Others may take their turn here: what is atomic is the only thing that
-// threads may expect to see others change.
+// Something atomic is done to an address next. Others may take their turn here: what is atomic is the only
+// thing that threads may expect to see others change.
 enum class Meeting { Relaxed, Release, Acquire };
 void meet(const void* at, Meeting kind);
 
@@ -48,7 +49,9 @@ EMULATION_UNTOLD inline T atomic(T* at, Change change, Meeting kind = Meeting::R
 }
 
 // So that `atomicAdd(counter, 1)` takes an `unsigned* counter`, as CUDA's overloads do.
-template <class T> struct AsGiven { using Type = T; };
+template <class T> struct AsGiven {
+  using Type = T;
+};
 
 }  // namespace emulation
 
@@ -84,8 +87,8 @@ template <class T> inline T atomicMin(T* at, typename emulation::AsGiven<T>::Typ
 template <class T> inline T atomicExch(T* at, typename emulation::AsGiven<T>::Type value) {
   return emulation::atomic(at, [=](T) { return value; });
 }
-template <class T>
-inline T atomicCAS(T* at, typename emulation::AsGiven<T>::Type expected, typename emulation::AsGiven<T>::Type value) {
+template <class T> inline T atomicCAS(T* at, typename emulation::AsGiven<T>::Type expected,
+                                      typename emulation::AsGiven<T>::Type value) {
   return emulation::atomic(at, [=](T before) { return before == expected ? value : before; });
 }
 

@@ -74,21 +74,21 @@ struct Max {
 inline void __syncwarp(unsigned mask = emulation::ALL, emulation::Site site = emulation::Site::here()) {
   emulation::collective(emulation::Collective::Sync, mask, nullptr, nullptr, site);
 }
-template <class T>
-inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, emulation::Site site = emulation::Site::here()) {
+template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32,
+                                        emulation::Site site = emulation::Site::here()) {
   const int first = emulation::self->lane & ~(width - 1);
   return emulation::shuffle(mask, value, first | (source & (width - 1)), site);
 }
-template <class T>
-inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, emulation::Site site = emulation::Site::here()) {
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32,
+                                            emulation::Site site = emulation::Site::here()) {
   return emulation::shuffle(mask, value, emulation::in_group(emulation::self->lane ^ bits, width), site);
 }
-template <class T>
-inline T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, emulation::Site site = emulation::Site::here()) {
+template <class T> inline T __shfl_down_sync(unsigned mask, T value, int by, int width = 32,
+                                             emulation::Site site = emulation::Site::here()) {
   return emulation::shuffle(mask, value, emulation::in_group(emulation::self->lane + by, width), site);
 }
-template <class T>
-inline T __shfl_up_sync(unsigned mask, T value, int by, int width = 32, emulation::Site site = emulation::Site::here()) {
+template <class T> inline T __shfl_up_sync(unsigned mask, T value, int by, int width = 32,
+                                           emulation::Site site = emulation::Site::here()) {
   return emulation::shuffle(mask, value, emulation::in_group(emulation::self->lane - by, width), site);
 }
 inline unsigned __ballot_sync(unsigned mask, bool vote, emulation::Site site = emulation::Site::here()) {

@@ -5,10 +5,12 @@
 
 namespace emulation {
 
-void Watch::begin(uint32_t number, uint32_t settled_before, bool may_overlap) {
+void Watch::begin(uint32_t number, uint32_t settled_before, bool may_overlap, const uint64_t memory[2]) {
   launch = number;
   settled = settled_before;
   overlaps = may_overlap;
+  from = memory[0];
+  to = memory[1];
   published.clear();
 }
 
@@ -27,14 +29,16 @@ void Watch::access(uint64_t address, uint64_t bytes, bool writes, const void* co
   const Thread& thread = Scheduler::running();
   const Warp& warp = *thread.warp;
   const Block& block = *warp.block;
-  if (active->on_stack(address)) return;
   const bool shared = block.memory.owns(address);
+  // Neither one's own variables, which are on the stack, nor what the emulation keeps of the thread.
+  if (!shared && (address - from >= to - from || active->on_stack(address))) return;
   const Access now{launch, uint32_t(block.number), block.epoch, uint16_t(thread.thread.x), warp.epoch, code};
   const uint64_t end = address + bytes;
   for (uint64_t at = address / CELL * CELL; at < end; at += CELL) {
     Cell& there = cell(at);
     if (!shared) check_early(there, writes, code);
-    if (races(there.write, shared)) report(writes ? "writes what was written" : "reads what is written", there.write, code);
+    if (races(there.write, shared))
+      report(writes ? "writes what was written" : "reads what is written", there.write, code);
     if (writes) {
       for (const Access& read : there.reads) {
         if (races(read, shared)) report("writes what is read", read, code);
@@ -55,8 +59,10 @@ void Watch::check_early(const Cell& cell, bool writes, const void* code) {
   if (!overlaps || thread.waited || thread.warp->block->epoch > thread.warp->block->waited) return;
   if (writes) active->fail_at(code, nullptr, "it writes before it waits for the launch before");
   if (cell.write.launch >= settled && cell.write.launch < launch) {
-    active->fail_at(code, nullptr, "it reads what launch %u wrote, before it waits for the launch before (this is launch %u)",
-                    cell.write.launch, launch);
+    active->fail_at(
+        code, nullptr,
+        "it reads what launch %u wrote, before it waits for the launch before (this is launch %u)",
+        cell.write.launch, launch);
   }
 }
 
@@ -77,8 +83,8 @@ bool Watch::races(const Access& before, bool shared) const {
 }
 
 void Watch::report(const char* what, const Access& before, const void* code) {
-  active->fail_at(code, before.code, "it %s by thread %u of block %u, and nothing orders the two", what, before.thread,
-                  before.block);
+  active->fail_at(code, before.code, "it %s by thread %u of block %u, and nothing orders the two", what,
+                  before.thread, before.block);
 }
 
 namespace {
@@ -105,8 +111,8 @@ void Watch::meet(uint64_t address, Meeting kind) {
   join(there, uint32_t(block.number), kind == Meeting::Release ? now : fenced(block, thread));
 }
 
-// What fences of the block's threads publish where one of them does something atomic: what was before its own fence, and
-// before those of others that a barrier lies behind.
+// What fences of the block's threads publish where one of them does something atomic: what was before its own
+// fence, and before those of others that a barrier lies behind.
 Published Watch::fenced(const Block& block, const Thread& thread) {
   Published best{0, 0};
   for (unsigned i = 0; i < block.threads.x; i++) {
@@ -123,8 +129,8 @@ Published Watch::fenced(const Block& block, const Thread& thread) {
 extern "C" emulation::Watch* emulation_watch() { return new emulation::Watch; }
 extern "C" void emulation_forget_watch(emulation::Watch* watch) { delete watch; }
 
-// ---- What the compiler calls in kernels that it compiled with -fsanitize=thread: these functions are all of it that is
-// here, and the library of that name is not linked.
+// ---- What the compiler calls in kernels that it compiled with -fsanitize=thread: these functions are all of
+// it that is here, and the library of that name is not linked.
 
 namespace {
 
@@ -137,10 +143,10 @@ inline void tell(const void* address, uint64_t bytes, bool writes, const void* c
 
 }  // namespace
 
-#define TOLD(bytes)                                                                                             \
-  void __tsan_read##bytes(const void* at) { tell(at, bytes, false, __builtin_return_address(0)); }             \
-  void __tsan_write##bytes(const void* at) { tell(at, bytes, true, __builtin_return_address(0)); }             \
-  void __tsan_unaligned_read##bytes(const void* at) { tell(at, bytes, false, __builtin_return_address(0)); }   \
+#define TOLD(bytes)                                                                                          \
+  void __tsan_read##bytes(const void* at) { tell(at, bytes, false, __builtin_return_address(0)); }           \
+  void __tsan_write##bytes(const void* at) { tell(at, bytes, true, __builtin_return_address(0)); }           \
+  void __tsan_unaligned_read##bytes(const void* at) { tell(at, bytes, false, __builtin_return_address(0)); } \
   void __tsan_unaligned_write##bytes(const void* at) { tell(at, bytes, true, __builtin_return_address(0)); }
 
 extern "C" {

@@ -1,8 +1,10 @@
 // Accesses to memory, of kernels that were compiled to tell of each: which of them nothing orders.
 //
-// Two accesses to a byte, one of them a write, are ordered if one thread does both, if a barrier of the block or a
-// __syncwarp of the warp lies between them, or if the first one's block publishes it (__threadfence, then something
-// atomic) where the second one's block looks afterwards. Any other two are a race, whatever order they had today.
+// Two accesses to a byte, one of them a write, are ordered if one thread does both, if a barrier of the block
+// or a
+// __syncwarp of the warp lies between them, or if the first one's block publishes it (__threadfence, then
+// something atomic) where the second one's block looks afterwards. Any other two are a race, whatever order
+// they had today.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -19,13 +21,14 @@ struct Thread;
 struct Access {
   uint32_t launch;
   uint32_t block;
-  uint32_t epoch;       // barriers of the block before it
+  uint32_t epoch;  // barriers of the block before it
   uint16_t thread;
   uint16_t warp_epoch;  // __syncwarps of the warp before it
   const void* code;
 };
 
-// What a block has published: all that was before so many of its barriers, and what these warps did since then.
+// What a block has published: all that was before so many of its barriers, and what these warps did since
+// then.
 struct Published {
   uint32_t epoch;
   uint32_t warps;
@@ -35,8 +38,9 @@ using Seen = std::unordered_map<uint32_t, Published>;
 // One for each device: it knows what earlier launches wrote.
 class Watch {
  public:
-  // A launch begins. What was written before launch `settled` nothing has to wait for.
-  void begin(uint32_t launch, uint32_t settled, bool overlaps);
+  // A launch begins. What was written before launch `settled` nothing has to wait for; the device's memory
+  // lies between these addresses.
+  void begin(uint32_t launch, uint32_t settled, bool overlaps, const uint64_t memory[2]);
   void access(uint64_t address, uint64_t bytes, bool writes, const void* code);
   void meet(uint64_t address, Meeting kind);
 
@@ -55,6 +59,7 @@ class Watch {
 
   uint32_t launch = 0, settled = 0;
   bool overlaps = false;
+  uint64_t from = 0, to = 0;
   std::unordered_map<uint64_t, std::unique_ptr<Cell[]>> pages;
   uint64_t last_page = ~uint64_t(0);
   Cell* last = nullptr;

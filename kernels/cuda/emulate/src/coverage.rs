@@ -17,8 +17,9 @@ pub fn kernels() -> Vec<&'static str> {
     crate::runtime::kernels()
 }
 
-/// Says at the end of a test which kernels it covers, and panics where it launched one of them nowhere. A test of all
-/// sources reads these calls and sees to it that every kernel is named in one, so the names are written out.
+/// Says at the end of a test which kernels it covers, and panics where it launched one of them nowhere. A
+/// test of all sources reads these calls and sees to it that every kernel is named in one, so the names are
+/// written out.
 pub fn covers(kernels: &[&str]) {
     LAUNCHED.with_borrow(|launched| {
         for kernel in kernels {

@@ -10,7 +10,8 @@ use crate::memory::Memory;
 use crate::runtime::{self, Failure, Terms, Watch};
 use crate::{Schedule, coverage};
 
-/// A device that runs on the CPU. A launch is done when it returns; where one fails the device is lost, as a real one is.
+/// A device that runs on the CPU. A launch is done when it returns; where one fails the device is lost, as a
+/// real one is.
 #[derive(Debug)]
 pub struct Emulated {
     properties: Properties,
@@ -77,7 +78,8 @@ impl Emulated {
         Self { properties, schedule, state: Mutex::default() }
     }
 
-    /// One that is told of every access to memory, and finds those that nothing orders: slower, by ten times and more.
+    /// One that is told of every access to memory, and finds those that nothing orders: slower, by ten times
+    /// and more.
     pub fn watched(properties: Properties, schedule: Schedule) -> Self {
         let device = Self::of(properties, schedule);
         device.lock().watch = Some(Watch::new());
@@ -128,10 +130,12 @@ impl Emulated {
             shared_limit: self.properties.shared_bytes,
             schedule: self.schedule,
             watch: state.watch.as_ref(),
+            memory: state.memory.span(),
             number: state.launches,
             settled: state.settled + 1,
         };
-        // SAFETY: the addresses among the arguments are inside allocations, and around those are guarding pages.
+        // SAFETY: the addresses among the arguments are inside allocations, and around those are guarding
+        // pages.
         let run = unsafe { runtime::launch(launch, terms) };
         let kernel = launch.kernel;
         let checked = run

@@ -1,7 +1,8 @@
 //! A CUDA device on the CPU: the kernels' own sources, compiled by a C++ compiler, every thread a fiber.
 //!
-//! It finds missing barriers, wrong waits, reads of what was never written, accesses outside of memory and much else;
-//! it says nothing of speed, nor of the order in which a real device's memory sees writes. See its README.
+//! It finds missing barriers, wrong waits, reads of what was never written, accesses outside of memory and
+//! much else; it says nothing of speed, nor of the order in which a real device's memory sees writes. See its
+//! README.
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,9 +22,9 @@ pub use schedule::{SCHEDULES, Schedule};
 /// The environment variable that lets tests use this machine's GPU where it is `1`.
 const GPU: &str = "GEMMA_LS_TEST_GPU";
 
-/// Devices that a kernel's test goes through, with what to call each: threads and blocks in every order, on what is
-/// like an H100 and on what has less shared memory; one that is told of every access to memory; and, where
-/// `GEMMA_LS_TEST_GPU=1` asks for it, a real one.
+/// Devices that a kernel's test goes through, with what to call each: threads and blocks in every order, on
+/// what is like an H100 and on what has less shared memory; one that is told of every access to memory; and,
+/// where `GEMMA_LS_TEST_GPU=1` asks for it, a real one.
 ///
 /// # Panics
 /// If a real one is asked for and cannot be opened.

@@ -1,10 +1,12 @@
-//! The emulated device's memory: each allocation in pages of its own, with pages around them that nobody may access.
+//! The emulated device's memory: each allocation in pages of its own, with pages around them that nobody may
+//! access.
 //!
-//! An allocation ends where its pages end, so a read behind it is seen as well as a write. What its alignment leaves
-//! (15 bytes at most behind it, less than a page in front) is filled with NaN, and looked at now and then. Addresses are
-//! never used twice: one of memory that was freed stays an error.
+//! An allocation ends where its pages end, so a read behind it is seen as well as a write. What its alignment
+//! leaves (15 bytes at most behind it, less than a page in front) is filled with NaN, and looked at now and
+//! then. Addresses are never used twice: one of memory that was freed stays an error.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use gemma_kernels::cuda::Address;
 
@@ -20,7 +22,8 @@ const AREA: usize = 16 << 30;
 const FRONT: usize = 64;
 /// NaN in every format of floats.
 const POISON: u8 = 0xff;
-/// What stands next to an allocation: NaN too, whether of 16 bits or 32, but not the poison that kernels may copy.
+/// What stands next to an allocation: NaN too, whether of 16 bits or 32, but not the poison that kernels may
+/// copy.
 const CANARY: [u8; 2] = [0xa5, 0xff];
 
 /// All of it.
@@ -53,6 +56,13 @@ impl Memory {
     /// Bytes that are allocated.
     pub fn used(&self) -> u64 {
         self.used
+    }
+
+    /// Addresses of which all allocations have some.
+    pub fn span(&self) -> Range<u64> {
+        let start = self.areas.iter().map(|area| area.start).min().unwrap_or(0);
+        let end = self.areas.iter().map(|area| area.start + area.len).max().unwrap_or(0);
+        start as u64..end as u64
     }
 
     /// Memory full of NaN; none where this machine has too little.
@@ -97,7 +107,8 @@ impl Memory {
         Some(first)
     }
 
-    /// Frees what begins there, and says whether something was written next to it; none where nothing begins there.
+    /// Frees what begins there, and says whether something was written next to it; none where nothing begins
+    /// there.
     pub fn free(&mut self, address: Address) -> Option<Result<(), String>> {
         let gone = self.live.remove(&address)?;
         let whole = gone.check_whole(address);

@@ -1,6 +1,7 @@
 //! The C++ runtime, as Rust sees it.
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 
 use gemma_kernels::cuda::{Arg, Launch};
 
@@ -22,6 +23,7 @@ struct Request {
     resident: u32,
     seed: u64,
     watch: *mut c_void,
+    memory: [u64; 2],
     launch: u32,
     settled: u32,
 }
@@ -51,7 +53,8 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub(crate) struct Watch(*mut c_void);
 
-// SAFETY: the C++ object is nobody else's, and used by one thread at a time: by a launch, which has the device's state.
+// SAFETY: the C++ object is nobody else's, and used by one thread at a time: by a launch, which has the
+// device's state.
 unsafe impl Send for Watch {}
 
 impl Watch {
@@ -69,11 +72,13 @@ impl Drop for Watch {
 }
 
 /// How a device runs launches.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terms<'a> {
     pub shared_limit: u32,
     pub schedule: Schedule,
     pub watch: Option<&'a Watch>,
+    /// Where the device's memory lies.
+    pub memory: Range<u64>,
     /// The launch's number, and the first one that may still be in flight.
     pub number: u32,
     pub settled: u32,
@@ -89,7 +94,8 @@ pub(crate) enum Failure {
         /// Where that is.
         address: u64,
         writes: bool,
-        /// The line and the thread, as far as they are known, and where in shared memory it is if it is there.
+        /// The line and the thread, as far as they are known, and where in shared memory it is if it is
+        /// there.
         text: String,
     },
 }
@@ -122,12 +128,14 @@ pub(crate) unsafe fn launch(launch: &Launch<'_>, terms: Terms<'_>) -> Result<(),
         resident,
         seed,
         watch: terms.watch.map_or(std::ptr::null_mut(), |watch| watch.0),
+        memory: [terms.memory.start, terms.memory.end],
         launch: terms.number,
         settled: terms.settled,
     };
     // SAFETY: all zeros are a value of this struct: no failure.
     let mut failure: RawFailure = unsafe { std::mem::zeroed() };
-    // SAFETY: all that the request points to lives until the call's end, and the caller vouches for the addresses.
+    // SAFETY: all that the request points to lives until the call's end, and the caller vouches for the
+    // addresses.
     unsafe { emulation_launch(&raw const request, &raw mut failure) };
     if failure.kind == 0 { Ok(()) } else { Err(read(&failure)) }
 }

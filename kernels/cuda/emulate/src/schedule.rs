@@ -1,7 +1,7 @@
 //! Orders in which threads and blocks take their turns.
 
-/// In which order the blocks of a launch, and the threads of each, take their turns. A warp runs as far as it goes
-/// before another does, which is the greatest skew that a device may show.
+/// In which order the blocks of a launch, and the threads of each, take their turns. A warp runs as far as it
+/// goes before another does, which is the greatest skew that a device may show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedule {
     /// One block after the other, warp by warp, lane by lane.

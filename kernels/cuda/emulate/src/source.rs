@@ -5,13 +5,17 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// What was asked for before, by object file and place: a test of a bug meets the same line under every schedule.
-static KNOWN: LazyLock<Mutex<HashMap<(String, u64), Option<String>>>> = LazyLock::new(Mutex::default);
+/// Lines by object file and place.
+type Lines = HashMap<(String, u64), Option<String>>;
 
-/// The line that an instruction was made from, as `file:line`: so many bytes from a function of an object file.
+/// What was asked for before: a test of a bug meets the same line under every schedule.
+static KNOWN: LazyLock<Mutex<Lines>> = LazyLock::new(Mutex::default);
+
+/// The line that an instruction was made from, as `file:line`: so many bytes from a function of an object
+/// file.
 ///
-/// It asks `nm` and `addr2line`, which are there where a C++ compiler is. Without them, or without the object file, there
-/// is none. Object files keep their line tables where cargo drops those of programs.
+/// It asks `nm` and `addr2line`, which are there where a C++ compiler is. Without them, or without the object
+/// file, there is none. Object files keep their line tables where cargo drops those of programs.
 pub(crate) fn line_of(object: &str, function: &str, bytes: u64) -> Option<String> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     known.entry((object.to_owned(), bytes)).or_insert_with(|| look_up(object, function, bytes)).clone()

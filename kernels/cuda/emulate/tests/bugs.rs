@@ -75,16 +75,16 @@ impl Bug {
 
 fn upload(device: &Emulated, numbers: &[f32]) -> Address {
     let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-    let address = device.allocate(bytes.len()).unwrap();
+    let address = device.allocate(bytes.len()).expect("there is room");
     // SAFETY: it was allocated for these bytes.
-    unsafe { device.upload(address, &bytes).unwrap() };
+    unsafe { device.upload(address, &bytes).expect("it can be written") };
     address
 }
 
 fn download(device: &Emulated, from: Address, len: usize) -> Vec<f32> {
     let mut bytes = vec![0; 4 * len];
     // SAFETY: the tests allocate that much.
-    unsafe { device.download(from, &mut bytes).unwrap() };
+    unsafe { device.download(from, &mut bytes).expect("it can be read") };
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
@@ -94,7 +94,7 @@ fn numbers() -> Vec<f32> {
 
 /// Launches a kernel of `(const float* x, float* out)`.
 fn x_to_out(bug: &Bug, device: &Emulated) -> Result<Address, CudaError> {
-    let (x, out) = (upload(device, &numbers()), device.allocate(4 * THREADS).unwrap());
+    let (x, out) = (upload(device, &numbers()), device.allocate(4 * THREADS)?);
     bug.launch(device, &[Arg::Address(x), Arg::Address(out)]).map(|()| out)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gemma_emulation::{Emulated, Schedule, devices};
-use gemma_kernels::cuda::{CudaError, Device, DevicePage, PageMemory, rows};
+use gemma_kernels::cuda::{CudaError, Device, DevicePage, PageMemory, Place, Standing, rows};
 
 #[test]
 fn a_recording_keeps_the_memory_that_it_names() {
@@ -20,6 +20,22 @@ fn a_recording_keeps_the_memory_that_it_names() {
         drop(recording);
         assert_eq!(device.free_bytes().unwrap(), full + 400, "{name}");
     }
+}
+
+#[test]
+fn a_table_holds_what_it_names() {
+    let device = Device::new(Arc::new(Emulated::new(1 << 20, Schedule::Forward)));
+    let memory = PageMemory::new(&device, 1 << 16);
+    let mut place = Place::new(&device, 1, 1, 1).unwrap();
+    for _ in 0..2 {
+        let page = DevicePage::new(&memory, 64).to_write().unwrap();
+        let ranges = [vec![(0, 1)]];
+        let standing = Standing { start: 0, position: 0, pages_from: 0, pages: &[page], ranges: &ranges };
+        place.set(standing).unwrap();
+        assert_eq!(memory.used(), 64, "the page that it names now, and no other");
+    }
+    drop(place);
+    assert_eq!(memory.used(), 0);
 }
 
 #[test]

@@ -50,3 +50,24 @@ fn an_id_behind_the_table_reads_its_last_row() {
     }
     covers(&["embed_rows"]);
 }
+
+#[test]
+fn a_matrix_of_several_pieces_arrives_whole() {
+    // More than is repacked at a time; the second piece begins with row 4096.
+    let (rows, cols) = (5000, 1024);
+    let bytes = Random::new(20).matrix(Format::BF16, rows, cols);
+    let ids = [0usize, 15, 4095, 4096, 4999];
+    let row = |id: usize| &bytes[2 * id * cols..2 * (id + 1) * cols];
+    let want: Vec<f32> = ids
+        .iter()
+        .flat_map(|&id| row(id).chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()))
+        .collect();
+    let (_, device) = devices(16 << 20).remove(0);
+    let part = Part { format: Format::BF16, rows, bytes: &bytes };
+    let table = DeviceMatrix::new(&device, &[part], cols, Arrangement::Stacked, false).unwrap();
+    let ids_there = device.buffer_of(&ids.map(|id| (id as u32).to_le_bytes()).concat()).unwrap();
+    let out = device.buffer(4 * want.len()).unwrap();
+    embed(&table, &ids_there, ids.len(), 1.0, &out).unwrap();
+    assert_eq!(out.read_numbers(0, want.len()).unwrap(), want);
+    covers(&["embed_rows"]);
+}

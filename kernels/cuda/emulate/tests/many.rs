@@ -46,7 +46,7 @@ impl Case {
         let owned: Vec<_> = self.parts.iter().map(part).collect();
         let parts: Vec<Part<'_>> =
             owned.iter().map(|(format, rows, bytes)| Part { format: *format, rows: *rows, bytes }).collect();
-        DeviceMatrix::new(device, &parts, self.cols, self.arrangement, false).unwrap()
+        DeviceMatrix::new(device, &parts, self.cols, self.arrangement, false).expect("it has room")
     }
 
     /// The products as the oracle has them, `[n, rows]`.
@@ -54,7 +54,7 @@ impl Case {
         let mut out = vec![0.0; self.n * self.rows()];
         let mut before = 0;
         for (format, rows, bytes) in &self.parts {
-            let matrix = Reference.matrix(*format, *rows, self.cols, bytes).unwrap();
+            let matrix = Reference.matrix(*format, *rows, self.cols, bytes).expect("bytes of this shape");
             let mut part = vec![0.0; self.n * rows];
             let bias = self.bias.as_ref().map(|bias| &bias[before..before + rows]);
             let projection = Projection { matrix: &matrix, bias, out: &mut part };
@@ -83,12 +83,12 @@ impl Case {
 
 fn rounded(device: &Device, numbers: &[f32]) -> Buffer {
     let bytes: Vec<u8> = numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
-    device.buffer_of(&bytes).unwrap()
+    device.buffer_of(&bytes).expect("the device does it")
 }
 
 fn read_rounded(buffer: &Buffer) -> Vec<f32> {
     let mut bytes = vec![0; buffer.bytes()];
-    buffer.download(0, &mut bytes).unwrap();
+    buffer.download(0, &mut bytes).expect("the device does it");
     bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
 }
 
@@ -118,8 +118,8 @@ impl OnDevice {
         Self {
             matrix: case.matrix(device),
             x: rounded(device, &case.x),
-            bias: case.bias.as_ref().map(|bias| device.numbers(bias).unwrap()),
-            scratch: device.buffer(1 << 20).unwrap(),
+            bias: case.bias.as_ref().map(|bias| device.numbers(bias).expect("the device does it")),
+            scratch: device.buffer(1 << 20).expect("the device does it"),
             n: case.n,
         }
     }
@@ -140,10 +140,10 @@ impl OnDevice {
 /// The case's f32 products on a device.
 fn numbers(device: &Device, case: &Case, plan: Option<Plan>) -> Vec<f32> {
     let on_device = OnDevice::new(device, case);
-    let out = device.buffer(4 * case.n * case.rows()).unwrap();
+    let out = device.buffer(4 * case.n * case.rows()).expect("the device does it");
     let product = on_device.product(ManyOutput::Numbers(dense(&out, case.rows())));
-    plan.map_or_else(|| many(&product), |plan| many_as(&product, plan)).unwrap();
-    out.read_numbers(0, case.n * case.rows()).unwrap()
+    plan.map_or_else(|| many(&product), |plan| many_as(&product, plan)).expect("the device does it");
+    out.read_numbers(0, case.n * case.rows()).expect("the device does it")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::recurrent::{
     FEW, GateMatrix, Recurrent, RecurrentWeights, recurrent_few, recurrent_many, scratch_bytes,
 };
-use gemma_kernels::cuda::{Buffer, Device, Place, Standing, States};
+use gemma_kernels::cuda::{Buffer, CudaError, Device, Place, Standing, States};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{BlockProjection, CausalConv, Format, Matrix, Ops, PAGE_TOKENS, Reference, RgLru};
 use half::bf16;
@@ -152,6 +152,51 @@ impl OnDevice {
         all[own].to_vec()
     }
 
+    /// Where the next pass stands and what it goes on from; the states that it will leave behind `rows`.
+    fn stand(&mut self, start: usize, from: &Arc<Buffer>, rows: &[usize]) -> Vec<Arc<Buffer>> {
+        // No pages: nothing is attended to. RoPE's position is another one where a picture stands in front.
+        let (position, pages_from) = (start + 7, start.next_multiple_of(PAGE_TOKENS));
+        let standing = Standing { start, position, pages_from, pages: &[], ranges: &[Vec::new()] };
+        self.place.set(standing).expect("the device works");
+        let left: Vec<_> = rows.iter().map(|&row| (row, self.state())).collect();
+        self.states.set(from, &left).expect("the device works");
+        left.into_iter().map(|(_, state)| state).collect()
+    }
+
+    /// Room for scratch and for what comes out of `n` rows.
+    fn room(&self, n: usize) -> [Buffer; 2] {
+        let (width, size) = (self.shape.width(), if self.exact { 4 } else { 2 });
+        [scratch_bytes(n, width), size * n * width]
+            .map(|bytes| self.device.buffer(bytes).expect("the device works"))
+    }
+
+    fn launch(&self, xy: &Buffer, n: usize, [scratch, out]: &[Buffer; 2]) -> Result<(), CudaError> {
+        let [convolution, convolution_bias, input_bias, recurrence_bias, decay] = &self.channels;
+        let [input_gate, recurrence_gate] = &self.gates;
+        let weights = RecurrentWeights {
+            convolution,
+            convolution_bias,
+            input_bias,
+            recurrence_bias,
+            decay,
+            input_gate,
+            recurrence_gate,
+        };
+        let (place, states) = (&self.place, &self.states);
+        let args = Recurrent { xy, n, place, states, offset: ASIDE, weights, scratch, out };
+        if n <= FEW { recurrent_few(&args) } else { recurrent_many(&args) }
+    }
+
+    fn activations(&self, [_, out]: &[Buffer; 2]) -> Vec<f32> {
+        let mut bytes = vec![0; out.bytes()];
+        out.download(0, &mut bytes).expect("the device works");
+        if self.exact {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        } else {
+            bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
+    }
+
     /// One pass over `xy` at `start`: what comes out, and the states behind `rows`.
     fn pass(
         &mut self,
@@ -160,47 +205,12 @@ impl OnDevice {
         from: &Arc<Buffer>,
         rows: &[usize],
     ) -> (Vec<f32>, Vec<Arc<Buffer>>) {
-        let width = self.shape.width();
-        let n = xy.len() / (2 * width);
-        // No pages: nothing is attended to. RoPE's position is another one where a picture stands in front.
-        let (position, pages_from) = (start + 7, start.next_multiple_of(PAGE_TOKENS));
-        let standing = Standing { start, position, pages_from, pages: &[], ranges: &[Vec::new()] };
-        self.place.set(standing).expect("the device works");
-        let left: Vec<_> = rows.iter().map(|&row| (row, self.state())).collect();
-        self.states.set(from, &left).expect("the device works");
-        let size = if self.exact { 4 } else { 2 };
-        let (scratch, out) = (scratch_bytes(n, width), n * width);
-        let [scratch, out] =
-            [scratch, size * out].map(|bytes| self.device.buffer(bytes).expect("the device works"));
-        let [convolution, convolution_bias, input_bias, recurrence_bias, decay] = &self.channels;
-        let [input_gate, recurrence_gate] = &self.gates;
-        let args = Recurrent {
-            xy: &self.device.numbers(xy).expect("the device works"),
-            n,
-            place: &self.place,
-            states: &self.states,
-            offset: ASIDE,
-            weights: RecurrentWeights {
-                convolution,
-                convolution_bias,
-                input_bias,
-                recurrence_bias,
-                decay,
-                input_gate,
-                recurrence_gate,
-            },
-            scratch: &scratch,
-            out: &out,
-        };
-        if n <= FEW { recurrent_few(&args) } else { recurrent_many(&args) }.expect("the device works");
-        let mut bytes = vec![0; out.bytes()];
-        out.download(0, &mut bytes).expect("the device works");
-        let numbers = if self.exact {
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        } else {
-            bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        };
-        (numbers, left.into_iter().map(|(_, state)| state).collect())
+        let n = xy.len() / (2 * self.shape.width());
+        let left = self.stand(start, from, rows);
+        let room = self.room(n);
+        let xy = self.device.numbers(xy).expect("the device works");
+        self.launch(&xy, n, &room).expect("the device works");
+        (self.activations(&room), left)
     }
 }
 
@@ -296,6 +306,34 @@ fn exact_passes_have_the_bits_of_single_rows() {
             }
             assert_eq!(there.layers_part(&state), there.layers_part(&left[0]), "{name}, exact: {exact}");
         }
+    }
+    covers(&["recurrent_few"]);
+}
+
+#[test]
+fn a_recorded_step_goes_from_state_to_state() {
+    for (name, device) in devices(1 << 26) {
+        let mut random = Random::new(10);
+        let layer = Layer::new(&mut random, SMALL, Format::BF16);
+        let [mut live, mut recorded] = [(); 2].map(|()| OnDevice::new(&device, &layer, false));
+        let [mut from, mut from_recorded] = [live.state(), recorded.state()];
+        let room = recorded.room(1);
+        let mut xy = device.buffer(4 * 2 * SMALL.width()).unwrap();
+        recorded.stand(0, &from_recorded, &[0]);
+        let step = device.record(|| recorded.launch(&xy, 1, &room)).unwrap();
+        for start in 0..5 {
+            let numbers = random.numbers(2 * SMALL.width());
+            let (expected, left) = live.pass(&numbers, start, &from, &[0]);
+            // A row that the step does not have leaves nothing.
+            let left_recorded = recorded.stand(start, &from_recorded, &[0, 1]);
+            xy.copy_from(&device.numbers(&numbers).unwrap()).unwrap();
+            step.replay().unwrap();
+            assert_eq!(recorded.activations(&room), expected, "{name}, step {start}");
+            [from, from_recorded] = [left[0].clone(), left_recorded[0].clone()];
+            let untouched = left_recorded[1].read_numbers(0, recorded.states.len()).unwrap();
+            assert!(untouched.iter().all(|&v| v == 0.75), "{name}, step {start}: a row that is not there");
+        }
+        assert_eq!(recorded.layers_part(&from_recorded), live.layers_part(&from), "{name}");
     }
     covers(&["recurrent_few"]);
 }

@@ -105,6 +105,7 @@ impl Few {
         if few.shared() > properties.shared_bytes as usize {
             few.warps = 4;
         }
+        assert!(4 * few.tiles * heads.kv_heads <= COUNTER_BYTES, "a counter for every tile");
         // Every split leaves a mean for each query of a group: the larger it is, the fewer blocks shall share a short
         // context.
         few.chunk = few.warps.min(heads.group()).ilog2() as usize;
