@@ -1,8 +1,8 @@
 // The best tokens of a vocabulary: the BEST greatest logits of a row in order, and ln(sum(e^x)).
 //
-// Warps pick the best of 1,024 candidates in registers: they find the BEST-th greatest one bit by bit. A block's eight
-// warps pick the best of 8,192 logits, and a block a row picks the best of all blocks' candidates. Candidates stay in
-// the order of their ids, so that of equal ones the first is picked.
+// Warps pick the best of 1,024 candidates in registers: they find the BEST-th greatest one bit by bit. A
+// block's eight warps pick the best of 8,192 logits, and a block a row picks the best of all blocks'
+// candidates. Candidates stay in the order of their ids, so that of equal ones the first is picked.
 #include "gpu.cuh"
 
 #define BEST 64
@@ -118,8 +118,8 @@ KERNEL_OF(256, 2) best_of_slices(const float* logits, int vocab, Candidate* cand
 }
 
 // The best of a row's slices, a block a row, in order: greatest first, of equal ones the lowest id.
-KERNEL_OF(256, 2) best_of_rows(const Candidate* candidates, const Softmax* softmaxes, int slices, unsigned* ids,
-                               float* values, float* sums) {
+KERNEL_OF(256, 2) best_of_rows(const Candidate* candidates, const Softmax* softmaxes, int slices,
+                               unsigned* ids, float* values, float* sums) {
   SHARED(Candidate, found, [WARPS * BEST]);
   SHARED(Candidate, best, [BEST]);
   let_next_launch_begin();

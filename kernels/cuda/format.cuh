@@ -1,23 +1,24 @@
 // How weights lie in a device's memory, and how the lanes of a warp read them.
 //
-// A matrix [outputs, inputs] consists of groups of 16 outputs x 64 inputs; what is missing there is zeros. The groups
-// of the same 16 outputs, a *row of groups*, follow each other along the inputs, and the rows of groups follow each
-// other. A group is in the registers' order of mma.m16n8k16's A operand, but for one thing: the inputs of each 32
-// are dealt out so that a lane's are next to each other, so that activations are read as they lie in memory.
+// A matrix [outputs, inputs] consists of groups of 16 outputs x 64 inputs; what is missing there is zeros.
+// The groups of the same 16 outputs, a *row of groups*, follow each other along the inputs, and the rows of
+// groups follow each other. A group is in the registers' order of mma.m16n8k16's A operand, but for one
+// thing: the inputs of each 32 are dealt out so that a lane's are next to each other, so that activations are
+// read as they lie in memory.
 //
-// Lane (g = lane / 4, t = lane % 4) holds outputs g and g + 8, and of each half h of the group (32 inputs, a half is
-// two mma tiles) the eight inputs 32 h + 8 t + i. Register p < 4 of tile j < 2 holds output g + 8 (p % 2) and the
-// pair of inputs i = 4 j + 2 (p / 2), + 1 (the first of the pair in the lower bits). The B operand that belongs to
-// that is, of a row of activations: tile j takes the pairs i = 4 j and i = 4 j + 2: eight bf16 in a row, 16 bytes,
-// are the B registers of both tiles.
+// Lane (g = lane / 4, t = lane % 4) holds outputs g and g + 8, and of each half h of the group (32 inputs, a
+// half is two mma tiles) the eight inputs 32 h + 8 t + i. Register p < 4 of tile j < 2 holds of output
+// g + 8 (p % 2) the pair of inputs i = 4 j + 2 (p / 2) and i + 1, the first in the lower bits. The B operand
+// that belongs to that takes for tile j the pairs i = 4 j and i = 4 j + 2 of a row of activations: eight bf16
+// in a row, 16 bytes, are the B registers of both tiles.
 //
 // Of a group, in this order (bytes; T = 2 h + j is a tile's place in it):
 //   numbers  F32   4096  at ((2 T + r) 32 + lane) 16: output g + 8 r, inputs i = 4 j .. 4 j + 3
 //            BF16  2048  at (32 T + lane) 16: registers 0 to 3
-//            Q8_0  1024  at (32 h + lane) 16: word 2 j + p / 2 has the pair of register p in bytes p % 2 and p % 2 + 2
-//            else   512  at 16 lane: word T has the low four bits of register p's pair at bits 4 p and 16 + 4 p
-//   high     Q5_*   128  at 4 lane: a word with the fifth bits of tile T's register p at bits 4 T + p and 16 + 4 T + p
-//            Q6_K   256  at 8 lane: word h has the upper two bits of tile j's register p at bits 8 j + 2 p and 16 more
+//            Q8_0  1024  at (32 h + lane) 16: word 2 j + p / 2, register p in bytes p % 2 and 2 more
+//            else   512  at 16 lane: word T, the low four bits for register p at bits 4 p and 16 more
+//   high     Q5_*   128  at 4 lane: the fifth bits for tile T, register p at bits 4 T + p and 16 more
+//            Q6_K   256  at 8 lane: word h, two bits for tile j, register p at bits 8 j + 2 p and 16 more
 //   scales   Q8_0, Q4_0, Q5_0  64  at 8 g: f16 [h][r], of output g + 8 r
 //            Q4_1, Q5_1       128  at 16 g: f16 [h][r] of {scale, what is added}
 //            Q4_K, Q5_K        64  at 8 g: bytes [h][r] of {scale, minimum}
@@ -57,7 +58,8 @@ __device__ constexpr int group_at(int format, int group) {
 }
 // From the beginning of a row of groups to a group's head.
 __device__ constexpr int head_at(int format, int group) {
-  return (group / HEAD_GROUPS + 1) * HEAD_GROUPS * group_bytes(format) + group / HEAD_GROUPS * head_bytes(format);
+  const int heads = group / HEAD_GROUPS;
+  return (heads + 1) * HEAD_GROUPS * group_bytes(format) + heads * head_bytes(format);
 }
 // Bytes of a row of groups; where there are heads, the inputs are a multiple of 256.
 __device__ constexpr long long row_bytes(int format, int groups) {
@@ -82,9 +84,11 @@ __device__ inline float low_half(uint32_t pair) {
 }
 __device__ inline float high_half(uint32_t pair) { return low_half(pair >> 16); }
 
-// The scales of a half of a group; `part` is the one of its two 16 inputs (only Q6_K's differ). Not for F32, BF16.
-template <int F> __device__ inline Scales scales(const unsigned char* group, const unsigned char* head, int lane,
-                                                 int half, int part) {
+// The scales of a half of a group; `part` is the one of its two 16 inputs (only Q6_K's differ). Not for F32,
+// BF16.
+template <int F>
+__device__ inline Scales scales(const unsigned char* group, const unsigned char* head, int lane, int half,
+                                int part) {
   const int g = lane / 4;
   const unsigned char* at = group + number_bytes(F) + high_bytes(F);
   Scales s = {{0.f, 0.f}, {0.f, 0.f}};
@@ -115,8 +119,9 @@ template <int F> __device__ inline Scales scales(const unsigned char* group, con
   return s;
 }
 
-// A's registers of both tiles of a half: the weights where the format is BF16, else whole numbers, exact in bf16.
-// Not for F32. Numbers of 4 and 5 bits are 128 too large (128 + q is q behind bf16's seven bits of fraction).
+// A's registers of both tiles of a half: the weights where the format is BF16, else whole numbers, exact in
+// bf16. Not for F32. Numbers of 4 and 5 bits are 128 too large (128 + q is q behind bf16's seven bits of
+// fraction).
 template <int F> __device__ inline void fragment(const unsigned char* group, int lane, int half,
                                                  uint32_t (&a)[2][4]) {
   if (F == BF16) {
@@ -131,7 +136,8 @@ template <int F> __device__ inline void fragment(const unsigned char* group, int
 #pragma unroll
     for (int p = 0; p < 8; p++) {
       const uint32_t bytes = words[p / 2] >> (8 * (p % 2));
-      // 128 and the lower seven bits, less 128 and, where the eighth bit is set, 128 more: its two's complement.
+      // 128 and the lower seven bits, less 128 and, where the eighth bit is set, 128 more: its two's
+      // complement.
       a[p / 4][p % 4] =
         sub_bf16x2(and_or(bytes, 0x007f007fu, 0x43004300u), and_or(bytes, 0x00800080u, 0x43004300u));
     }
@@ -156,8 +162,9 @@ template <int F> __device__ inline void fragment(const unsigned char* group, int
 }
 
 // The weights of a half that a lane holds, exactly: outputs g and g + 8, inputs i.
-template <int F> __device__ inline void numbers(const unsigned char* group, const unsigned char* head, int lane,
-                                                int half, float (&w)[2][8]) {
+template <int F>
+__device__ inline void numbers(const unsigned char* group, const unsigned char* head, int lane, int half,
+                               float (&w)[2][8]) {
   if (F == F32) {
 #pragma unroll
     for (int p = 0; p < 4; p++) {
@@ -173,7 +180,8 @@ template <int F> __device__ inline void numbers(const unsigned char* group, cons
 #pragma unroll
   for (int p = 0; p < 8; p++) {
     const int r = p % 2, i = 4 * (p / 4) + p % 4 / 2 * 2;
-    const float low = __uint_as_float(a[p / 4][p % 4] << 16), high = __uint_as_float(a[p / 4][p % 4] & 0xffff0000u);
+    const uint32_t pair = a[p / 4][p % 4];
+    const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
     if (F == BF16) {
       w[r][i] = low, w[r][i + 1] = high;
     } else {

@@ -1,6 +1,7 @@
-// The residual stream and root mean square norms (Zhang and Sennrich 2019), where they are computed row by row and
-// where products compute them for themselves: both give the same bits. Threads 0 to 255 take four numbers of a row
-// each, then the next 1,024, and products that feed sums are fused by name and not at a compiler's will.
+// The residual stream and root mean square norms (Zhang and Sennrich 2019), where they are computed row by
+// row and where products compute them for themselves: both give the same bits. Threads 0 to 255 take four
+// numbers of a row each, then the next 1,024, and products that feed sums are fused by name and not at a
+// compiler's will.
 #pragma once
 #include "gpu.cuh"
 
@@ -32,6 +33,6 @@ __device__ inline float4 normed(float4 v, float scale, float4 weight) {
 __device__ inline float4 plus(float4 v, float4 y) { return {v.x + y.x, v.y + y.y, v.z + y.z, v.w + y.w}; }
 // v + y * scale * weight
 __device__ inline float4 plus_normed(float4 v, float4 y, float scale, float4 weight) {
-  return {fmaf(y.x * scale, weight.x, v.x), fmaf(y.y * scale, weight.y, v.y), fmaf(y.z * scale, weight.z, v.z),
-          fmaf(y.w * scale, weight.w, v.w)};
+  return {fmaf(y.x * scale, weight.x, v.x), fmaf(y.y * scale, weight.y, v.y),
+          fmaf(y.z * scale, weight.z, v.z), fmaf(y.w * scale, weight.w, v.w)};
 }

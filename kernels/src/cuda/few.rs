@@ -97,7 +97,8 @@ pub fn few(
     assert!(n > 0 && (matrix.exact() || n <= MOST_ROWS), "{n} rows are few");
     let plan = Plan::new(matrix, n, matches!(input, Input::Normed(_)));
     let mut args = matrix_args(matrix);
-    args.extend([n, plan.rows_a_block, plan.stages, plan.weight_bytes, usize::from(plan.staged)].map(int));
+    args.extend([n, plan.rows_a_block, plan.stages, plan.stage_bytes, plan.weight_bytes].map(int));
+    args.push(Arg::Int(i32::from(plan.staged)));
     args.extend(input_args(matrix, n, input));
     args.push(bias.map_or(Arg::Address(0), |bias| whole(bias, 4 * matrix.rows(), "bias")));
     args.extend(output_args(matrix, n, output));
@@ -123,7 +124,8 @@ pub fn few(
 struct Plan {
     rows_a_block: usize,
     stages: usize,
-    /// Bytes of the ring for the weights of a step.
+    /// Bytes of the ring for a step, and those of them for its weights.
+    stage_bytes: usize,
     weight_bytes: usize,
     /// Whether a block keeps all its activations in shared memory.
     staged: bool,
@@ -157,15 +159,25 @@ impl Plan {
 
     /// With the longest ring that fits.
     fn longest(matrix: &DeviceMatrix, rows: usize, staged: bool, limit: usize, least: usize) -> Option<Self> {
-        let weight_bytes = matrix.parts().iter().map(|part| step_bytes(part.format)).max();
-        let weight_bytes = weight_bytes.expect("a matrix has parts");
+        let largest = |of: fn(Format) -> usize| {
+            matrix.parts().iter().map(|part| of(part.format)).max().expect("a matrix has parts")
+        };
+        let weight_bytes = largest(|format| step_groups(format) * group_bytes(format) + head_bytes(format));
         let slice = rows * GROUP_INPUTS * number_bytes(matrix.exact());
-        let stage = weight_bytes + if staged { 0 } else { MOST_STEP_GROUPS * slice };
+        let stage_bytes = weight_bytes + if staged { 0 } else { largest(step_groups) * slice };
         let activations = if staged { matrix.groups() * slice } else { 0 };
         let sums = 2 * (1 + usize::from(gate_up(matrix))) * WARPS * rows * PARTIAL_STRIDE * 4;
-        let shared = |stages: usize| WARPS * stages * stage + activations + sums;
+        let shared = |stages: usize| WARPS * stages * stage_bytes + activations + sums;
         let stages = STAGES.into_iter().find(|&stages| stages >= least && shared(stages) <= limit)?;
-        Some(Self { rows_a_block: rows, stages, weight_bytes, staged, shared: shared(stages), blocks: 0 })
+        Some(Self {
+            rows_a_block: rows,
+            stages,
+            stage_bytes,
+            weight_bytes,
+            staged,
+            shared: shared(stages),
+            blocks: 0,
+        })
     }
 }
 
@@ -173,13 +185,13 @@ fn gate_up(matrix: &DeviceMatrix) -> bool {
     matrix.arrangement() == Arrangement::GateUp
 }
 
-/// Most groups that a warp takes in a step.
-const MOST_STEP_GROUPS: usize = 2;
-
-/// Bytes of a step's weights, as `step_groups` in `few.cu` has it.
-fn step_bytes(format: Format) -> usize {
-    let groups = if format == Format::F32 { 1 } else { MOST_STEP_GROUPS };
-    groups * group_bytes(format) + head_bytes(format)
+/// Groups that a warp takes in a step, as `step_groups` in `few.cu`.
+fn step_groups(format: Format) -> usize {
+    match format {
+        Format::F32 => 1,
+        Format::F16 | Format::BF16 | Format::Q8_0 => 2,
+        _ => 4,
+    }
 }
 
 /// Bytes of an activation number.
