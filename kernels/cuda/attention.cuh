@@ -7,8 +7,6 @@
 constexpr int ROWS = 16;
 // Tokens in a page.
 constexpr int PAGE = 16;
-// Splits of the keys that can be joined: two for each lane.
-constexpr int MOST_SPLITS = 64;
 
 // Numbers between two rows in shared memory: 16 bytes more than the row, so that eight rows meet different
 // banks.
@@ -164,8 +162,8 @@ __device__ inline void close(Sums<D>& sums) {
   }
 }
 
-// Copies rows into shared memory, as thread `thread` of `threads`. `row(i)` gives row i's numbers, or null for
-// one of zeros; there nothing is read, but the copy wants an address: `anywhere`, in the device's memory. Rows
+// Copies rows into shared memory, as thread `thread` of `threads`. `row(i)` gives row i's numbers, or null
+// for zeros; there nothing is read, but the copy wants an address, `anywhere` in the device's memory. Rows
 // of up to 32 numbers, those of small models for tests, may have any length.
 template <int D, class Row>
 __device__ inline void copy_rows(f16* to, int rows, int dim, int thread, int threads, const void* anywhere,
@@ -246,8 +244,9 @@ __device__ inline bool arrives_last(int* counter, int blocks, int* told) {
   return last;
 }
 
-// Joins what the splits found about `count` queries, in the order of the splits; `row(query)` gives a query's
-// row of the output. `weights` has room for a float for each of `queries` queries and each split.
+// Joins what the splits (64 at most, two for each lane) found about `count` queries, in the order of the splits;
+// `row(query)` gives a query's row of the output. `weights` has room for a float for each of `queries` queries
+// and each split.
 template <int D, class Row>
 __device__ inline void join(Found found, Dealt dealt, int queries, int count, int dim, float* weights,
                             Row row) {
