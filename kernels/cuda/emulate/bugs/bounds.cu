@@ -32,7 +32,8 @@ KERNEL bug_reads_behind(float* out, int len) {
 KERNEL bug_writes_behind_shared(float* out, int len) {
   SHARED(float, part, [64]);
   wait_for_launch_before();
-  for (int i = threadIdx.x; i < len; i += blockDim.x) part[i] = 1.f;  // named
+  float* const all = part;
+  for (int i = threadIdx.x; i < len; i += blockDim.x) all[i] = 1.f;  // named
   __syncthreads();
   out[threadIdx.x] = part[threadIdx.x % 64];
 }
