@@ -37,6 +37,8 @@ OPTIONS = ("-std=c++17",)
 # 9.0 only); PTX is compiled by the driver of whatever comes later.
 CUBINS = ("sm_80", "sm_90a", "sm_120")
 PTX = "compute_80"
+# Where kernels wait by themselves for what was launched before them.
+WAITING = ("sm_90a", "sm_120")
 TARGETS = (*CUBINS, PTX)
 
 # What the manifest begins with.
@@ -140,10 +142,15 @@ class Nvrtc:
         return image, ptx.decode(), log
 
 
-def threads(ptx: str) -> dict[str, int]:
-    """The threads that a block of each kernel may have."""
-    bounds = re.findall(r"\.entry (\w+)\(.*?\)\n?(.*?)\{", ptx, re.DOTALL)
-    return {name: int((re.findall(r"\.maxntid (\d+)", rest) or [MOST_THREADS])[0]) for name, rest in bounds}
+def entries(ptx: str) -> dict[str, tuple[str, str]]:
+    """What stands between each kernel's parameters and its body, and the body."""
+    found = re.findall(r"\.entry (\w+)\(.*?\)\n?(.*?)\n\{(.*?)\n\}", ptx, re.DOTALL)
+    return {name: (bounds, body) for name, bounds, body in found}
+
+
+def threads(bounds: str) -> int:
+    """The threads that a block of a kernel may have."""
+    return int((re.findall(r"\.maxntid (\d+)", bounds) or [MOST_THREADS])[0])
 
 
 def usage(log: str) -> dict[str, dict[str, int]]:
@@ -163,8 +170,14 @@ def usage(log: str) -> dict[str, dict[str, int]]:
 def build(unit: Unit) -> tuple[Unit, bytes, dict[str, dict[str, int]], str]:
     """Compiles a unit: its image, what its kernels use, and what the compiler warned of."""
     image, ptx, log = Nvrtc(Path(unit.packages)).compile(unit.source, unit.target)
-    bounds = threads(ptx)
-    kernels = {name: {**use, "threads": bounds[name]} for name, use in usage(log).items()}
+    kernels = {}
+    for name, use in usage(log).items():
+        bounds, body = entries(ptx)[name]
+        # A launch may begin before the one in front of it has ended; one that never waits would let the next one begin
+        # before both have.
+        if unit.target in WAITING and "griddepcontrol.wait" not in body:
+            raise Failure(f"{unit.source}: {name} does not wait for the launch before it")
+        kernels[name] = {**use, "threads": threads(bounds)}
     warnings = "\n".join(line for line in log.splitlines() if "warning" in line)
     return unit, image, kernels, warnings
 
