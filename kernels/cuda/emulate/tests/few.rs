@@ -350,3 +350,21 @@ fn rows_that_do_not_fit_a_block_are_divided_among_blocks() {
     }
     covers(&["few_exact"]);
 }
+
+#[test]
+fn parts_whose_steps_have_different_lengths_leave_no_warp_behind() {
+    // Eight groups: each warp has one of F32, and four of them two of Q8_0. Blocks come to F32 behind Q8_0.
+    let (cols, n, rows) = (512, 2, 190);
+    let weights = Weights::random(14, &[(Format::Q8_0, 150), (Format::F32, 40)], cols);
+    let x = Random::new(15).numbers(n * cols);
+    let want = weights.products(&x, None);
+    for (name, device) in devices(MEMORY) {
+        let matrix = weights.on(&device, Arrangement::Stacked, true);
+        let out = device.buffer(4 * n * rows).unwrap();
+        let x = activations(&device, &x, true);
+        few(&matrix, n, Input::Plain(&x), None, Output::Numbers(&out)).unwrap();
+        let error = error(&out.read_numbers(0, n * rows).unwrap(), &want);
+        assert!(error < 1e-5, "{name}: {error}");
+    }
+    covers(&["few_exact"]);
+}
