@@ -8,10 +8,10 @@ use gemma_kernels::cuda::{CudaError, Device, DevicePage, PageMemory, Place, Stan
 #[test]
 fn a_recording_keeps_the_memory_that_it_names() {
     for (name, device) in devices(1 << 20) {
-        let mut x = device.numbers(&[1.0; 100]).unwrap();
+        let x = device.numbers(&[1.0; 100]).unwrap();
         let y = device.numbers(&[0.5; 100]).unwrap();
         let full = device.free_bytes().unwrap();
-        let recording = device.record(|| rows::add(&mut x, &y, 100)).unwrap();
+        let recording = device.record(|| rows::add(&x, &y, 100)).unwrap();
         assert_eq!(x.read_numbers(0, 100).unwrap(), [1.0; 100], "{name}: recorded, not launched");
         drop(y);
         recording.replay().and_then(|()| recording.replay()).unwrap();
