@@ -33,7 +33,7 @@ const FAST_TOLERANCE: f32 = 0.25;
 
 /// A GPU of few blocks, which the emulation runs one after the other: of each generation in turn.
 fn emulated(number: usize) -> Arc<Emulated> {
-    let properties = if number % 2 == 0 { hopper(1 << 30) } else { ampere(1 << 30) };
+    let properties = if number.is_multiple_of(2) { hopper(1 << 30) } else { ampere(1 << 30) };
     let properties = Properties { multiprocessors: 1, ..properties };
     Arc::new(Emulated::of(properties, SCHEDULES[number % SCHEDULES.len()]))
 }
@@ -227,7 +227,7 @@ fn a_screenshot_is_explained_from_its_file() {
     let path: PathBuf = places::golden(name).join(files[0]);
     let picture = Arc::new(Picture::open(&path).unwrap());
     let prompt = case.golden.prompts.iter().find(|prompt| prompt.pictures() == 1).unwrap();
-    let seen = loaded.greedy_about(&prompt.ids, &[picture.clone()], 2);
+    let seen = loaded.greedy_about(&prompt.ids, std::slice::from_ref(&picture), 2);
     assert!(seen.finished.timings.image_tokens > 0);
     let again = loaded.greedy_about(&prompt.ids, &[picture], 2);
     assert_eq!((again.ids(), again.finished.timings.image_tokens), (seen.ids(), 0), "its features were kept");

@@ -22,6 +22,7 @@ Examples:
   gemma-ls bench decode --model codegemma-2b
   gemma-ls bench decode --device cuda --at 2000 --json
   gemma-ls bench prefill --tokens 2048 --threads 4
+  gemma-ls bench prefill --tokens 4 --at 2000
 
 JSON: what (decode or prefill), model, device, tokens, at, rounds, tokens_per_s (the median), ms_per_token,
 all_tokens_per_s, bytes_per_token (weights, and keys and values, that a pass reads; of a prefill divided by
@@ -48,9 +49,9 @@ pub struct SpeedArgs {
     /// Tokens that are decoded in a round, or of the prompt [default: 64, or 512]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     tokens: Option<u32>,
-    /// Tokens in front of the first that is decoded
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    at: u32,
+    /// Tokens in front, which are computed before and kept [default: 512, or of a prompt none]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    at: Option<u32>,
     /// Rounds, of which the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
@@ -64,14 +65,17 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
     let Settings { device, precision, .. } = context.settings;
     let device = args.device.map_or(device, settings::Device::from);
     let session = Session::open_on(context, &args.model, Precision::from(precision), device)?;
-    let tokens = args.tokens.unwrap_or(if what == What::Decode { 64 } else { 512 }) as usize;
+    let (tokens, at) = match what {
+        What::Decode => (args.tokens.unwrap_or(64) as usize, args.at.unwrap_or(512).max(1) as usize),
+        What::Prefill => (args.tokens.unwrap_or(512) as usize, args.at.unwrap_or(0) as usize),
+    };
     let bar = output::count_bar(context.global.quiet, session.model.name().to_owned());
     bar.set_length(u64::from(args.rounds) + 1);
     let mut speeds = Vec::new();
     for round in 0..=args.rounds {
         let speed = match what {
-            What::Decode => decode(&session, args.at as usize, tokens)?,
-            What::Prefill => prefill(&session, tokens, round)?,
+            What::Decode => decode(&session, at, tokens)?,
+            What::Prefill => prefill(&session, at, tokens, round)?,
         };
         // The first round fills caches, the prompt's among them.
         if round > 0 {
@@ -82,10 +86,10 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
     let limits = session.engine.measure_limits(&session.model)?;
     bar.finish_and_clear();
     let load = match what {
-        What::Decode => Load::of(&session.model, 1, args.at as usize + tokens / 2),
-        What::Prefill => Load::of(&session.model, tokens, tokens / 2),
+        What::Decode => Load::of(&session.model, 1, at + tokens / 2),
+        What::Prefill => Load::of(&session.model, tokens, at + tokens / 2),
     };
-    let report = report(&session.model, (what, args, tokens), speeds, load, limits);
+    let report = report(&session.model, (what, at, tokens), speeds, load, limits);
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -101,9 +105,15 @@ fn decode(session: &Session, at: usize, tokens: usize) -> Outcome<f64> {
     Ok((timings.decode_tokens.saturating_sub(1)) as f64 / timings.decode_ms * 1000.0)
 }
 
-/// Tokens a second of a prompt that begins like no other.
-fn prefill(session: &Session, tokens: usize, round: u32) -> Outcome<f64> {
-    let timings = ask(session, prompt(&session.model, tokens, round as usize + 1), 1)?.timings;
+/// Tokens a second of a prompt that begins like no other, or only its first `at` tokens like one that is kept.
+fn prefill(session: &Session, at: usize, tokens: usize, round: u32) -> Outcome<f64> {
+    let kept = prompt(&session.model, at, 0);
+    if !kept.is_empty() {
+        ask(session, kept.clone(), 1)?;
+    }
+    let new = prompt(&session.model, tokens + usize::from(at > 0), round as usize + 1);
+    let all = [&kept[..], &new[usize::from(at > 0)..]].concat();
+    let timings = ask(session, all, 1)?.timings;
     Ok(timings.prefill_tokens as f64 / timings.prefill_ms * 1000.0)
 }
 
@@ -147,7 +157,7 @@ impl Load {
 
 fn report(
     model: &Arc<Model>,
-    (what, args, tokens): (What, &SpeedArgs, usize),
+    (what, at, tokens): (What, usize, usize),
     mut speeds: Vec<f64>,
     load: Load,
     limits: Limits,
@@ -160,8 +170,8 @@ fn report(
         "model": model.name(),
         "device": model.device().to_string(),
         "tokens": tokens,
-        "at": (what == What::Decode).then_some(args.at),
-        "rounds": args.rounds,
+        "at": at,
+        "rounds": all.len(),
         "tokens_per_s": speed,
         "ms_per_token": 1000.0 / speed,
         "all_tokens_per_s": all,
