@@ -81,6 +81,7 @@ std::string GuardedPages::where(uint64_t address, const std::string& name) const
 void BlockMemory::begin(size_t dynamic_bytes) {
   dynamic.poison(dynamic_bytes);
   declared_bytes = 0;
+  met.clear();
   block++;
 }
 
@@ -99,21 +100,22 @@ void* BlockMemory::array(SharedArray& declared) {
     array.name = declared.name;
     array.pages.poison(declared.bytes);
     declared_bytes += declared.bytes;
+    met.push_back(&array);
   }
   return array.pages.start();
 }
 
 const char* BlockMemory::damaged() const {
   if (!dynamic.whole()) return "the dynamic shared memory";
-  for (const auto& array : arrays) {
-    if (array->block == block && !array->pages.whole()) return array->name;
+  for (const Array* array : met) {
+    if (!array->pages.whole()) return array->name;
   }
   return nullptr;
 }
 
 bool BlockMemory::owns(uint64_t address) const {
   if (dynamic.owns(address)) return true;
-  for (const auto& array : arrays) {
+  for (const Array* array : met) {
     if (array->pages.owns(address)) return true;
   }
   return false;
@@ -121,8 +123,8 @@ bool BlockMemory::owns(uint64_t address) const {
 
 std::string BlockMemory::where(uint64_t address) const {
   if (dynamic.owns(address)) return dynamic.where(address, "the dynamic shared memory");
-  for (const auto& array : arrays) {
-    if (array->block == block && array->pages.owns(address)) {
+  for (const Array* array : met) {
+    if (array->pages.owns(address)) {
       return array->pages.where(address, std::string("the shared array `") + array->name + "`");
     }
   }

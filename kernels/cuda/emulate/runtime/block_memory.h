@@ -56,6 +56,7 @@ class BlockMemory {
   };
   GuardedPages dynamic;
   std::vector<std::unique_ptr<Array>> arrays;
+  std::vector<const Array*> met;  // by this block
   uint64_t block = 0;
   size_t declared_bytes = 0;
 };

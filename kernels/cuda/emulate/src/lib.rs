@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use gemma_kernels::cuda::Device;
 
+mod bare;
 mod coverage;
 mod device;
 mod memory;
@@ -15,6 +16,7 @@ mod runtime;
 mod schedule;
 mod source;
 
+pub use bare::Bare;
 pub use coverage::{covers, kernels};
 pub use device::{Emulated, ampere, hopper};
 pub use schedule::{SCHEDULES, Schedule};

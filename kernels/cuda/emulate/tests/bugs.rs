@@ -1,7 +1,7 @@
 //! Kernels with planted bugs: each is found under one schedule at least, with words that name the kernel, and the line
 //! where the emulation can know it.
 
-use gemma_emulation::{Emulated, SCHEDULES, Schedule, covers, hopper};
+use gemma_emulation::{Bare, SCHEDULES, Schedule, covers, hopper};
 use gemma_kernels::cuda::{Address, Arg, CudaError, Driver, Launch};
 
 /// Threads of a block, and numbers of a buffer.
@@ -41,7 +41,7 @@ impl Bug {
         format!("{}:{}", self.file, at + 1)
     }
 
-    fn launch(&self, device: &Emulated, args: &[Arg]) -> Result<(), CudaError> {
+    fn launch(&self, device: &Bare, args: &[Arg]) -> Result<(), CudaError> {
         let launch = Launch {
             kernel: self.kernel,
             grid: [self.blocks, 1, 1],
@@ -50,17 +50,16 @@ impl Bug {
             overlaps: true,
             args,
         };
-        // SAFETY: the kernel is wrong, and the emulation is to see it.
-        (0..self.launches).try_for_each(|_| unsafe { device.launch(&launch) })
+        (0..self.launches).try_for_each(|_| device.launch(&launch))
     }
 
     /// Says under each schedule what a run gives.
-    fn everywhere<T>(&self, mut run: impl FnMut(&Self, &Emulated) -> T) -> Vec<(Schedule, T)> {
-        SCHEDULES.map(|schedule| (schedule, run(self, &Emulated::new(1 << 20, schedule)))).into()
+    fn everywhere<T>(&self, mut run: impl FnMut(&Self, &Bare) -> T) -> Vec<(Schedule, T)> {
+        SCHEDULES.map(|schedule| (schedule, run(self, &Bare::new(1 << 20, schedule)))).into()
     }
 
     /// The words in which each schedule's launch fails; none that does not.
-    fn refused(&self, mut run: impl FnMut(&Self, &Emulated) -> Result<(), CudaError>) -> Vec<String> {
+    fn refused(&self, mut run: impl FnMut(&Self, &Bare) -> Result<(), CudaError>) -> Vec<String> {
         let runs = self.everywhere(|bug, device| match run(bug, device) {
             Err(CudaError::Lost(text)) => {
                 assert!(text.starts_with(bug.kernel), "{text} names {}", bug.kernel);
@@ -73,18 +72,16 @@ impl Bug {
     }
 }
 
-fn upload(device: &Emulated, numbers: &[f32]) -> Address {
+fn upload(device: &Bare, numbers: &[f32]) -> Address {
     let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
     let address = device.allocate(bytes.len()).expect("there is room");
-    // SAFETY: it was allocated for these bytes.
-    unsafe { device.upload(address, &bytes).expect("it can be written") };
+    device.upload(address, &bytes).expect("it can be written");
     address
 }
 
-fn download(device: &Emulated, from: Address, len: usize) -> Vec<f32> {
+fn download(device: &Bare, from: Address, len: usize) -> Vec<f32> {
     let mut bytes = vec![0; 4 * len];
-    // SAFETY: the tests allocate that much.
-    unsafe { device.download(from, &mut bytes).expect("it can be read") };
+    device.download(from, &mut bytes).expect("it can be read");
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
@@ -93,7 +90,7 @@ fn numbers() -> Vec<f32> {
 }
 
 /// Launches a kernel of `(const float* x, float* out)`.
-fn x_to_out(bug: &Bug, device: &Emulated) -> Result<Address, CudaError> {
+fn x_to_out(bug: &Bug, device: &Bare) -> Result<Address, CudaError> {
     let (x, out) = (upload(device, &numbers()), device.allocate(4 * THREADS)?);
     bug.launch(device, &[Arg::Address(x), Arg::Address(out)]).map(|()| out)
 }
@@ -138,7 +135,7 @@ fn threads_that_do_not_wait_give_other_numbers() {
 fn accesses_outside_of_memory_are_named() {
     // 64 numbers end where their pages end; 65 leave 12 bytes behind them.
     let run = |len: usize| {
-        move |bug: &Bug, device: &Emulated| {
+        move |bug: &Bug, device: &Bare| {
             let out = upload(device, &vec![1.0; len]);
             bug.launch(device, &[Arg::Address(out), Arg::Int(len as i32)])
         }
@@ -212,9 +209,9 @@ fn blocks_that_expect_too_much_of_each_other_give_other_numbers() {
 }
 
 /// What a device that is told of every access says of two launches of a kernel.
-fn watched(bug: &Bug, args: impl Fn(&Emulated) -> Vec<Arg>) -> Vec<String> {
+fn watched(bug: &Bug, args: impl Fn(&Bare) -> Vec<Arg>) -> Vec<String> {
     let runs = SCHEDULES.map(|schedule| {
-        let device = Emulated::watched(hopper(1 << 20), schedule);
+        let device = Bare::watched(hopper(1 << 20), schedule);
         let args = args(&device);
         match bug.launch(&device, &args).and_then(|()| bug.launch(&device, &args)) {
             Err(CudaError::Lost(text)) => Some(text),
@@ -228,12 +225,12 @@ fn watched(bug: &Bug, args: impl Fn(&Emulated) -> Vec<Arg>) -> Vec<String> {
 #[test]
 fn accesses_that_nothing_orders_are_named() {
     const BLOCKS: usize = 7;
-    let rows = |device: &Emulated| {
+    let rows = |device: &Bare| {
         let out = upload(device, &numbers());
         vec![Arg::Address(upload(device, &numbers())), Arg::Address(out)]
     };
     let sums =
-        |device: &Emulated| vec![Arg::Address(upload(device, &[0.0; BLOCKS + 2])), Arg::Int(BLOCKS as i32)];
+        |device: &Bare| vec![Arg::Address(upload(device, &[0.0; BLOCKS + 2])), Arg::Int(BLOCKS as i32)];
     let of_threads = [
         "bug_missing_barrier",
         "bug_missing_barrier_behind",

@@ -1,26 +1,24 @@
 //! What the emulated device makes of a host that misuses it, and of devices that have less.
 
-use gemma_emulation::{Emulated, Schedule, ampere, hopper};
+use gemma_emulation::{Bare, Schedule, ampere, hopper};
 use gemma_kernels::cuda::{Address, Arg, CudaError, Driver, Launch};
 
 const FLOATS: usize = 256;
 
-fn device() -> Emulated {
-    Emulated::new(1 << 20, Schedule::Forward)
+fn device() -> Bare {
+    Bare::new(1 << 20, Schedule::Forward)
 }
 
-fn add(device: &Emulated, x: Address, y: Address) -> Result<(), CudaError> {
+fn add(device: &Bare, x: Address, y: Address) -> Result<(), CudaError> {
     let args = [Arg::Address(x), Arg::Address(y), Arg::Int(FLOATS as i32)];
     let launch =
         Launch { kernel: "add_rows", grid: [1, 1, 1], block: 256, shared: 0, overlaps: true, args: &args };
-    // SAFETY: what is wrong with the addresses the device is to find.
-    unsafe { device.launch(&launch) }
+    device.launch(&launch)
 }
 
-fn buffer(device: &Emulated) -> Address {
+fn buffer(device: &Bare) -> Address {
     let address = device.allocate(4 * FLOATS).expect("there is room");
-    // SAFETY: it was just allocated.
-    unsafe { device.fill(address, 0, 4 * FLOATS).expect("it can be written") };
+    device.fill(address, 0, 4 * FLOATS).expect("it can be written");
     address
 }
 
@@ -36,8 +34,7 @@ fn lost<T: std::fmt::Debug>(result: Result<T, CudaError>) -> String {
 fn memory_that_was_freed_is_not_used() {
     let device = device();
     let (x, y) = (buffer(&device), buffer(&device));
-    // SAFETY: the device is to find it.
-    unsafe { device.free(y) };
+    device.free(y);
     let text = lost(add(&device, x, y));
     assert!(text.contains("argument 1") && text.contains("a buffer that was freed of 1024 bytes"), "{text}");
     let text = lost(device.allocate(1));
@@ -48,24 +45,20 @@ fn memory_that_was_freed_is_not_used() {
 fn memory_is_freed_once() {
     let device = device();
     let x = buffer(&device);
-    // SAFETY: the device is to find it.
-    unsafe {
-        device.free(x);
-        device.free(x);
-    }
+    device.free(x);
+    device.free(x);
     let text = lost(device.finish());
     assert!(text.contains("what is freed begins in a buffer that was freed"), "{text}");
 }
 
 #[test]
 fn copies_stay_inside_of_buffers() {
-    type Misuse = fn(&Emulated, Address) -> Result<(), CudaError>;
-    // SAFETY: in all of them: the device is to find it.
+    type Misuse = fn(&Bare, Address) -> Result<(), CudaError>;
     let misuses: [(&str, Misuse); 4] = [
-        ("an upload", |device, x| unsafe { device.upload(x + 4, &[0; 4 * FLOATS]) }),
-        ("a download", |device, x| unsafe { device.download(x + 4, &mut [0; 4 * FLOATS]) }),
-        ("a copy", |device, x| unsafe { device.copy(x + 4, buffer(device), 4 * FLOATS) }),
-        ("a fill", |device, x| unsafe { device.fill(x - 4, 0, 8) }),
+        ("an upload", |device, x| device.upload(x + 4, &[0; 4 * FLOATS])),
+        ("a download", |device, x| device.download(x + 4, &mut [0; 4 * FLOATS])),
+        ("a copy", |device, x| device.copy(x + 4, buffer(device), 4 * FLOATS)),
+        ("a fill", |device, x| device.fill(x - 4, 0, 8)),
     ];
     for (what, misuse) in misuses {
         let device = device();
@@ -80,23 +73,20 @@ fn what_is_recorded_happens_at_the_replay() {
     let device = device();
     let (x, y) = (buffer(&device), buffer(&device));
     let mut bytes = [0; 4];
-    // SAFETY: both buffers are there, as long as is said.
-    unsafe {
-        device.upload(y, &1.5f32.to_le_bytes()).unwrap();
-        device.begin_recording().unwrap();
-        add(&device, x, y).unwrap();
-        let recording = device.end_recording().unwrap();
-        device.download(x, &mut bytes).unwrap();
-        assert_eq!(f32::from_le_bytes(bytes), 0.0);
-        device.replay(recording).unwrap();
-        device.replay(recording).unwrap();
-        device.download(x, &mut bytes).unwrap();
-        assert_eq!(f32::from_le_bytes(bytes), 3.0);
+    device.upload(y, &1.5f32.to_le_bytes()).unwrap();
+    device.begin_recording().unwrap();
+    add(&device, x, y).unwrap();
+    let recording = device.end_recording().unwrap();
+    device.download(x, &mut bytes).unwrap();
+    assert_eq!(f32::from_le_bytes(bytes), 0.0);
+    device.replay(recording).unwrap();
+    device.replay(recording).unwrap();
+    device.download(x, &mut bytes).unwrap();
+    assert_eq!(f32::from_le_bytes(bytes), 3.0);
 
-        device.free(y);
-        let text = lost(device.replay(recording));
-        assert!(text.contains("argument 1") && text.contains("freed"), "{text}");
-    }
+    device.free(y);
+    let text = lost(device.replay(recording));
+    assert!(text.contains("argument 1") && text.contains("freed"), "{text}");
 }
 
 #[test]
@@ -104,8 +94,7 @@ fn nothing_but_launches_is_recorded() {
     let device = device();
     let x = buffer(&device);
     device.begin_recording().unwrap();
-    // SAFETY: inside of the buffer.
-    let text = lost(unsafe { device.upload(x, &[0; 4]) });
+    let text = lost(device.upload(x, &[0; 4]));
     assert!(text.contains("while launches are recorded"), "{text}");
     lost(device.end_recording());
 }
@@ -116,18 +105,16 @@ fn a_forgotten_recording_is_not_replayed() {
     device.begin_recording().unwrap();
     let recording = device.end_recording().unwrap();
     device.forget(recording);
-    // SAFETY: the device is to find it.
-    let text = lost(unsafe { device.replay(recording) });
+    let text = lost(device.replay(recording));
     assert!(text.contains("forgotten"), "{text}");
 }
 
 #[test]
 fn arguments_are_those_of_the_kernel() {
     let launch = |kernel, args: &[Arg], shared, block| {
-        let device = Emulated::of(ampere(1 << 20), Schedule::Forward);
+        let device = Bare::of(ampere(1 << 20), Schedule::Forward);
         let launch = Launch { kernel, grid: [1, 1, 1], block, shared, overlaps: false, args };
-        // SAFETY: the device is to find it.
-        lost(unsafe { device.launch(&launch) })
+        lost(device.launch(&launch))
     };
     let two = [Arg::Float(0.0), Arg::Int(0)];
     assert!(launch("add_rows", &two, 0, 256).contains("its parameters are `aai`, the launch has `fi`"));
@@ -140,7 +127,7 @@ fn arguments_are_those_of_the_kernel() {
 fn devices_differ_in_their_shared_memory() {
     assert_eq!(hopper(1).shared_bytes, 227 << 10);
     let shared = |properties, shared| {
-        let device = Emulated::of(properties, Schedule::Forward);
+        let device = Bare::of(properties, Schedule::Forward);
         let x = buffer(&device);
         let launch = Launch {
             kernel: "probe_ten_barriers",
@@ -150,8 +137,7 @@ fn devices_differ_in_their_shared_memory() {
             overlaps: false,
             args: &[Arg::Address(x)],
         };
-        // SAFETY: the kernel takes a buffer of 256 numbers.
-        unsafe { device.launch(&launch) }
+        device.launch(&launch)
     };
     // The kernel declares a kilobyte besides.
     assert_eq!(shared(hopper(1 << 20), 226 << 10), Ok(()));
@@ -164,8 +150,7 @@ fn there_is_as_much_memory_as_was_said() {
     let device = device();
     let half = device.allocate(1 << 19).unwrap();
     assert_eq!(device.allocate(1 + (1 << 19)), Err(CudaError::OutOfMemory { bytes: 1 + (1 << 19) }));
-    // SAFETY: it was just allocated.
-    unsafe { device.free(half) };
+    device.free(half);
     assert_eq!(device.free_bytes(), Ok(1 << 20));
     device.lose();
     lost(device.free_bytes());
