@@ -244,9 +244,9 @@ __device__ inline bool arrives_last(int* counter, int blocks, int* told) {
   return last;
 }
 
-// Joins what the splits (64 at most, two for each lane) found about `count` queries, in the order of the splits;
-// `row(query)` gives a query's row of the output. `weights` has room for a float for each of `queries` queries
-// and each split.
+// Joins what the splits (64 at most, two for each lane) found about `count` queries, in the order of the
+// splits; `row(query)` gives a query's row of the output. `weights` has room for a float for each of
+// `queries` queries and each split.
 template <int D, class Row>
 __device__ inline void join(Found found, Dealt dealt, int queries, int count, int dim, float* weights,
                             Row row) {

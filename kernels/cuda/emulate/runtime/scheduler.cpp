@@ -54,7 +54,9 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
   watch = request.watch;
   if (watch) watch->begin(request.launch, request.settled, request.overlaps, request.memory);
   const unsigned slots = unsigned(std::min<uint64_t>(std::max(1u, request.resident), total));
-  make_room(request.threads, slots);
+  room = &rooms[request.threads];
+  room->make(request.threads, slots);
+  warp_count = size_t(slots) * room->blocks[0]->warp_count;
   if (request.order == RANDOM) {
     shuffled.resize(total);
     std::iota(shuffled.begin(), shuffled.end(), 0);
@@ -62,8 +64,8 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
   }
   active = this;
   if (sigsetjmp(escape, 0) == 0) {
-    for (unsigned i = 0; i < slots; i++) begin_next_block(*blocks[i]);
-    turn = request.order == REVERSE ? warps.size() - 1 : 0;
+    for (unsigned i = 0; i < slots; i++) begin_next_block(*room->blocks[i]);
+    turn = request.order == REVERSE ? warp_count - 1 : 0;
     Thread* first = next();
     first->stack = stacks.take(thread_body);
     self = first;
@@ -72,32 +74,27 @@ bool Scheduler::run(const Kernel& which, const LaunchRequest& wanted, Failure* t
   active = nullptr;
   self = nullptr;
   if (failure->kind == NONE) return true;
-  clean_up();
+  stacks.give_back_all();
+  room->clean_up();
   return false;
 }
 
 // Gives up the threads that a failure left standing.
-void Scheduler::clean_up() {
-  stacks.give_back_all();
-  for (size_t i = 0; i < size_t(room_threads) * room_blocks; i++) {
-    threads[i].stack = nullptr;
-    threads[i].copies.clear();
-    threads[i].groups.clear();
+void Room::clean_up() {
+  for (Thread& thread : threads) {
+    thread.stack = nullptr;
+    thread.copies.clear();
+    thread.groups.clear();
   }
 }
 
-// Threads, and warps of those, for so many blocks at once. They stay as they are for launches of the same
-// size: a thread that has ended is as good as new.
-void Scheduler::make_room(unsigned block_threads, unsigned block_count) {
-  if (block_threads == room_threads && block_count == room_blocks) return;
-  room_threads = block_threads;
-  room_blocks = block_count;
+void Room::make(unsigned block_threads, unsigned block_count) {
+  if (block_count <= blocks.size()) return;
   const unsigned warps_each = (block_threads + 31) / 32;
-  threads = std::make_unique<Thread[]>(size_t(block_threads) * block_count);
-  blocks.resize(std::max<size_t>(blocks.size(), block_count));
+  while (blocks.size() < block_count) blocks.push_back(std::make_unique<Block>());
   warps.assign(size_t(warps_each) * block_count, Warp{});
+  threads.assign(size_t(block_threads) * block_count, Thread{});
   for (unsigned b = 0; b < block_count; b++) {
-    if (!blocks[b]) blocks[b] = std::make_unique<Block>();
     blocks[b]->warps = &warps[size_t(b) * warps_each];
     blocks[b]->warp_count = warps_each;
     for (unsigned t = 0; t < block_threads; t++) {
@@ -342,12 +339,13 @@ void Scheduler::suspend() {
 Thread* Scheduler::next() {
   if (request.order == RANDOM && draw() % 16 == 0) leave_warp(8);
   for (;;) {
-    for (size_t seen = 0; seen <= warps.size(); seen++) {
-      if (warps[turn].ready && !warps[turn].asleep) return lane_of(warps[turn]);
+    for (size_t seen = 0; seen <= warp_count; seen++) {
+      Warp& warp = room->warps[turn];
+      if (warp.ready && !warp.asleep) return lane_of(warp);
       if (request.order == REVERSE) {
-        turn = turn ? turn - 1 : warps.size() - 1;
+        turn = turn ? turn - 1 : warp_count - 1;
       } else {
-        turn = turn + 1 < warps.size() ? turn + 1 : 0;
+        turn = turn + 1 < warp_count ? turn + 1 : 0;
       }
     }
     if (!wake()) standstill();
@@ -365,23 +363,25 @@ Thread* Scheduler::lane_of(Warp& warp) {
 // go on: a mistake shows once one thread is late by much more often than where all are late by a little.
 void Scheduler::leave_warp(unsigned one_in) {
   if (request.order == RANDOM) {
-    warps[turn].asleep = draw() % one_in == 0;
-    turn = draw() % warps.size();
+    room->warps[turn].asleep = draw() % one_in == 0;
+    turn = draw() % warp_count;
   } else {
-    turn = (turn + 1) % warps.size();
+    turn = (turn + 1) % warp_count;
   }
 }
 
 // Lets those go on that sleep, or else those that poll.
 bool Scheduler::wake() {
   bool slept = false;
-  for (Warp& warp : warps) {
+  for (size_t i = 0; i < warp_count; i++) {
+    Warp& warp = room->warps[i];
     slept |= warp.asleep && warp.ready;
     warp.asleep = false;
   }
   if (slept) return true;
   unsigned polled = 0;
-  for (Warp& warp : warps) {
+  for (size_t i = 0; i < warp_count; i++) {
+    Warp& warp = room->warps[i];
     polled |= warp.polling;
     warp.ready |= warp.polling;
     warp.polling = 0;
@@ -445,7 +445,8 @@ void Scheduler::stop() { siglongjmp(escape, 1); }
 void Scheduler::standstill() {
   std::string text =
       polls > MOST_POLLS ? "threads poll for what never comes:" : "threads wait for each other:";
-  for (const Warp& warp : warps) {
+  for (size_t i = 0; i < warp_count; i++) {
+    const Warp& warp = room->warps[i];
     const unsigned sets[] = {warp.at_barrier, warp.at_collective, warp.ready};
     const char* const names[] = {"at the barrier", "for other lanes", "polling"};
     for (int set = 0; set < 3; set++) {

@@ -3,6 +3,7 @@
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -65,6 +66,17 @@ struct Warp {
   uint16_t epoch;  // __syncwarps so far
 };
 
+// Blocks that are resident at once, and their warps and threads in their order. They stay from launch to launch: a
+// thread that has ended is as good as new.
+struct Room {
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<Warp> warps;
+  std::vector<Thread> threads;
+
+  void make(unsigned block_threads, unsigned block_count);
+  void clean_up();
+};
+
 class Scheduler {
  public:
   // One for each thread of the process that launches, kept from launch to launch.
@@ -98,8 +110,6 @@ class Scheduler {
   static Thread& running() { return *static_cast<Thread*>(const_cast<Position*>(self)); }
 
  private:
-  void make_room(unsigned threads, unsigned blocks);
-  void clean_up();
   void begin_next_block(Block& block);
   void end_block(Block& block);
   [[noreturn]] static void thread_body();
@@ -121,11 +131,10 @@ class Scheduler {
   Kernel kernel;
   LaunchRequest request;
   Failure* failure;
-  // Blocks and threads of them that there is room for; warps in the order of the blocks.
-  unsigned room_blocks = 0, room_threads = 0;
-  std::unique_ptr<Thread[]> threads;
-  std::vector<std::unique_ptr<Block>> blocks;
-  std::vector<Warp> warps;
+  // By the threads of a block: launches of different shapes follow each other all the time.
+  std::map<unsigned, Room> rooms;
+  Room* room;
+  size_t warp_count;  // of the blocks that take turns
   std::vector<uint64_t> shuffled;
   uint64_t begun, ended, total;
   size_t turn;
