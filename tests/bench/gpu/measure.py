@@ -117,9 +117,9 @@ class Run:
             (self.results / f"{stem}.torch").write_text(json.dumps(theirs))
 
     def keystrokes(self, what: dict, path: Path) -> None:
-        """An editing session through the server, which takes the GPU by itself."""
+        """An editing session through the server."""
         trace = self.pack / "traces/forward-rust.jsonl"
-        command = ("--trace", trace, "--model", path, "--limit", 120, "--order", "spm", "--json")
+        command = ("--trace", trace, "--model", path, "--device", "cuda", "--limit", 120, "--order", "spm", "--json")
         found = self.json(self.pack / "bin/gemma-ls", "bench", "keystroke", *command)
         asked = found.get("summary", {}).get("asked_of_model") or {}
         first = (asked.get("ttft_ms") or {}).get("p50")
