@@ -1,5 +1,7 @@
 //! Griffin's recurrent block, held against the oracle: passes of every length that go on from each other.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its device fails")]
+
 use std::sync::Arc;
 
 use gemma_emulation::{covers, devices};
