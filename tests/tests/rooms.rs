@@ -89,7 +89,9 @@ fn dependencies_point_one_way() {
         let (_, allowed) =
             ROOMS.iter().find(|(room, _)| *room == name).unwrap_or_else(|| panic!("{name} is no known room"));
         let dependencies = package["dependencies"].as_array().expect("a package lists its dependencies");
-        let ours = dependencies.iter().filter_map(|dependency| dependency["name"].as_str());
+        // What only tests use is no way that anything passes.
+        let used = dependencies.iter().filter(|dependency| dependency["kind"] != "dev");
+        let ours = used.filter_map(|dependency| dependency["name"].as_str());
         for dependency in ours.filter(|dependency| ROOMS.iter().any(|(room, _)| room == dependency)) {
             assert!(allowed.contains(&dependency), "{name} must not know {dependency}");
         }

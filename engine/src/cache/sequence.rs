@@ -63,6 +63,13 @@ impl Layout {
         Self { kv, states: Vec::new(), widths: Vec::new(), horizon, memory: None }
     }
 
+    /// One attention layer of one head of eight, its pages on a device.
+    #[cfg(test)]
+    pub(super) fn on_device(memory: PageMemory) -> Self {
+        let kv = KvLayout::new(KvFormat::F16, [(1, 8)]);
+        Self { memory: Some(memory), ..Self::without_state(kv, None) }
+    }
+
     /// One recurrent layer of two channels and three taps over one attention layer of one head of two.
     #[cfg(test)]
     pub(super) fn recurrent(horizon: Option<usize>) -> Self {

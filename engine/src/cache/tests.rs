@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use gemma_kernels::{KvFormat, KvLayout, PAGE_TOKENS};
+use gemma_emulation::{Emulated, Schedule};
+use gemma_kernels::cuda::{Device, PageMemory};
+use gemma_kernels::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 
 use super::*;
 
@@ -387,4 +389,40 @@ fn what_shares_its_page_with_what_is_above_it_goes_too() {
         let found = cache.resume(1, &layout, &tokens).tokens().len();
         assert_eq!(found, tokens.len() - 1, "what came last is there whole, round {round}");
     }
+}
+
+/// A sequence whose pages have memory on their device, or why not.
+fn on_device(layout: &Arc<Layout>, tokens: &[u32]) -> Result<Sequence> {
+    let mut sequence = Sequence::new(layout.clone());
+    sequence.reserve(tokens.len(), Marks::default());
+    for page in sequence.pages() {
+        let KvPage::Device(page) = &**page else { panic!("a page of the layout's") };
+        page.to_write()?;
+    }
+    sequence.advance(tokens);
+    Ok(sequence)
+}
+
+#[test]
+fn pages_that_were_not_used_lately_make_room_on_their_device() {
+    let device = Device::new(Arc::new(Emulated::new(1 << 20, Schedule::Forward)));
+    let page = 2 * PAGE_TOKENS * 8 * 2;
+    let memory = PageMemory::new(&device, 4 * page as u64);
+    let layout = Arc::new(Layout::on_device(memory.clone()));
+    let mut cache = PrefixCache::new(1 << 20);
+    let prompts = [1, 100, 200].map(|first| (first..first + 2 * PAGE_TOKENS as u32).collect::<Vec<_>>());
+    for prompt in &prompts[..2] {
+        cache.keep(1, on_device(&layout, prompt).unwrap());
+    }
+    assert_eq!(memory.used(), 4 * page as u64);
+    assert!(on_device(&layout, &prompts[2]).is_err(), "it is full");
+    let in_use = cache.resume(1, &layout, &[&prompts[1][..], &[7]].concat());
+    assert_eq!(cache.put_away().unwrap(), 2 * page as u64);
+    cache.keep(1, on_device(&layout, &prompts[2]).unwrap());
+    // Nothing was forgotten, and what comes back takes room again.
+    let first = cache.resume(1, &layout, &[&prompts[0][..], &[7]].concat());
+    assert_eq!((first.tokens().len(), in_use.tokens().len()), (2 * PAGE_TOKENS, 2 * PAGE_TOKENS));
+    let KvPage::Device(away) = &*first.pages()[0] else { panic!("a page of the layout's") };
+    assert!(away.to_read().is_err(), "it is full again");
+    assert_eq!(away.contents().unwrap().len(), page);
 }
