@@ -15,7 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{GenerateRequest, Priority, TokenStream};
-use crate::machine::Machine;
+use crate::machine;
 use crate::model::{Network, load_device, load_host};
 use crate::outline::Outline;
 use crate::scheduler::{Command, Expectation, Fallback, Job, Scheduler};
@@ -502,5 +502,5 @@ fn file_name(path: &std::path::Path) -> String {
 
 /// Bytes of memory of this machine; 4 GiB where it does not say.
 fn total_memory() -> u64 {
-    Machine::look().memory_bytes.unwrap_or(4 << 30)
+    machine::memory_bytes().unwrap_or(4 << 30)
 }

@@ -37,7 +37,7 @@ pub struct GpuInfo {
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Looks at this machine. Where there is a driver for GPUs, it takes that a moment to start.
     pub fn look() -> Self {
         let simd = match Level::detect() {
             Level::Portable => "portable",
@@ -51,6 +51,11 @@ impl Machine {
         };
         Self { simd, cores: Cpu::physical_cores(), gpus, no_gpu, ..system() }
     }
+}
+
+/// Bytes of memory of this machine.
+pub fn memory_bytes() -> Option<u64> {
+    system().memory_bytes
 }
 
 impl From<Properties> for GpuInfo {

@@ -115,7 +115,7 @@ pub fn for_chat(settings: &Settings) -> Option<String> {
     if settings.chat_model.is_some() || settings.model.is_some() {
         return settings.chat_model.clone();
     }
-    let memory = gemma_engine::Machine::look().memory_bytes.unwrap_or(u64::MAX);
+    let memory = gemma_engine::machine::memory_bytes().unwrap_or(u64::MAX);
     let found = checkpoint::find_all();
     best_for_chat(&found, memory).map(|found| found.name.clone())
 }

@@ -55,7 +55,8 @@ impl Place {
         rows <= self.most_rows && pages <= self.most_pages
     }
 
-    /// Sets all of it. Panics where ranges lie outside of the pages, or there is more than was made room for.
+    /// Sets all of it. Panics where ranges lie outside of the pages or without their own row, or there is more than was
+    /// made room for.
     pub fn set(&mut self, standing: Standing<'_>) -> Result<(), CudaError> {
         let Standing { start, position, pages_from, pages, ranges } = standing;
         let rows = ranges.first().map_or(0, Vec::len);
@@ -71,11 +72,10 @@ impl Place {
         self.image.extend(head.iter().flat_map(|&n| (n as i32).to_le_bytes()));
         for sight in ranges {
             assert_eq!(sight.len(), rows, "a range for each row");
-            for &(first, end) in sight {
-                assert!(
-                    covered.start <= first && first < end && end <= start + rows,
-                    "{first}..{end} is there"
-                );
+            for (row, &(first, end)) in (start..).zip(sight) {
+                // A key that its own row does not see would not be stored.
+                let sees = covered.start <= first && first <= row && row < end && end <= start + rows;
+                assert!(sees, "row {row} sees {first}..{end}");
                 self.image.extend([first, end].iter().flat_map(|&n| (n as i32).to_le_bytes()));
             }
             let filled = self.image.len() + 8 * (self.most_rows - rows);
