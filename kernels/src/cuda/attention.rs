@@ -6,7 +6,7 @@
 mod dense;
 mod room;
 
-pub use dense::{Dense, Rows, attend_dense, dense_scratch_bytes};
+pub use dense::{Dense, attend_dense, dense_scratch_bytes};
 pub use room::scratch_bytes;
 
 use room::Room;

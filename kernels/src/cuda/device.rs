@@ -40,6 +40,24 @@ pub struct Buffer {
     bytes: usize,
 }
 
+/// Rows of numbers in a buffer: `row i = buffer[first + i * stride ..]`, in numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a> {
+    /// The buffer.
+    pub buffer: &'a Buffer,
+    /// The first row's first number.
+    pub first: usize,
+    /// From one row to the next.
+    pub stride: usize,
+}
+
+impl<'a> Strided<'a> {
+    /// All of a buffer as rows of so many numbers.
+    pub fn whole(buffer: &'a Buffer, width: usize) -> Self {
+        Self { buffer, first: 0, stride: width }
+    }
+}
+
 /// Launches that can be asked for as one. The memory that they name is kept until it is dropped.
 #[derive(Debug)]
 pub struct Recording {

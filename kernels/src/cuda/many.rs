@@ -2,7 +2,7 @@
 
 use super::matrix::{GROUP_INPUTS, GROUP_OUTPUTS, MOST_PARTS, Placed};
 use super::repack::{group_bytes, head_bytes};
-use super::{Address, Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch, Properties};
+use super::{Address, Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch, Properties, Strided};
 
 /// Bytes of scratch memory with which inputs can be split over blocks wherever that pays; one buffer serves a device.
 pub const SCRATCH_BYTES: usize = 32 << 20;
@@ -15,17 +15,6 @@ const GROUP_ROWS: usize = 2048;
 const RESERVED_SHARED: usize = 1 << 10;
 /// Threads of a block that sums up.
 const SUM_THREADS: u32 = 256;
-
-/// Rows of numbers in a buffer: `row i = buffer[first + i * stride ..]`, in numbers.
-#[derive(Debug, Clone, Copy)]
-pub struct Strided<'a> {
-    /// The buffer.
-    pub buffer: &'a Buffer,
-    /// The first row's first number.
-    pub first: usize,
-    /// From one row to the next.
-    pub stride: usize,
-}
 
 /// What becomes of the products.
 #[derive(Debug, Clone, Copy)]

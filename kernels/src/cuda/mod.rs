@@ -20,7 +20,7 @@ mod repack;
 pub mod rows;
 mod states;
 
-pub use device::{Buffer, Device, Recording};
+pub use device::{Buffer, Device, Recording, Strided};
 pub use driver::{Address, Arg, CudaError, Driver, Launch, Properties};
 pub use matrix::{Arrangement, DeviceMatrix, MatrixError, Part};
 pub use nvidia::{open, probe};

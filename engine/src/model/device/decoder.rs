@@ -9,10 +9,10 @@ use gemma_kernels::cuda::attention::{Attend, Turn, attend_exact, attend_few, att
 use gemma_kernels::cuda::best::{self, best};
 use gemma_kernels::cuda::embed::embed;
 use gemma_kernels::cuda::few::{self, MOST_NORMED_ROWS, Output, Stream, Update, few};
-use gemma_kernels::cuda::many::{Many, ManyOutput, Strided, many};
+use gemma_kernels::cuda::many::{Many, ManyOutput, many};
 use gemma_kernels::cuda::recurrent::{Recurrent, RecurrentWeights, recurrent_few, recurrent_many};
 use gemma_kernels::cuda::rows::add_norm;
-use gemma_kernels::cuda::{Buffer, CudaError, DeviceMatrix, PageBuffer, Standing};
+use gemma_kernels::cuda::{Buffer, CudaError, DeviceMatrix, PageBuffer, Standing, Strided};
 use gemma_kernels::{KvPage, PAGE_TOKENS, visible};
 
 use super::super::pass::{Input, Rows};
@@ -261,10 +261,18 @@ impl DeviceNetwork {
         }
         let (cols, rows) = (matrix.cols(), matrix.rows());
         let output = match gated {
-            true => ManyOutput::Gated(whole(&work.inner, rows / 2)),
-            false => ManyOutput::Numbers(whole(&work.mixed, rows)),
+            true => ManyOutput::Gated(Strided::whole(&work.inner, rows / 2)),
+            false => ManyOutput::Numbers(Strided::whole(&work.mixed, rows)),
         };
-        many(&Many { matrix, diagonal: 1, n, x: whole(&work.x, cols), bias, output, scratch: &self.scratch })
+        many(&Many {
+            matrix,
+            diagonal: 1,
+            n,
+            x: Strided::whole(&work.x, cols),
+            bias,
+            output,
+            scratch: &self.scratch,
+        })
     }
 
     /// The product that a sublayer ends with, from activation numbers into `work.y`.
@@ -273,8 +281,8 @@ impl DeviceNetwork {
         if self.is_few(n) {
             return few(matrix, n, few::Input::Plain(x), bias, Output::Numbers(&work.y));
         }
-        let output = ManyOutput::Numbers(whole(&work.y, matrix.rows()));
-        let x = whole(x, matrix.cols());
+        let output = ManyOutput::Numbers(Strided::whole(&work.y, matrix.rows()));
+        let x = Strided::whole(x, matrix.cols());
         many(&Many { matrix, diagonal: 1, n, x, bias, output, scratch: &self.scratch })
     }
 
@@ -360,11 +368,6 @@ impl DeviceNetwork {
     fn is_few(&self, n: usize) -> bool {
         self.exact || n <= FEW
     }
-}
-
-/// All of a buffer as rows of so many numbers.
-pub(super) fn whole(buffer: &Buffer, stride: usize) -> Strided<'_> {
-    Strided { buffer, first: 0, stride }
 }
 
 pub(super) fn bytes<const N: usize>(numbers: impl Iterator<Item = [u8; N]>) -> Vec<u8> {

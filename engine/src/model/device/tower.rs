@@ -2,14 +2,14 @@
 //! at once, a layer a step.
 
 use gemma_kernels::Format;
-use gemma_kernels::cuda::attention::{Dense, Rows, attend_dense, dense_scratch_bytes};
+use gemma_kernels::cuda::attention::{Dense, attend_dense, dense_scratch_bytes};
 use gemma_kernels::cuda::few::{self, Output, few};
 use gemma_kernels::cuda::many::{Many, ManyOutput, many};
 use gemma_kernels::cuda::rows::{add, average_pool, layer_norm, norm_in_place, round};
-use gemma_kernels::cuda::{Arrangement, Buffer, CudaError, Part};
+use gemma_kernels::cuda::{Arrangement, Buffer, CudaError, Part, Strided};
 
 use super::super::host::patch_rows;
-use super::decoder::{bytes, whole};
+use super::decoder::bytes;
 use super::weights::Loader;
 use super::{DeviceNetwork, Linear};
 use crate::config::{ModelConfig, Projector, VisionSpec};
@@ -222,7 +222,7 @@ impl DeviceNetwork {
             |norm: &LayerNorm| layer_norm(residual, (&norm.weight, &norm.bias), spec.eps, n, x, self.exact);
         norm(&layer.before_attention)?;
         self.tower_product(&layer.qkv, n, x, Becomes::Numbers(qkv))?;
-        let rows = |part: usize| Rows { buffer: qkv, first: part * hidden, stride: 3 * hidden };
+        let rows = |part: usize| Strided { buffer: qkv, first: part * hidden, stride: 3 * hidden };
         attend_dense(&Dense {
             q: rows(0),
             k: rows(1),
@@ -295,10 +295,10 @@ impl DeviceNetwork {
             return few(matrix, n, few::Input::Plain(x), bias, output);
         }
         let output = match becomes {
-            Becomes::Numbers(out) => ManyOutput::Numbers(whole(out, matrix.rows())),
-            Becomes::Gelu(out) => ManyOutput::Gelu(whole(out, matrix.rows())),
+            Becomes::Numbers(out) => ManyOutput::Numbers(Strided::whole(out, matrix.rows())),
+            Becomes::Gelu(out) => ManyOutput::Gelu(Strided::whole(out, matrix.rows())),
         };
-        let x = whole(x, matrix.cols());
+        let x = Strided::whole(x, matrix.cols());
         many(&Many { matrix, diagonal: 1, n, x, bias, output, scratch: &self.scratch })
     }
 }

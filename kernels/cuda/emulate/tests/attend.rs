@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use gemma_emulation::{Emulated, Schedule, covers, devices, hopper};
 use gemma_kernels::cuda::attention::{
-    Attend, Dense, Rows, Turn, attend_dense, attend_exact, attend_few, attend_many, dense_scratch_bytes,
+    Attend, Dense, Turn, attend_dense, attend_exact, attend_few, attend_many, dense_scratch_bytes,
     scratch_bytes,
 };
-use gemma_kernels::cuda::{Device, DevicePage, PageMemory, Place, Standing};
+use gemma_kernels::cuda::{Device, DevicePage, PageMemory, Place, Standing, Strided};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{
     Attention, DenseAttention, KvFormat, KvLayout, KvPage, Ops, PAGE_TOKENS, Reference, Rope, Span,
@@ -510,9 +510,9 @@ fn pictures_attend() {
                 let number = if exact { 4 } else { 2 };
                 let out = device.buffer(number * m * width).unwrap();
                 attend_dense(&Dense {
-                    q: Rows { buffer: &q, first: 0, stride: width },
-                    k: Rows { buffer: &kv, first: 0, stride: 2 * width },
-                    v: Rows { buffer: &kv, first: width, stride: 2 * width },
+                    q: Strided { buffer: &q, first: 0, stride: width },
+                    k: Strided { buffer: &kv, first: 0, stride: 2 * width },
+                    v: Strided { buffer: &kv, first: width, stride: 2 * width },
                     queries: m,
                     keys: n,
                     heads,

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its device fails")]
 
 use gemma_emulation::{Emulated, Schedule, covers, devices, hopper};
-use gemma_kernels::cuda::many::{Many, ManyOutput, Plan, SCRATCH_BYTES, Strided, many, many_as};
-use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
+use gemma_kernels::cuda::many::{Many, ManyOutput, Plan, SCRATCH_BYTES, many, many_as};
+use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part, Strided};
 use gemma_kernels::testing::{FORMATS, Random};
 use gemma_kernels::{Activation, Format, Ops, Projection, Reference};
 use half::bf16;
@@ -94,10 +94,6 @@ fn read_rounded(buffer: &Buffer) -> Vec<f32> {
     bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
 }
 
-fn dense(buffer: &Buffer, stride: usize) -> Strided<'_> {
-    Strided { buffer, first: 0, stride }
-}
-
 /// The greatest difference, as a part of the greatest number.
 fn error(got: &[f32], want: &[f32]) -> f32 {
     assert_eq!(got.len(), want.len());
@@ -131,7 +127,7 @@ impl OnDevice {
             matrix: &self.matrix,
             diagonal: 1,
             n: self.n,
-            x: dense(&self.x, self.matrix.cols()),
+            x: Strided::whole(&self.x, self.matrix.cols()),
             bias: self.bias.as_ref(),
             output,
             scratch: &self.scratch,
@@ -143,7 +139,7 @@ impl OnDevice {
 fn numbers(device: &Device, case: &Case, plan: Option<Plan>) -> Vec<f32> {
     let on_device = OnDevice::new(device, case);
     let out = device.buffer(4 * case.n * case.rows()).expect("the device does it");
-    let product = on_device.product(ManyOutput::Numbers(dense(&out, case.rows())));
+    let product = on_device.product(ManyOutput::Numbers(Strided::whole(&out, case.rows())));
     plan.map_or_else(|| many(&product), |plan| many_as(&product, plan)).expect("the device does it");
     out.read_numbers(0, case.n * case.rows()).expect("the device does it")
 }
@@ -212,8 +208,11 @@ fn gates_meet_what_they_gate() {
             let mut on_device = OnDevice::new(&device, case);
             on_device.scratch = device.buffer(4 * case.rows().next_multiple_of(4) * splits * 20).unwrap();
             let out = device.buffer(2 * case.n * columns).unwrap();
-            many_as(&on_device.product(ManyOutput::Gated(dense(&out, columns))), Plan { rows, splits })
-                .unwrap();
+            many_as(
+                &on_device.product(ManyOutput::Gated(Strided::whole(&out, columns))),
+                Plan { rows, splits },
+            )
+            .unwrap();
             let error = error(&read_rounded(&out), &want);
             assert!(error < 5e-3, "{columns} gates on {name}, tiles of {rows}, {splits} splits: {error}");
         }
@@ -284,8 +283,8 @@ fn blocks_on_the_diagonal_meet_their_own_columns() {
     for (name, device) in devices(MEMORY) {
         let on_device = OnDevice { x: rounded(&device, &wide.x), n, ..OnDevice::new(&device, &weights) };
         let out = device.buffer(4 * want.len()).unwrap();
-        let output = ManyOutput::Numbers(dense(&out, blocks * side));
-        let x = dense(&on_device.x, blocks * side);
+        let output = ManyOutput::Numbers(Strided::whole(&out, blocks * side));
+        let x = Strided::whole(&on_device.x, blocks * side);
         many(&Many { diagonal: blocks, x, ..on_device.product(output) }).unwrap();
         let error = error(&out.read_numbers(0, want.len()).unwrap(), &want);
         assert!(error < 1e-5, "{name}: {error}");
@@ -302,7 +301,7 @@ fn a_plan_fills_the_device() {
     let matrix = DeviceMatrix::new(&device, &[part], cols, Arrangement::Stacked, false).unwrap();
     let buffer = device.buffer(4 * 4096 * rows).unwrap();
     let plan = |n, scratch: &Buffer| {
-        let (x, output) = (dense(&buffer, cols), ManyOutput::Numbers(dense(&buffer, rows)));
+        let (x, output) = (Strided::whole(&buffer, cols), ManyOutput::Numbers(Strided::whole(&buffer, rows)));
         Plan::new(&Many { matrix: &matrix, diagonal: 1, n, x, bias: None, output, scratch })
     };
     let (scratch, none) = (device.buffer(SCRATCH_BYTES).unwrap(), device.buffer(0).unwrap());

@@ -4,29 +4,18 @@
 
 use super::room::{Many, Room};
 use super::{Exact, Flash, Heads, Numbers, int};
-use crate::cuda::{Arg, Buffer, CudaError, Device, Launch};
+use crate::cuda::{Arg, Buffer, CudaError, Device, Launch, Strided};
 use crate::kv::PAGE_TOKENS;
-
-/// Rows of f32 numbers in a buffer, some of it or all.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    /// Where they are.
-    pub buffer: &'a Buffer,
-    /// Index of the first row's first number.
-    pub first: usize,
-    /// Numbers from a row's first to the next row's.
-    pub stride: usize,
-}
 
 /// Arguments of [`attend_dense`].
 #[derive(Debug, Clone, Copy)]
 pub struct Dense<'a> {
-    /// Rows of `heads * head_dim` numbers, as many as there are queries.
-    pub q: Rows<'a>,
+    /// f32 rows of `heads * head_dim` numbers, as many as there are queries.
+    pub q: Strided<'a>,
     /// The same for keys.
-    pub k: Rows<'a>,
+    pub k: Strided<'a>,
     /// The same for values, as many as keys.
-    pub v: Rows<'a>,
+    pub v: Strided<'a>,
     /// How many queries.
     pub queries: usize,
     /// How many keys.
