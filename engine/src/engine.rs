@@ -335,10 +335,11 @@ impl Engine {
             Kept::look(folder, checkpoint.path(), &how, network.layout())
         });
         let fallback = matches!(network, Network::Device(_)).then(|| {
-            let (cpu, info) = (self.inner.cpu.clone(), self.cpu_info(Some("the GPU was lost".to_owned())));
-            let again = move || {
+            let (cpu, info) = (self.inner.cpu.clone(), self.cpu_info(None));
+            let again = move |why| {
                 let network = host_network(&checkpoint, options.precision, &cpu, &mut |_| {})?;
-                *device.lock().unwrap_or_else(PoisonError::into_inner) = info;
+                *device.lock().unwrap_or_else(PoisonError::into_inner) =
+                    DeviceInfo { why: Some(why), ..info };
                 Ok(network)
             };
             Box::new(again) as Fallback

@@ -64,6 +64,11 @@ impl Error {
         matches!(self.kind, ErrorKind::DeviceFull | ErrorKind::DeviceLost | ErrorKind::Unsupported)
     }
 
+    /// What happened.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
     /// The sentence that says what to do now, where there is one.
     pub fn remedy_text(&self) -> Option<&str> {
         self.remedy.as_deref()

@@ -185,8 +185,30 @@ fn a_model_whose_gpu_is_lost_goes_on_on_the_processor() {
     let before = loaded.greedy(prompt, 3);
     device.lose();
     let request = || loaded.request(&prompt[..4], Vec::new(), 3, Sampling::default(), endless());
+    fails_over(&loaded, request, ErrorKind::DeviceLost);
+    assert_eq!(loaded.greedy(prompt, 3).ids(), before.ids());
+    assert!(loaded.model.device().why.is_some_and(|why| why.contains("GPU")));
+}
+
+#[test]
+fn a_model_whose_gpu_has_no_room_for_its_work_goes_on_on_the_processor() {
+    let case = Case::read("gemma1-mqa");
+    let most = 1 << 30;
+    let roomy = Device::new(Arc::new(Emulated::new(most, Schedule::Forward)));
+    let _weights = on(roomy.clone(), &case, Precision::Exact);
+    let weights = most - roomy.free_bytes().unwrap();
+    let narrow = Device::new(Arc::new(Emulated::new(weights + (16 << 10), Schedule::Forward)));
+    let loaded = on(narrow, &case, Precision::Exact);
+    let prompt = &case.prompt("short").ids;
+    let request = || loaded.request(prompt, Vec::new(), 3, Sampling::default(), endless());
+    fails_over(&loaded, request, ErrorKind::DeviceFull);
+    assert!(loaded.model.device().why.is_some_and(|why| why.contains("no room")));
+}
+
+/// A request fails with this, and later ones are answered by the processor.
+fn fails_over(loaded: &Loaded, request: impl Fn() -> GenerateRequest, kind: ErrorKind) {
     let error = loaded.engine.submit(request()).finish_blocking(|_| {}).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::DeviceLost, "{error}");
+    assert_eq!(error.kind(), kind, "{error}");
     assert!(error.remedy_text().is_some_and(|text| text.contains("processor")), "{error}");
     let begun = Instant::now();
     while loaded.model.device().device != "cpu" {
@@ -200,8 +222,6 @@ fn a_model_whose_gpu_is_lost_goes_on_on_the_processor() {
         }
     };
     assert_eq!(answer.tokens.len(), 3);
-    assert_eq!(loaded.greedy(prompt, 3).ids(), before.ids());
-    assert!(loaded.model.device().why.is_some_and(|why| why.contains("GPU")));
 }
 
 #[test]

@@ -31,12 +31,12 @@ use pictures::PictureCache;
 /// After so long without a request, what is kept is written for the next session.
 const IDLE: Duration = Duration::from_secs(180);
 
-/// Loads a model again, to the processor.
-pub(crate) type Fallback = Box<dyn FnOnce() -> Result<Network> + Send>;
+/// Loads a model again, to the processor; it is told why.
+pub(crate) type Fallback = Box<dyn FnOnce(String) -> Result<Network> + Send>;
 
 /// What the engine's thread is told.
 pub(crate) enum Command {
-    /// Take over a model, what an earlier session kept of it, and how it is loaded again if its GPU is lost.
+    /// Take over a model, what an earlier session kept of it, and how it is loaded again if its GPU fails it.
     Add { id: u64, network: Box<Network>, kept: Option<Box<Kept>>, fallback: Option<Fallback> },
     /// Forget a model; none of its jobs is left.
     Remove(u64),
@@ -291,7 +291,7 @@ impl Worker {
             None => Ok(job.fail(Error::new(
                 ErrorKind::Stopped,
                 job.model_name(),
-                "it is not loaded: unloaded, or on its way from a lost GPU to the processor",
+                "it is not loaded: unloaded, or on its way from the GPU to the processor",
             ))),
         });
         match done.flatten() {
@@ -300,22 +300,22 @@ impl Worker {
             Err(error) => {
                 let mut job = self.jobs.remove(i);
                 tracing::error!("a request failed: {error}");
-                if error.kind() == ErrorKind::DeviceLost {
-                    self.fall_back(job.model_id());
+                if matches!(error.kind(), ErrorKind::DeviceLost | ErrorKind::DeviceFull) {
+                    self.fall_back(job.model_id(), &error);
                 }
                 job.fail(error);
             }
         }
     }
 
-    /// Loads a model to the processor whose GPU was lost, on a thread of its own.
-    fn fall_back(&mut self, model: u64) {
+    /// Loads a model to the processor whose GPU was lost or has no room for its work, on a thread of its own.
+    fn fall_back(&mut self, model: u64, why: &Error) {
         let Some(fallback) = self.fallbacks.remove(&model) else { return };
         self.networks.remove(&model);
         self.paces.remove(&model);
         self.cache.forget(model);
-        let commands = self.sender.clone();
-        let load = move || match fallback() {
+        let (commands, why) = (self.sender.clone(), why.problem().to_owned());
+        let load = move || match fallback(why) {
             Ok(network) => {
                 let (network, kept, fallback) = (Box::new(network), None, None);
                 // If the engine has stopped meanwhile, nobody misses it.

@@ -130,7 +130,7 @@ impl From<CudaError> for Error {
         let (kind, remedy) = match error {
             CudaError::OutOfMemory { .. } => (
                 ErrorKind::DeviceFull,
-                "Close what else uses the GPU, choose a smaller model, or set device to cpu.",
+                "Close what else uses the GPU, or choose a smaller model; with device auto or cpu the processor does it.",
             ),
             CudaError::Lost(_) => {
                 (ErrorKind::DeviceLost, "The model goes on on the processor; restart to use the GPU again.")
