@@ -207,7 +207,8 @@ fn a_model_whose_gpu_has_no_room_for_its_work_goes_on_on_the_processor() {
 
 /// A request fails with this, and later ones are answered by the processor.
 fn fails_over(loaded: &Loaded, request: impl Fn() -> GenerateRequest, kind: ErrorKind) {
-    let error = loaded.engine.submit(request()).finish_blocking(|_| {}).unwrap_err();
+    let failed = loaded.engine.submit(request()).finish_blocking(|_| {});
+    let error = failed.expect_err("its GPU fails it");
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.remedy_text().is_some_and(|text| text.contains("processor")), "{error}");
     let begun = Instant::now();
