@@ -251,28 +251,44 @@ impl DeviceNetwork {
         (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
         gated: bool,
     ) -> Result<(), CudaError> {
-        let few_output = if gated { Output::Gated(&work.inner) } else { Output::Numbers(&work.mixed) };
+        if self.is_few(n) {
+            let output = if gated { Output::Gated(&work.inner) } else { Output::Numbers(&work.mixed) };
+            return self.few_normed(work, n, stream, (matrix, bias), output);
+        }
+        add_norm(&stream, n, &work.x, false)?;
+        let output = match gated {
+            true => ManyOutput::Gated(Strided::whole(&work.inner, matrix.rows() / 2)),
+            false => ManyOutput::Numbers(Strided::whole(&work.mixed, matrix.rows())),
+        };
+        self.many((matrix, bias), n, &work.x, output)
+    }
+
+    /// The product of few rows of a stream's norm.
+    fn few_normed(
+        &self,
+        work: &Work,
+        n: usize,
+        stream: Stream<'_>,
+        (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
+        output: Output<'_>,
+    ) -> Result<(), CudaError> {
         if n <= MOST_NORMED_ROWS {
-            return few(matrix, n, few::Input::Normed(stream), bias, few_output);
+            return few(matrix, n, few::Input::Normed(stream), bias, output);
         }
         add_norm(&stream, n, &work.x, self.exact)?;
-        if self.is_few(n) {
-            return few(matrix, n, few::Input::Plain(&work.x), bias, few_output);
-        }
-        let (cols, rows) = (matrix.cols(), matrix.rows());
-        let output = match gated {
-            true => ManyOutput::Gated(Strided::whole(&work.inner, rows / 2)),
-            false => ManyOutput::Numbers(Strided::whole(&work.mixed, rows)),
-        };
-        many(&Many {
-            matrix,
-            diagonal: 1,
-            n,
-            x: Strided::whole(&work.x, cols),
-            bias,
-            output,
-            scratch: &self.scratch,
-        })
+        few(matrix, n, few::Input::Plain(&work.x), bias, output)
+    }
+
+    /// The product of many rows of activation numbers.
+    pub(super) fn many(
+        &self,
+        (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
+        n: usize,
+        x: &Buffer,
+        output: ManyOutput<'_>,
+    ) -> Result<(), CudaError> {
+        let x = Strided::whole(x, matrix.cols());
+        many(&Many { matrix, diagonal: 1, n, x, bias, output, scratch: &self.scratch })
     }
 
     /// The product that a sublayer ends with, from activation numbers into `work.y`.
@@ -281,9 +297,7 @@ impl DeviceNetwork {
         if self.is_few(n) {
             return few(matrix, n, few::Input::Plain(x), bias, Output::Numbers(&work.y));
         }
-        let output = ManyOutput::Numbers(Strided::whole(&work.y, matrix.rows()));
-        let x = Strided::whole(x, matrix.cols());
-        many(&Many { matrix, diagonal: 1, n, x, bias, output, scratch: &self.scratch })
+        self.many((matrix, bias), n, x, ManyOutput::Numbers(Strided::whole(&work.y, matrix.rows())))
     }
 
     fn attention(
@@ -354,13 +368,7 @@ impl DeviceNetwork {
         let stream = self.stream(work, 2 * self.layers.len(), update, &self.final_norm);
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         let output = Output::Logits { out: &work.logits, soft_cap: self.config.final_soft_cap };
-        let stream = Stream { first, ..stream };
-        if count <= MOST_NORMED_ROWS {
-            few(matrix, count, few::Input::Normed(stream), None, output)?;
-        } else {
-            add_norm(&stream, count, &work.x, self.exact)?;
-            few(matrix, count, few::Input::Plain(&work.x), None, output)?;
-        }
+        self.few_normed(work, count, Stream { first, ..stream }, (matrix, None), output)?;
         best(&work.logits, count, self.config.vocab, &work.best_scratch, &work.best)
     }
 

@@ -4,7 +4,7 @@
 use gemma_kernels::Format;
 use gemma_kernels::cuda::attention::{Dense, attend_dense, dense_scratch_bytes};
 use gemma_kernels::cuda::few::{self, Output, few};
-use gemma_kernels::cuda::many::{Many, ManyOutput, many};
+use gemma_kernels::cuda::many::ManyOutput;
 use gemma_kernels::cuda::rows::{add, average_pool, layer_norm, norm_in_place, round};
 use gemma_kernels::cuda::{Arrangement, Buffer, CudaError, Part, Strided};
 
@@ -298,7 +298,6 @@ impl DeviceNetwork {
             Becomes::Numbers(out) => ManyOutput::Numbers(Strided::whole(out, matrix.rows())),
             Becomes::Gelu(out) => ManyOutput::Gelu(Strided::whole(out, matrix.rows())),
         };
-        let x = Strided::whole(x, matrix.cols());
-        many(&Many { matrix, diagonal: 1, n, x, bias, output, scratch: &self.scratch })
+        self.many((matrix, bias), n, x, output)
     }
 }

@@ -85,6 +85,8 @@ fn check_shapes(config: &ModelConfig, exact: bool) -> Result<()> {
     widths.extend(config.vision.iter().flat_map(|vision| [vision.hidden, vision.ffn]));
     match widths.iter().find(|width| !width.is_multiple_of(step)) {
         Some(width) => no(format!("rows of {width} numbers")),
+        // What the table of embeddings is read by.
+        None if !config.hidden.is_multiple_of(8) => no(format!("rows of {} numbers", config.hidden)),
         None => Ok(()),
     }
 }
