@@ -200,6 +200,15 @@ impl PrefixCache {
         }
     }
 
+    /// Forgets a model's sequences without a file for the next session, now and later: they were computed on a device that
+    /// is given up, and whatever comes now is computed elsewhere.
+    pub(crate) fn give_up(&mut self, model: u64) {
+        if let Some(store) = &mut self.store {
+            store.unname(model);
+        }
+        self.forget(model);
+    }
+
     /// Forgets a model's sequences, in memory.
     pub fn forget(&mut self, model: u64) {
         if let (Some(tree), Some(store)) = (self.trees.remove(&model), &mut self.store)

@@ -125,6 +125,11 @@ impl Store {
         self.keys.insert(model, key);
     }
 
+    /// Writes nothing of a model any more.
+    pub(super) fn unname(&mut self, model: u64) {
+        self.keys.remove(&model);
+    }
+
     /// Whether something is being written right now.
     pub(super) fn is_writing(&mut self) -> bool {
         self.writers.retain(|writer| !writer.is_finished());

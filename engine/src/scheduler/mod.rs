@@ -313,7 +313,7 @@ impl Worker {
         let Some(fallback) = self.fallbacks.remove(&model) else { return };
         self.networks.remove(&model);
         self.paces.remove(&model);
-        self.cache.forget(model);
+        self.cache.give_up(model);
         let (commands, why) = (self.sender.clone(), why.problem().to_owned());
         let load = move || match fallback(why) {
             Ok(network) => {
