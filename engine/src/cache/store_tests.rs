@@ -291,3 +291,16 @@ fn only_its_owner_reads_what_was_typed() {
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&place.file()), mode(&place.folder.path)), (0o600, 0o700));
 }
+
+#[test]
+fn a_model_that_was_given_up_leaves_nothing_of_what_came_before_or_after() {
+    let layout = attention(None);
+    let place = place(u64::MAX);
+    let mut cache = place.session(&layout);
+    fill(&mut cache, &layout);
+    cache.give_up(1);
+    assert_eq!(found(&mut cache, &layout), [0, 0, 0]);
+    fill(&mut cache, &layout);
+    cache.close();
+    assert_eq!(found(&mut place.session(&layout), &layout), [0, 0, 0]);
+}
