@@ -10,7 +10,9 @@
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-use super::amx::{self, Split};
+use super::FEW_ROWS;
+#[cfg(target_arch = "x86_64")]
+use super::amx::{self, bf16::Parts};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
@@ -21,6 +23,9 @@ use crate::quant::Format;
 
 /// Rows of activations that share one reading of the weights.
 const TILE: usize = 8;
+/// More rows than these are multiplied faster by matrix units, where there are some.
+#[cfg(target_arch = "x86_64")]
+const ROWS_OF_VECTORS: usize = 4;
 
 /// Activations in 8 bits: `x = scale * q` in blocks of 32.
 pub(crate) struct Quantized {
@@ -80,17 +85,104 @@ impl Kernel for Quantize<'_> {
         let blocks = self.x.chunks_exact(32).zip(self.q.chunks_exact_mut(32));
         let facts = self.scales.iter_mut().zip(self.half_sums.chunks_exact_mut(2)).zip(self.sums);
         for ((block, q), ((scale, halves), sum)) in blocks.zip(facts) {
-            let greatest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            *scale = greatest / 127.0;
-            let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-            for (q, x) in q.iter_mut().zip(block) {
-                *q = (x * inverse).round_ties_even() as i8;
-            }
-            for (sum, half) in halves.iter_mut().zip(q.chunks_exact(16)) {
-                *sum = half.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
-            }
-            *sum = halves[0] + halves[1];
+            let sums;
+            (*scale, sums) = quantize_block(block, q);
+            halves.copy_from_slice(&sums);
+            *sum = sums[0] + sums[1];
         }
+    }
+}
+
+/// Rounds 32 numbers; their scale, and the sums of each half, exact.
+#[inline(always)]
+pub(super) fn quantize_block(block: &[f32], q: &mut [i8]) -> (f32, [f32; 2]) {
+    let greatest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
+    for (q, x) in q.iter_mut().zip(block) {
+        *q = (x * inverse).round_ties_even() as i8;
+    }
+    let mut sums = [0.0; 2];
+    for (sum, half) in sums.iter_mut().zip(q.chunks_exact(16)) {
+        *sum = half.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
+    }
+    (greatest / 127.0, sums)
+}
+
+/// How a product meets its activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// In f32.
+    F32,
+    /// In 8 bits, by vectors.
+    Int8,
+    /// The same numbers by matrix units.
+    #[cfg(target_arch = "x86_64")]
+    Int8Tiles,
+    /// In bf16, by matrix units.
+    #[cfg(target_arch = "x86_64")]
+    Bf16(Parts),
+}
+
+impl Way {
+    fn of(matrix: &PackedMatrix, level: Level, activation: Activation, n: usize) -> Self {
+        let quantized = matrix.format.block_len() > 1 && matrix.cols.is_multiple_of(32);
+        #[cfg(target_arch = "x86_64")]
+        if activation == Activation::Rounded && level == Level::Amx {
+            match (matrix.format, n) {
+                (Format::BF16, ..=FEW_ROWS) => return Self::Bf16(Parts::Split),
+                (Format::BF16, _) => return Self::Bf16(Parts::Rounded),
+                (_, ..=ROWS_OF_VECTORS) => {}
+                (_, ..=FEW_ROWS) if quantized => return Self::Int8Tiles,
+                _ if quantized => return Self::Bf16(Parts::Rounded),
+                _ => {}
+            }
+        }
+        match activation {
+            Activation::Rounded if quantized => Self::Int8,
+            _ => Self::F32,
+        }
+    }
+}
+
+/// Activations, rounded in each way that one of several products wants.
+struct Inputs {
+    int8: Option<Quantized>,
+    #[cfg(target_arch = "x86_64")]
+    int8_tiles: Option<amx::int8::Tiles>,
+    #[cfg(target_arch = "x86_64")]
+    rounded: Option<amx::bf16::Tiles>,
+    #[cfg(target_arch = "x86_64")]
+    split: Option<amx::bf16::Tiles>,
+}
+
+impl Inputs {
+    fn new(pool: &Pool, level: Level, x: &[f32], n: usize, ways: &[Way]) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let bf16 =
+            |parts| ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, x, n, parts));
+        Self {
+            int8: ways.contains(&Way::Int8).then(|| Quantized::new(pool, level, x, n)),
+            #[cfg(target_arch = "x86_64")]
+            int8_tiles: ways.contains(&Way::Int8Tiles).then(|| amx::int8::Tiles::new(pool, x, n)),
+            #[cfg(target_arch = "x86_64")]
+            rounded: bf16(Parts::Rounded),
+            #[cfg(target_arch = "x86_64")]
+            split: bf16(Parts::Split),
+        }
+    }
+
+    fn of<'a>(&'a self, way: Way, x: &'a [f32], stride: usize) -> Input<'a> {
+        let rounded = match way {
+            Way::F32 => None,
+            Way::Int8 => self.int8.as_ref().map(Input::Int8),
+            #[cfg(target_arch = "x86_64")]
+            Way::Int8Tiles => self.int8_tiles.as_ref().map(Input::Int8Tiles),
+            #[cfg(target_arch = "x86_64")]
+            Way::Bf16(Parts::Rounded) => self.rounded.as_ref().map(Input::Bf16),
+            #[cfg(target_arch = "x86_64")]
+            Way::Bf16(Parts::Split) => self.split.as_ref().map(Input::Bf16),
+        };
+        rounded.unwrap_or(Input::F32 { x, stride })
     }
 }
 
@@ -104,7 +196,9 @@ enum Input<'a> {
     },
     Int8(&'a Quantized),
     #[cfg(target_arch = "x86_64")]
-    Split(&'a Split),
+    Int8Tiles(&'a amx::int8::Tiles),
+    #[cfg(target_arch = "x86_64")]
+    Bf16(&'a amx::bf16::Tiles),
 }
 
 /// `out = x w^T` for every part; see [`crate::Ops::project`].
@@ -148,45 +242,26 @@ fn project_columns(
     parts: &mut [Projection<'_>],
     outputs: Option<Range<usize>>,
 ) {
-    let wants_int8 = |m: &PackedMatrix| {
-        activation == Activation::Rounded && m.format.block_len() > 1 && m.cols.is_multiple_of(32)
-    };
-    let quantized =
-        parts.iter().any(|part| wants_int8(packed(part.matrix))).then(|| Quantized::new(pool, level, x, n));
-    #[cfg(target_arch = "x86_64")]
-    let wants_tiles = |m: &PackedMatrix| {
-        activation == Activation::Rounded && level == Level::Amx && m.format == Format::BF16
-    };
-    #[cfg(target_arch = "x86_64")]
-    let split =
-        parts.iter().any(|part| wants_tiles(packed(part.matrix))).then(|| Split::new(pool, level, x, n));
+    let ways: Vec<Way> =
+        parts.iter().map(|part| Way::of(packed(part.matrix), level, activation, n)).collect();
+    let inputs = Inputs::new(pool, level, x, n, &ways);
     let jobs: Vec<Job<'_>> = parts
         .iter_mut()
-        .map(|part| {
+        .zip(&ways)
+        .map(|(part, &way)| {
             let matrix = packed(part.matrix);
             assert_eq!(x.len(), n * matrix.cols, "an input row is as wide as the matrix");
             assert!(
                 part.bias.is_none_or(|bias| bias.len() == matrix.rows),
                 "a bias has one number an output"
             );
-            let input = match &quantized {
-                Some(q) if wants_int8(matrix) => Input::Int8(q),
-                #[cfg(target_arch = "x86_64")]
-                _ if wants_tiles(matrix)
-                    && let Some(split) = &split =>
-                {
-                    Input::Split(split)
-                }
-                _ => Input::F32 { x, stride: matrix.cols },
-            };
-            // Tiles read all activations anew for each chunk: the wider it is, the less often.
-            let most = if matches!(input, Input::F32 { .. } | Input::Int8(_)) { 16 } else { 32 };
+            let input = inputs.of(way, x, matrix.cols);
             let outputs = outputs.clone().unwrap_or(0..matrix.rows);
             let panels = outputs.start / LANES..outputs.end.div_ceil(LANES);
-            let chunk = (panels.len() / (4 * pool.threads())).clamp(1, most);
+            let chunk = (panels.len() / (4 * pool.threads())).clamp(1, 16);
             let out = SendPtr(part.out.as_mut_ptr());
             let (first_output, out_stride) = (outputs.start, outputs.len());
-            Job { matrix, bias: part.bias, input, n, out, first_output, out_stride, panels, chunk }
+            Job { matrix, bias: part.bias, level, input, n, out, first_output, out_stride, panels, chunk }
         })
         .collect();
     run(pool, level, &jobs);
@@ -215,7 +290,18 @@ pub(crate) fn project_blocks(
             let input = Input::F32 { x, stride: count * cols };
             let panels = 0..matrix.panels();
             let (first_output, out_stride, chunk) = (0, count * rows, 4);
-            jobs.push(Job { matrix, bias: None, input, n, out, first_output, out_stride, panels, chunk });
+            jobs.push(Job {
+                matrix,
+                bias: None,
+                level,
+                input,
+                n,
+                out,
+                first_output,
+                out_stride,
+                panels,
+                chunk,
+            });
         }
     }
     run(pool, level, &jobs);
@@ -230,8 +316,9 @@ fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
                 let first = job.panels.start + item * job.chunk;
                 let panels = first..(first + job.chunk).min(job.panels.end);
                 #[cfg(target_arch = "x86_64")]
-                if let Input::Split(x) = job.input {
-                    return amx::project(job, x, panels);
+                match job.input {
+                    Input::Bf16(_) | Input::Int8Tiles(_) => return tiles(job, panels),
+                    _ => {}
                 }
                 // SAFETY: the level was detected; chunks of panels write different columns.
                 unsafe { level.run(Panels { job, panels }) };
@@ -240,6 +327,35 @@ fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
             item -= job.items();
         }
     });
+}
+
+/// Computes a few panels of a job by matrix units.
+#[cfg(target_arch = "x86_64")]
+fn tiles(job: &Job<'_>, panels: Range<usize>) {
+    match job.matrix.format {
+        Format::Q8_0 => quantized_tiles::<Q8_0>(job, panels),
+        Format::Q4_0 => quantized_tiles::<Q4_0>(job, panels),
+        Format::Q4_1 => quantized_tiles::<Q4_1>(job, panels),
+        Format::Q5_0 => quantized_tiles::<Q5_0>(job, panels),
+        Format::Q5_1 => quantized_tiles::<Q5_1>(job, panels),
+        Format::Q4_K => quantized_tiles::<Q4K>(job, panels),
+        Format::Q5_K => quantized_tiles::<Q5K>(job, panels),
+        Format::Q6_K => quantized_tiles::<Q6K>(job, panels),
+        Format::F32 | Format::F16 | Format::BF16 => {
+            if let Input::Bf16(x) = job.input {
+                amx::bf16::project(job, x, panels);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn quantized_tiles<B: Block>(job: &Job<'_>, panels: Range<usize>) {
+    match job.input {
+        Input::Int8Tiles(x) => amx::int8::project::<B>(job, x, panels),
+        Input::Bf16(x) => amx::bf16::project_widened::<B>(job, x, panels),
+        _ => {}
+    }
 }
 
 pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
@@ -252,6 +368,7 @@ pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
 pub(crate) struct Job<'a> {
     pub(crate) matrix: &'a PackedMatrix,
     pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) level: Level,
     input: Input<'a>,
     pub(crate) n: usize,
     pub(crate) out: SendPtr<f32>,
@@ -537,7 +654,7 @@ impl<P: Plain> TileProduct for P {
 
 /// Writes a panel's outputs of one row with their bias, fewer than 16 at the matrix's end.
 #[inline(always)]
-unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: S::F) {
+pub(super) unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: S::F) {
     let rows = job.matrix.rows;
     let first = panel * LANES;
     // SAFETY: `t < n` and `first` is the first of a panel that is computed, so the row's columns from it on are in

@@ -12,6 +12,7 @@ mod pack;
 mod pool;
 mod recurrent;
 mod rows;
+mod scratch;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,10 @@ mod tests;
 mod x86;
 
 use std::ops::Range;
+
+/// Up to so many rows a pass, a row's bits do not depend on how many there are, at any level. More rows are multiplied in
+/// bf16 where there are matrix units: weights and activations are rounded by at most 2^-9 of themselves, sums are f32.
+pub const FEW_ROWS: usize = 16;
 
 use crate::ops::{
     Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,

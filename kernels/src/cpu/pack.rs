@@ -51,7 +51,7 @@ impl Aligned {
 
 /// Reading weights straight through is a fifth faster where a page is 2 MiB and not 4 KiB: fewer misses
 /// of the TLB. Has to be asked for before the memory is first touched; the system may decline.
-fn ask_for_huge_pages<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
+pub(super) fn ask_for_huge_pages<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
     #[cfg(target_os = "linux")]
     {
         const HUGE: usize = 2 << 20;
