@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, Split};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
@@ -21,78 +22,6 @@ use crate::quant::Format;
 
 /// Rows of activations that share one reading of the weights.
 const TILE: usize = 8;
-
-/// Activations in 8 bits: `x = scale * q` in blocks of 32.
-pub(crate) struct Quantized {
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    /// Sums of the `q` of each 16, exact.
-    half_sums: Vec<f32>,
-    /// Sums of the `q` of each 32, exact.
-    sums: Vec<f32>,
-}
-
-impl Quantized {
-    fn new(pool: &Pool, level: Level, x: &[f32], n: usize) -> Self {
-        let cols = x.len() / n.max(1);
-        let mut this = Self {
-            q: vec![0; x.len()],
-            scales: vec![0.0; x.len() / 32],
-            half_sums: vec![0.0; x.len() / 16],
-            sums: vec![0.0; x.len() / 32],
-        };
-        let q = SendPtr(this.q.as_mut_ptr());
-        let scales = SendPtr(this.scales.as_mut_ptr());
-        let half_sums = SendPtr(this.half_sums.as_mut_ptr());
-        let sums = SendPtr(this.sums.as_mut_ptr());
-        pool.run(n, &|t| {
-            let row = &x[t * cols..(t + 1) * cols];
-            let blocks = cols / 32;
-            // SAFETY: the level was detected; rows do not overlap, and the vectors outlive the loop.
-            unsafe {
-                level.run(Quantize {
-                    x: row,
-                    q: std::slice::from_raw_parts_mut(q.get().add(t * cols), cols),
-                    scales: std::slice::from_raw_parts_mut(scales.get().add(t * blocks), blocks),
-                    half_sums: std::slice::from_raw_parts_mut(
-                        half_sums.get().add(t * 2 * blocks),
-                        2 * blocks,
-                    ),
-                    sums: std::slice::from_raw_parts_mut(sums.get().add(t * blocks), blocks),
-                });
-            }
-        });
-        this
-    }
-}
-
-struct Quantize<'a> {
-    x: &'a [f32],
-    q: &'a mut [i8],
-    scales: &'a mut [f32],
-    half_sums: &'a mut [f32],
-    sums: &'a mut [f32],
-}
-
-impl Kernel for Quantize<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let blocks = self.x.chunks_exact(32).zip(self.q.chunks_exact_mut(32));
-        let facts = self.scales.iter_mut().zip(self.half_sums.chunks_exact_mut(2)).zip(self.sums);
-        for ((block, q), ((scale, halves), sum)) in blocks.zip(facts) {
-            let greatest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            *scale = greatest / 127.0;
-            let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-            for (q, x) in q.iter_mut().zip(block) {
-                *q = (x * inverse).round_ties_even() as i8;
-            }
-            for (sum, half) in halves.iter_mut().zip(q.chunks_exact(16)) {
-                *sum = half.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
-            }
-            *sum = halves[0] + halves[1];
-        }
-    }
-}
 
 /// What the products read.
 enum Input<'a> {
@@ -152,7 +81,7 @@ fn project_columns(
         activation == Activation::Rounded && m.format.block_len() > 1 && m.cols.is_multiple_of(32)
     };
     let quantized =
-        parts.iter().any(|part| wants_int8(packed(part.matrix))).then(|| Quantized::new(pool, level, x, n));
+        parts.iter().any(|part| wants_int8(packed(part.matrix))).then(|| Quantized::of(pool, level, x, n));
     #[cfg(target_arch = "x86_64")]
     let wants_tiles = |m: &PackedMatrix| {
         activation == Activation::Rounded && level == Level::Amx && m.format == Format::BF16
@@ -190,6 +119,10 @@ fn project_columns(
         })
         .collect();
     run(pool, level, &jobs);
+    drop(jobs);
+    if let Some(quantized) = quantized {
+        quantized.keep();
+    }
 }
 
 /// Block-diagonal products; see [`crate::Ops::project_blocks`].
