@@ -52,8 +52,8 @@ pub(crate) trait Simd: Copy {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         unsafe {
             Self::store(numbers.as_mut_ptr(), x);
-            for i in 0..LANES {
-                *p.add(i) = numbers[i] as i8;
+            for (i, number) in numbers.into_iter().enumerate() {
+                *p.add(i) = number as i8;
             }
         }
     }
