@@ -11,6 +11,7 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::FEW_ROWS;
+use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, bf16::Parts};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
@@ -26,87 +27,6 @@ const TILE: usize = 8;
 /// More rows than these are multiplied faster by matrix units, where there are some.
 #[cfg(target_arch = "x86_64")]
 const ROWS_OF_VECTORS: usize = 4;
-
-/// Activations in 8 bits: `x = scale * q` in blocks of 32.
-pub(crate) struct Quantized {
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    /// Sums of the `q` of each 16, exact.
-    half_sums: Vec<f32>,
-    /// Sums of the `q` of each 32, exact.
-    sums: Vec<f32>,
-}
-
-impl Quantized {
-    fn new(pool: &Pool, level: Level, x: &[f32], n: usize) -> Self {
-        let cols = x.len() / n.max(1);
-        let mut this = Self {
-            q: vec![0; x.len()],
-            scales: vec![0.0; x.len() / 32],
-            half_sums: vec![0.0; x.len() / 16],
-            sums: vec![0.0; x.len() / 32],
-        };
-        let q = SendPtr(this.q.as_mut_ptr());
-        let scales = SendPtr(this.scales.as_mut_ptr());
-        let half_sums = SendPtr(this.half_sums.as_mut_ptr());
-        let sums = SendPtr(this.sums.as_mut_ptr());
-        pool.run(n, &|t| {
-            let row = &x[t * cols..(t + 1) * cols];
-            let blocks = cols / 32;
-            // SAFETY: the level was detected; rows do not overlap, and the vectors outlive the loop.
-            unsafe {
-                level.run(Quantize {
-                    x: row,
-                    q: std::slice::from_raw_parts_mut(q.get().add(t * cols), cols),
-                    scales: std::slice::from_raw_parts_mut(scales.get().add(t * blocks), blocks),
-                    half_sums: std::slice::from_raw_parts_mut(
-                        half_sums.get().add(t * 2 * blocks),
-                        2 * blocks,
-                    ),
-                    sums: std::slice::from_raw_parts_mut(sums.get().add(t * blocks), blocks),
-                });
-            }
-        });
-        this
-    }
-}
-
-struct Quantize<'a> {
-    x: &'a [f32],
-    q: &'a mut [i8],
-    scales: &'a mut [f32],
-    half_sums: &'a mut [f32],
-    sums: &'a mut [f32],
-}
-
-impl Kernel for Quantize<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let blocks = self.x.chunks_exact(32).zip(self.q.chunks_exact_mut(32));
-        let facts = self.scales.iter_mut().zip(self.half_sums.chunks_exact_mut(2)).zip(self.sums);
-        for ((block, q), ((scale, halves), sum)) in blocks.zip(facts) {
-            let sums;
-            (*scale, sums) = quantize_block(block, q);
-            halves.copy_from_slice(&sums);
-            *sum = sums[0] + sums[1];
-        }
-    }
-}
-
-/// Rounds 32 numbers; their scale, and the sums of each half, exact.
-#[inline(always)]
-pub(super) fn quantize_block(block: &[f32], q: &mut [i8]) -> (f32, [f32; 2]) {
-    let greatest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-    for (q, x) in q.iter_mut().zip(block) {
-        *q = (x * inverse).round_ties_even() as i8;
-    }
-    let mut sums = [0.0; 2];
-    for (sum, half) in sums.iter_mut().zip(q.chunks_exact(16)) {
-        *sum = half.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
-    }
-    (greatest / 127.0, sums)
-}
 
 /// How a product meets its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +81,7 @@ impl Inputs {
         let bf16 =
             |parts| ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, x, n, parts));
         Self {
-            int8: ways.contains(&Way::Int8).then(|| Quantized::new(pool, level, x, n)),
+            int8: ways.contains(&Way::Int8).then(|| Quantized::of(pool, level, x, n)),
             #[cfg(target_arch = "x86_64")]
             int8_tiles: ways.contains(&Way::Int8Tiles).then(|| amx::int8::Tiles::new(pool, x, n)),
             #[cfg(target_arch = "x86_64")]
@@ -265,6 +185,10 @@ fn project_columns(
         })
         .collect();
     run(pool, level, &jobs);
+    drop(jobs);
+    if let Some(quantized) = inputs.int8 {
+        quantized.keep();
+    }
 }
 
 /// Block-diagonal products; see [`crate::Ops::project_blocks`].

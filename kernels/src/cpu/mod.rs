@@ -1,5 +1,6 @@
 //! The CPU backend: packed weights, SIMD chosen at run time, a thread pool of its own.
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;

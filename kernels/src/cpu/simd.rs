@@ -45,6 +45,19 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_u8(p: *const u8) -> Self::F;
     unsafe fn load_i8(p: *const u8) -> Self::F;
 
+    /// Stores whole numbers of -127..=127 as bytes.
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: Self::F) {
+        let mut numbers = [0.0f32; LANES];
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe {
+            Self::store(numbers.as_mut_ptr(), x);
+            for (i, number) in numbers.into_iter().enumerate() {
+                *p.add(i) = number as i8;
+            }
+        }
+    }
+
     unsafe fn zero_i() -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f(a: Self::I) -> Self::F;

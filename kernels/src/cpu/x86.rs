@@ -95,6 +95,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: Self::F) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x))) }
+    }
+    #[inline(always)]
     unsafe fn zero_i() -> Self::I {
         unsafe { _mm512_setzero_si512() }
     }
@@ -273,6 +277,16 @@ impl Simd for Avx2 {
     unsafe fn load_i8(p: *const u8) -> Self::F {
         let bytes = unsafe { [_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(8).cast())] };
         halves!(|bytes| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)))
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: Self::F) {
+        let x = halves!(|x| _mm256_cvtps_epi32(x));
+        unsafe {
+            // Packing goes by halves of a register: words 0-3, 8-11, 4-7, 12-15.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x[0], x[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast(), bytes);
+        }
     }
     #[inline(always)]
     unsafe fn zero_i() -> Self::I {

@@ -7,8 +7,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::super::SendPtr;
+use super::super::activations::quantize_block;
 use super::super::formats::Block;
-use super::super::matmul::{Job, quantize_block, store};
+use super::super::matmul::{Job, store};
 use super::super::pack::Aligned;
 use super::super::pool::Pool;
 use super::super::simd::{LANES, Simd};
@@ -18,7 +19,7 @@ use super::{TILE_ROWS, configure, release};
 /// Blocks of columns whose weights are unpacked before they are used: they stay in the first cache.
 const DEPTH: usize = 32;
 
-/// Activations in 8 bits as [`super::super::matmul::Quantized`] has them, in tiles `[row tile, block]` of 16 rows
+/// Activations in 8 bits as [`super::super::activations::Quantized`] has them, in tiles `[row tile, block]` of 16 rows
 /// by 32 columns. Rows past the last are zero.
 pub(crate) struct Tiles {
     q: Aligned,
@@ -65,8 +66,7 @@ unsafe fn round_row(
         let fact = (t / TILE_ROWS * blocks + b) * TILE_ROWS + t % TILE_ROWS;
         // SAFETY: the memory has 32 numbers, a scale and a share for each row and block.
         unsafe {
-            let to = &mut *q.get().add(32 * fact).cast::<[i8; 32]>();
-            let (scale, sums) = quantize_block(numbers, to);
+            let (scale, sums) = quantize_block::<Avx512>(numbers.as_ptr(), q.get().add(32 * fact));
             *scales.get().add(fact) = scale;
             *shares.get().add(fact) = -scale * (sums[0] + sums[1]);
         }
