@@ -34,7 +34,8 @@ fn has_instructions() -> bool {
     const BF16: u32 = 1 << 22;
     const TILE: u32 = 1 << 24;
     let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-    leaf.edx & (BF16 | TILE) == BF16 | TILE
+    // Every processor with the tiles has it, a virtual machine may hide it.
+    leaf.edx & (BF16 | TILE) == BF16 | TILE && is_x86_feature_detected!("avx512bf16")
 }
 
 /// The tiles' 8 KiB are saved at every switch of threads only for processes that asked for them.
@@ -203,7 +204,7 @@ struct Configuration {
 }
 
 /// Eight tiles of 16 rows of 64 bytes, on this thread.
-fn configure() {
+pub(super) fn configure() {
     let mut all =
         Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     all.row_bytes[..8].fill(64);
@@ -213,7 +214,7 @@ fn configure() {
 }
 
 /// Gives the tiles back, so that switching threads need not save them.
-fn release() {
+pub(super) fn release() {
     // SAFETY: AMX is available.
     unsafe { std::arch::asm!("tilerelease", options(nostack, nomem)) };
 }
