@@ -43,12 +43,13 @@ impl Place {
     }
 }
 
-fn layouts() -> [Arc<Layout>; 5] {
-    let half = KvLayout::new(KvFormat::F16, [(1, 8)]);
+fn layouts() -> [Arc<Layout>; 6] {
+    let [half, bytes] = [KvFormat::F16, KvFormat::Q8].map(|format| KvLayout::new(format, [(1, 8)]));
     [
         attention(None),
         attention(Some(40)),
         Arc::new(Layout::without_state(half, None)),
+        Arc::new(Layout::without_state(bytes, None)),
         Arc::new(Layout::recurrent(None)),
         Arc::new(Layout::recurrent(Some(40))),
     ]

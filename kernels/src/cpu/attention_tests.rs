@@ -78,7 +78,7 @@ impl Sequence {
         cpu.level() == Level::Amx && self.case.format != KvFormat::F32 && tokens > 16
     }
 
-    /// The most that rounding to bf16 may move an output of a head at a position, as `attention_amx` states it.
+    /// The most that rounding to bf16 may move an output of a head at a position, as `attention::matrix` states it.
     fn bound(&self, position: usize, head: usize) -> f32 {
         let Case { heads, kv_heads, dim, window, ref spans, .. } = self.case;
         let kv_head = head / (heads / kv_heads);

@@ -4,7 +4,7 @@
 //! rows of whole vectors. A tile of queries shares every key and value it reads. A row's sums run in the
 //! order of dimensions and keys alone, so its bits depend neither on the rows beside it nor on the threads.
 //!
-//! Where rounding is allowed, matrix units do the same, see `attention_amx`.
+//! Where rounding is allowed, matrix units do the same, see `attention::matrix`.
 //!
 //! Loops over vectors count by index, see `matmul`.
 #![allow(clippy::needless_range_loop)]
@@ -30,7 +30,7 @@ pub(crate) fn dense_attention(pool: &Pool, level: Level, args: DenseAttention<'_
     let (m, n) = (q.len() / width, k.len() / width);
     #[cfg(target_arch = "x86_64")]
     if level == Level::Amx && activation == Activation::Rounded {
-        use super::attention_amx::{Job, Row, attend};
+        use super::attention::matrix::{Job, Row, attend};
         let stored = |head: usize, t: usize| {
             [k, v].map(|rows| Row::F32(rows[t * width + head * dim..][..dim].as_ptr()))
         };

@@ -3,8 +3,6 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
-#[cfg(target_arch = "x86_64")]
-mod attention_amx;
 #[cfg(test)]
 mod attention_tests;
 mod dense;

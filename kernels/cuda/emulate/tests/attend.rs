@@ -14,7 +14,8 @@ use gemma_kernels::cuda::attention::{
 use gemma_kernels::cuda::{Device, DevicePage, PageMemory, Place, Standing, Strided};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{
-    Activation, Attention, DenseAttention, KvFormat, KvLayout, KvPage, Ops, PAGE_TOKENS, Reference, Rope, Span,
+    Activation, Attention, DenseAttention, KvFormat, KvLayout, KvPage, Ops, PAGE_TOKENS, Reference, Rope,
+    Span,
 };
 use half::{bf16, f16};
 
