@@ -201,6 +201,19 @@ fn damage_that_was_not_noticed_is_not_blessed_by_writing_it_again() {
 }
 
 #[test]
+fn keys_kept_in_another_format_are_not_read() {
+    let [_, _, half, bytes, ..] = layouts();
+    for (kept, wanted) in [(&half, &bytes), (&bytes, &half)] {
+        let place = place(u64::MAX);
+        let mut cache = place.session(kept);
+        fill(&mut cache, kept);
+        cache.close();
+        assert_eq!(found(&mut place.session(wanted), wanted), [0, 0, 0]);
+        assert_eq!(found(&mut place.session(kept), kept), [200, 200, 3]);
+    }
+}
+
+#[test]
 fn another_model_file_or_layout_finds_nothing() {
     let [layout, other, ..] = layouts();
     let place = place(u64::MAX);

@@ -34,6 +34,9 @@ use vectors::{BLOCK, Join, Piece, ROWS, Tile, Whole};
 #[cfg(target_arch = "x86_64")]
 const FEW: usize = 16;
 
+/// Most numbers of sums of single blocks, where tiles share these: 4 MiB.
+const MOST_PARTS: usize = 1 << 20;
+
 thread_local! {
     /// What a thread sums up in.
     static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -87,7 +90,12 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     };
     let seen = args.visible(args.start).start..args.visible(args.start + n.max(1) - 1).end;
     let blocks = seen.start / BLOCK..seen.end.div_ceil(BLOCK);
-    if items >= 2 * pool.threads() || blocks.len() < 2 || pool.threads() == 1 {
+    let part = ROWS * (dim + 2);
+    let enough = 2 * pool.threads();
+    // A block of keys that stays in a cache for all tiles is read once; else tiles alone may be too few.
+    let shared = tiles > 1 && kv_heads * blocks.len() >= enough && items * blocks.len() * part <= MOST_PARTS;
+    let split = items < enough && pool.threads() > 1;
+    if blocks.len() < 2 || !(shared || split) {
         pool.run(items, &|item| {
             with_numbers(&SUMS, ROWS * dim, |sums| {
                 // SAFETY: the level was detected; tiles write different rows of `out`.
@@ -97,23 +105,24 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
         return;
     }
     let left: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(blocks.len())).collect();
-    let part = ROWS * (dim + 2);
+    let groups = if shared { kv_heads } else { items };
     with_numbers(&BLOCKS, items * blocks.len() * part, |numbers| {
         let numbers = SendPtr(numbers.as_mut_ptr());
-        pool.run(items * blocks.len(), &|i| {
-            // Tiles of the same keys at the same time: one thread's reading serves the other's.
-            let (item, block) = (i % items, i / items);
-            let parts = numbers.get().wrapping_add(item * blocks.len() * part);
-            let piece = Piece {
-                tile: tile(item),
-                block: blocks.start + block,
-                part: parts.wrapping_add(block * part),
-            };
-            // SAFETY: the level was detected; every piece has its own part of the numbers.
-            unsafe { level.run(piece) };
-            if left[item].fetch_sub(1, Ordering::AcqRel) == 1 {
-                // SAFETY: as above; all pieces of the tile are done, and their numbers seen.
-                unsafe { level.run(Join { tile: tile(item), parts, blocks: blocks.len() }) };
+        pool.run(groups * blocks.len(), &|i| {
+            let block = i / groups;
+            for item in (i % groups..items).step_by(groups) {
+                let parts = numbers.get().wrapping_add(item * blocks.len() * part);
+                let piece = Piece {
+                    tile: tile(item),
+                    block: blocks.start + block,
+                    part: parts.wrapping_add(block * part),
+                };
+                // SAFETY: the level was detected; every piece has its own part of the numbers.
+                unsafe { level.run(piece) };
+                if left[item].fetch_sub(1, Ordering::AcqRel) == 1 {
+                    // SAFETY: as above; all pieces of the tile are done, and their numbers seen.
+                    unsafe { level.run(Join { tile: tile(item), parts, blocks: blocks.len() }) };
+                }
             }
         });
     });
