@@ -8,6 +8,8 @@ mod vision;
 
 use std::fmt;
 
+use gemma_kernels::KvFormat;
+
 pub use vision::{Projector, Sight, VisionSpec};
 
 /// Which published architecture a checkpoint declares.
@@ -165,12 +167,12 @@ impl ModelConfig {
         }
     }
 
-    /// Bytes of keys and values that one token takes in the cache, with `element` bytes a number.
-    pub fn kv_bytes_per_token(&self, element: usize) -> usize {
+    /// Bytes of keys and values that one token takes in the cache.
+    pub fn kv_bytes_per_token(&self, format: KvFormat) -> usize {
         self.layers
             .iter()
             .map(|layer| match &layer.mixer {
-                Mixer::Attention(a) => 2 * a.kv_heads * a.head_dim * element,
+                Mixer::Attention(a) => 2 * a.kv_heads * format.row_bytes(a.head_dim),
                 Mixer::RgLru(_) => 0,
             })
             .sum()

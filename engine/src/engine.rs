@@ -33,6 +33,9 @@ pub struct EngineOptions {
     pub cache_folder: Option<CacheFolder>,
     /// What computes.
     pub device: DeviceChoice,
+    /// How keys and values are kept with [`Precision::Fast`] on the processor; `None`: in f16, where the checkpoint's
+    /// numbers are f32 in f32. A GPU keeps f16 whatever is said here.
+    pub kv_format: Option<KvFormat>,
 }
 
 /// What computes.
@@ -52,7 +55,7 @@ pub enum DeviceChoice {
 /// How numbers are computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 8-bit activations against quantised weights, keys and values in f16.
+    /// 8-bit activations against quantised weights, keys and values as [`EngineOptions::kv_format`] says.
     #[default]
     Fast,
     /// f32 activations, keys and values throughout.
@@ -213,6 +216,7 @@ struct Inner {
     cache_folder: Option<CacheFolder>,
     cpu: Arc<Cpu>,
     gpu: Gpu,
+    kv_format: Option<KvFormat>,
     next_model: AtomicU64,
     /// One load at a time: two would fight over the compute threads and the disk.
     loading: Mutex<()>,
@@ -252,6 +256,7 @@ impl Engine {
             cache_folder: options.cache_folder,
             cpu: Arc::new(Cpu::new(threads, Level::detect())),
             gpu: Gpu::open(&options.device),
+            kv_format: options.kv_format,
             next_model: AtomicU64::new(1),
             loading: Mutex::new(()),
         };
@@ -324,7 +329,7 @@ impl Engine {
             config: network.config().clone(),
             tokenizer,
             weight_bytes: network.weight_bytes(),
-            kv_bytes_per_token: network.config().kv_bytes_per_token(kv.bytes()) as u64,
+            kv_bytes_per_token: network.config().kv_bytes_per_token(kv) as u64,
             chat_template: checkpoint.chat_template().map(str::to_owned),
             speed: Mutex::default(),
             device: device.clone(),
@@ -336,8 +341,9 @@ impl Engine {
         });
         let fallback = matches!(network, Network::Device(_)).then(|| {
             let (cpu, info) = (self.inner.cpu.clone(), self.cpu_info(None));
+            let kv = kv_format(&checkpoint, options.precision, self.inner.kv_format);
             let again = move |why| {
-                let network = host_network(&checkpoint, options.precision, &cpu, &mut |_| {})?;
+                let network = host_network(&checkpoint, options.precision, kv, &cpu, &mut |_| {})?;
                 *device.lock().unwrap_or_else(PoisonError::into_inner) =
                     DeviceInfo { why: Some(why), ..info };
                 Ok(network)
@@ -367,7 +373,15 @@ impl Engine {
             Gpu::Missing(error, false) => return Err(error.clone().into()),
             Gpu::Open(device, may_fall_back) => {
                 match load_device(checkpoint, device, precision == Precision::Exact, progress) {
-                    Ok(network) => return Ok((Network::Device(Box::new(network)), self.gpu_info(device))),
+                    Ok(network) => {
+                        if self.inner.kv_format.is_some_and(|wished| wished != network.layout().kv().format())
+                        {
+                            tracing::warn!(
+                                "keys and values on the GPU are kept in f16, not as kvFormat says"
+                            );
+                        }
+                        return Ok((Network::Device(Box::new(network)), self.gpu_info(device)));
+                    }
                     Err(error) if *may_fall_back && error.is_of_device() => {
                         tracing::warn!("{} goes to the processor: {error}", checkpoint.path().display());
                         Some(error.to_string())
@@ -376,7 +390,8 @@ impl Engine {
                 }
             }
         };
-        Ok((host_network(checkpoint, precision, &self.inner.cpu, progress)?, self.cpu_info(why)))
+        let kv = kv_format(checkpoint, precision, self.inner.kv_format);
+        Ok((host_network(checkpoint, precision, kv, &self.inner.cpu, progress)?, self.cpu_info(why)))
     }
 
     /// Has less urgent work put aside for a request of this priority that is being made ready, until what comes back is
@@ -435,6 +450,7 @@ impl Engine {
 fn host_network(
     checkpoint: &Checkpoint,
     precision: Precision,
+    kv: KvFormat,
     cpu: &Arc<Cpu>,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Network> {
@@ -443,7 +459,6 @@ fn host_network(
         Precision::Exact => (cpu.clone(), Activation::F32),
         Precision::Reference => (Arc::new(Reference), Activation::F32),
     };
-    let kv = kv_format(checkpoint, precision);
     Ok(Network::Host(Box::new(load_host(checkpoint, ops, activation, kv, progress)?)))
 }
 
@@ -484,16 +499,21 @@ fn check_prompt(model: &Model, ids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// How keys and values are kept. Where the checkpoint's numbers are f32, somebody wants them so.
-fn kv_format(checkpoint: &Checkpoint, precision: Precision) -> KvFormat {
-    let fast = precision == Precision::Fast && checkpoint.format() != Format::F32;
-    if fast { KvFormat::F16 } else { KvFormat::F32 }
+/// How keys and values are kept on the processor. Where the checkpoint's numbers are f32, somebody wants them so.
+fn kv_format(checkpoint: &Checkpoint, precision: Precision, wished: Option<KvFormat>) -> KvFormat {
+    match wished {
+        _ if precision != Precision::Fast => KvFormat::F32,
+        Some(wished) => wished,
+        None if checkpoint.format() == Format::F32 => KvFormat::F32,
+        None => KvFormat::F16,
+    }
 }
 
 /// Bytes that a model of this checkpoint, loaded for [`Precision::Fast`], remembers of a prompt of `tokens` tokens: keys and
-/// values, the recurrent layers' state, and the snapshots of it that are kept to go back to.
-pub fn context_bytes(checkpoint: &Checkpoint, tokens: usize) -> u64 {
-    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast), None).bytes(tokens)
+/// values (`kv` as in [`EngineOptions::kv_format`]), the recurrent layers' state, and the snapshots of it that are kept to
+/// go back to.
+pub fn context_bytes(checkpoint: &Checkpoint, tokens: usize, kv: Option<KvFormat>) -> u64 {
+    Layout::new(checkpoint.config(), kv_format(checkpoint, Precision::Fast, kv), None).bytes(tokens)
 }
 
 fn file_name(path: &std::path::Path) -> String {

@@ -247,6 +247,8 @@ pub struct DenseAttention<'a> {
     pub head_dim: usize,
     /// What `q . k` is multiplied with.
     pub scale: f32,
+    /// Whether all may be rounded to bf16 where there are matrix units for it.
+    pub activation: Activation,
     /// `[m, heads * head_dim]`, overwritten.
     pub out: &'a mut [f32],
 }
@@ -290,7 +292,9 @@ pub trait Ops: Send + Sync {
     /// first row at position `start`.
     fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, start: usize, rope: &Rope);
 
-    /// Softmax attention over the pages.
+    /// Softmax attention over the pages. Where keys and values are rounded already and there are matrix units for
+    /// bf16, passes of more than 16 rows (tokens) round to bf16 too: there a row has the same bits in every
+    /// such pass, others in shorter ones.
     fn attention(&self, args: Attention<'_>);
 
     /// Softmax attention of every query to every key.

@@ -190,27 +190,25 @@ impl Ops for Reference {
             };
             let end = spans.iter().map(|span| span.end).fold(position + 1, usize::max);
             let seen: Vec<usize> = (pages_from..end).filter(|&key| sees(key)).collect();
-            let number = |base: usize, t: usize, i: usize| {
-                pages[(t - pages_from) / PAGE_TOKENS].get(base + t % PAGE_TOKENS * dim + i)
-            };
-            let (key, value) = (layout.key(layer, kv_head), layout.value(layer, kv_head));
+            let page = |t: usize| pages[(t - pages_from) / PAGE_TOKENS];
+            let key = |t: usize, i: usize| page(t).key(layout, layer, kv_head, t % PAGE_TOKENS, i);
+            let value = |t: usize, i: usize| page(t).value(layout, layer, kv_head, t % PAGE_TOKENS, i);
             let scores: Vec<f64> = seen
                 .iter()
                 .map(|&t| {
-                    let score =
-                        dot(q.iter().copied(), (0..dim).map(|i| number(key, t, i))) * f64::from(scale);
+                    let score = dot(q.iter().copied(), (0..dim).map(|i| key(t, i))) * f64::from(scale);
                     match soft_cap.map(f64::from) {
                         Some(cap) => cap * (score / cap).tanh(),
                         None => score,
                     }
                 })
                 .collect();
-            weighted_sum(&scores, |t, i| number(value, seen[t], i), out);
+            weighted_sum(&scores, |t, i| value(seen[t], i), out);
         }
     }
 
     fn dense_attention(&self, args: DenseAttention<'_>) {
-        let DenseAttention { q, k, v, heads, head_dim, scale, out } = args;
+        let DenseAttention { q, k, v, heads, head_dim, scale, activation: _, out } = args;
         let width = heads * head_dim;
         let head = |of: &'_ [f32], t: usize, head: usize| -> Vec<f32> {
             of[t * width + head * head_dim..][..head_dim].to_vec()

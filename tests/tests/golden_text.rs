@@ -19,6 +19,8 @@ const FULL: [Precision; 2] = [Precision::Exact, Precision::Reference];
 
 /// How far the default precision, which keeps keys and values in f16, may stand from the f32 reference.
 const FAST_TOLERANCE: f32 = 0.02;
+/// The same for bf16 checkpoints, whose keys and values matrix units round to bf16 in passes of many rows.
+const BF16_FAST_TOLERANCE: f32 = 0.1;
 /// How far a bf16 checkpoint may stand from the reference computed in bf16.
 const BF16_TOLERANCE: f32 = 0.25;
 
@@ -247,7 +249,7 @@ fn bf16_stands_nearer_to_the_truth_than_bf16_arithmetic() {
                     let (ours, theirs) = (mean(&logits.data, truth), mean(&reference.data, truth));
                     findings.check(ours < theirs, || format!("{what}: {ours} from the truth, bf16 {theirs}"));
                     let distance = worst(&logits.data, truth);
-                    let tolerance = if FULL.contains(&precision) { 1e-3 } else { FAST_TOLERANCE };
+                    let tolerance = if FULL.contains(&precision) { 1e-3 } else { BF16_FAST_TOLERANCE };
                     findings.check(distance <= tolerance, || format!("{what}: {distance:e} from the truth"));
                 }
             }
@@ -267,7 +269,7 @@ fn bf16_in_pieces_is_bf16_in_one_pass() {
             for split in splits(prompt.ids.len()) {
                 let pieces = subject.loaded.logits(&prompt.ids, split.as_deref());
                 let distance = worst(&pieces.data, &whole.data);
-                let tolerance = if precision == Precision::Fast { FAST_TOLERANCE } else { 1e-4 };
+                let tolerance = if precision == Precision::Fast { BF16_FAST_TOLERANCE } else { 1e-4 };
                 findings.check(distance <= tolerance, || format!("{} {split:?}: {distance:e}", subject.what));
             }
         }

@@ -287,6 +287,7 @@ fn page_into(page: &KvPage, bytes: &mut Vec<u8>) -> io::Result<()> {
     match page {
         KvPage::F32(numbers) => bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes())),
         KvPage::F16(numbers) => bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes())),
+        KvPage::Q8(numbers) => bytes.extend_from_slice(numbers),
         KvPage::Device(page) => bytes.extend_from_slice(&page.contents().map_err(io::Error::other)?),
     }
     Ok(())
@@ -308,6 +309,7 @@ fn page_from(layout: &Layout, bytes: &[u8]) -> KvPage {
                 *number = f16::from_le_bytes([b[0], b[1]]);
             }
         }
+        KvPage::Q8(numbers) => numbers.copy_from_slice(bytes),
         KvPage::Device(_) => unreachable!("made above"),
     }
     page

@@ -43,12 +43,13 @@ impl Place {
     }
 }
 
-fn layouts() -> [Arc<Layout>; 5] {
-    let half = KvLayout::new(KvFormat::F16, [(1, 8)]);
+fn layouts() -> [Arc<Layout>; 6] {
+    let [half, bytes] = [KvFormat::F16, KvFormat::Q8].map(|format| KvLayout::new(format, [(1, 8)]));
     [
         attention(None),
         attention(Some(40)),
         Arc::new(Layout::without_state(half, None)),
+        Arc::new(Layout::without_state(bytes, None)),
         Arc::new(Layout::recurrent(None)),
         Arc::new(Layout::recurrent(Some(40))),
     ]
@@ -197,6 +198,19 @@ fn damage_that_was_not_noticed_is_not_blessed_by_writing_it_again() {
         lens.contains(&0) && lens != [0, 0, 0],
         "{lens:?}: what stands on that page is lost, the rest not"
     );
+}
+
+#[test]
+fn keys_kept_in_another_format_are_not_read() {
+    let [_, _, half, bytes, ..] = layouts();
+    for (kept, wanted) in [(&half, &bytes), (&bytes, &half)] {
+        let place = place(u64::MAX);
+        let mut cache = place.session(kept);
+        fill(&mut cache, kept);
+        cache.close();
+        assert_eq!(found(&mut place.session(wanted), wanted), [0, 0, 0]);
+        assert_eq!(found(&mut place.session(kept), kept), [200, 200, 3]);
+    }
 }
 
 #[test]

@@ -1,24 +1,62 @@
-//! Softmax attention over pages of keys and values: a tile of four query rows shares every key and
-//! value it reads.
+//! Softmax attention over pages of keys and values: a tile of query rows shares every key and value it reads.
 //!
 //! Rows are ordered by position, then by head within the group that shares a key head, so that with
-//! MQA a tile is the heads of one token and with MHA one head of four tokens. Keys outside the window
-//! are never read. A key's SIMD lane is its absolute position modulo 16, so a row's bits do not depend on the
-//! tile it is in nor on where its window begins.
+//! MQA a tile is the heads of one token and with MHA one head of several tokens. Keys outside the window
+//! are never read. The softmax streams over blocks of keys: each block has its own greatest score, weights and sums, which
+//! are then joined to those of the blocks before it. Blocks stand at absolute positions, a key's SIMD lane is its
+//! position modulo 16, and a block in which a row sees nothing leaves no trace. So a row's bits depend neither on
+//! the tile it is in, nor on where its window begins, nor on whether one thread goes through all blocks or
+//! several share them, which they do where there are fewer tiles than threads.
 //!
-//! Loops over vectors count by index, see `matmul`.
-#![allow(clippy::needless_range_loop)]
+//! Many rows of keys that are rounded anyway go to matrix units, see `matrix`.
 
-use half::f16;
+#[cfg(target_arch = "x86_64")]
+mod halves;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod registers;
+mod vectors;
+
+pub(super) use vectors::softmax;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pool::Pool;
-use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::kv::{KvFormat, KvPage, PAGE_TOKENS};
 use crate::ops::{Attention, Span};
+use vectors::{BLOCK, Join, Piece, ROWS, Tile, Whole};
 
-/// Query rows of a tile.
-const ROWS: usize = 4;
+/// Tokens of a pass up to which a row has the same bits as alone, at every level.
+#[cfg(target_arch = "x86_64")]
+const FEW: usize = 16;
+
+/// Most numbers of sums of single blocks, where tiles share these: 4 MiB.
+const MOST_PARTS: usize = 1 << 20;
+
+thread_local! {
+    /// What a thread sums up in.
+    static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Sums of single blocks, of the thread that asks for attention.
+    static BLOCKS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A thread's own numbers, at least so many; what stands in them does not matter.
+fn with_numbers<R>(
+    numbers: &'static std::thread::LocalKey<RefCell<Vec<f32>>>,
+    len: usize,
+    work: impl FnOnce(&mut [f32]) -> R,
+) -> R {
+    numbers.with_borrow_mut(|numbers| {
+        if numbers.len() < len {
+            numbers.resize(len, 0.0);
+        }
+        work(&mut numbers[..len])
+    })
+}
 
 /// Softmax attention; see [`crate::Ops::attention`].
 pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
@@ -26,7 +64,6 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     let kv_heads = args.layout.kv_heads(args.layer);
     let n = args.q.len() / (args.heads * dim).max(1);
     let group = args.heads / kv_heads;
-    let tiles = (n * group).div_ceil(ROWS);
     assert_eq!(args.out.len(), args.q.len(), "attention writes what it reads");
     let reach = args.pages_from + args.pages.len() * PAGE_TOKENS;
     assert!(args.start + n <= reach, "keys reach up to the last query");
@@ -38,275 +75,120 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     let cut = |span: &Span| span.start < args.start + n && args.start + n < span.end;
     assert!(!args.spans.iter().any(cut), "queries do not stop inside a span");
     let out = SendPtr(args.out.as_mut_ptr());
-    let args = &args;
-    pool.run(kv_heads * tiles, &|item| {
+    let heads = Heads { args: &args, out, group, dim };
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Amx && n > FEW && args.layout.format() != KvFormat::F32 {
+        return heads.on_tiles(pool, n);
+    }
+    let tiles = (n * group).div_ceil(ROWS);
+    let items = kv_heads * tiles;
+    let tile = |item: usize| {
         // The last tiles see the most keys: they go first, so that no thread is left with one at the end.
         let (kv_head, tile) = (item % kv_heads, tiles - 1 - item / kv_heads);
         let rows = tile * ROWS..((tile + 1) * ROWS).min(n * group);
-        let tile = Tile { args, out, kv_head, group, dim, rows };
-        // SAFETY: the level was detected; tiles write different rows of `out`.
-        unsafe { level.run(tile) };
+        Tile { heads, kv_head, rows }
+    };
+    let seen = args.visible(args.start).start..args.visible(args.start + n.max(1) - 1).end;
+    let blocks = seen.start / BLOCK..seen.end.div_ceil(BLOCK);
+    let part = ROWS * (dim + 2);
+    let enough = 2 * pool.threads();
+    // A block of keys that stays in a cache for all tiles is read once; else tiles alone may be too few.
+    let shared = tiles > 1 && kv_heads * blocks.len() >= enough && items * blocks.len() * part <= MOST_PARTS;
+    let split = items < enough && pool.threads() > 1;
+    if blocks.len() < 2 || !(shared || split) {
+        pool.run(items, &|item| {
+            with_numbers(&SUMS, ROWS * dim, |sums| {
+                // SAFETY: the level was detected; tiles write different rows of `out`.
+                unsafe { level.run(Whole { tile: tile(item), sums: sums.as_mut_ptr() }) };
+            });
+        });
+        return;
+    }
+    let left: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(blocks.len())).collect();
+    let groups = if shared { kv_heads } else { items };
+    with_numbers(&BLOCKS, items * blocks.len() * part, |numbers| {
+        let numbers = SendPtr(numbers.as_mut_ptr());
+        pool.run(groups * blocks.len(), &|i| {
+            let block = i / groups;
+            for item in (i % groups..items).step_by(groups) {
+                let parts = numbers.get().wrapping_add(item * blocks.len() * part);
+                let piece = Piece {
+                    tile: tile(item),
+                    block: blocks.start + block,
+                    part: parts.wrapping_add(block * part),
+                };
+                // SAFETY: the level was detected; every piece has its own part of the numbers.
+                unsafe { level.run(piece) };
+                if left[item].fetch_sub(1, Ordering::AcqRel) == 1 {
+                    // SAFETY: as above; all pieces of the tile are done, and their numbers seen.
+                    unsafe { level.run(Join { tile: tile(item), parts, blocks: blocks.len() }) };
+                }
+            }
+        });
     });
 }
 
-struct Tile<'a> {
+/// What all tiles share.
+#[derive(Clone, Copy)]
+struct Heads<'a> {
     args: &'a Attention<'a>,
     out: SendPtr<f32>,
-    kv_head: usize,
     group: usize,
     dim: usize,
-    rows: std::ops::Range<usize>,
 }
 
-/// A number of a page, widened to f32 vectors.
-trait Element: Copy {
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
-    fn wide(self) -> f32;
-    fn page(page: &KvPage) -> *const Self;
-}
-
-impl Element for f32 {
+impl<'a> Heads<'a> {
+    /// Index in `q` and `out` of a row's first number.
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
-        // SAFETY: the caller's pointer is valid for 16 numbers.
-        unsafe { S::load(p) }
-    }
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn page(page: &KvPage) -> *const Self {
-        match page {
-            KvPage::F32(numbers) => numbers.as_ptr(),
-            KvPage::F16(_) | KvPage::Device(_) => unreachable!("pages have their layout's format"),
-        }
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
-        // SAFETY: the caller's pointer is valid for 16 numbers.
-        unsafe { S::load_f16(p) }
-    }
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self.to_f32()
-    }
-    #[inline(always)]
-    fn page(page: &KvPage) -> *const Self {
-        match page {
-            KvPage::F16(numbers) => numbers.as_ptr(),
-            KvPage::F32(_) | KvPage::Device(_) => unreachable!("pages have their layout's format"),
-        }
-    }
-}
-
-impl Kernel for Tile<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: pages have the layout's format and size.
-        unsafe {
-            match self.args.layout.format() {
-                KvFormat::F32 => self.attend::<S, f32>(),
-                KvFormat::F16 => self.attend::<S, f16>(),
-            }
-        }
-    }
-}
-
-impl Tile<'_> {
-    /// Index in `q` and `out` of a row's first number. A tile's missing rows repeat its last one.
-    #[inline(always)]
-    fn row(&self, r: usize) -> usize {
-        let row = self.clamped(r);
-        let (t, head) = (row / self.group, self.kv_head * self.group + row % self.group);
+    fn place(&self, kv_head: usize, row: usize) -> usize {
+        let (t, head) = (row / self.group, kv_head * self.group + row % self.group);
         (t * self.args.heads + head) * self.dim
-    }
-
-    /// The page of a position.
-    #[inline(always)]
-    fn page(&self, position: usize) -> &KvPage {
-        self.args.pages[(position - self.args.pages_from) / PAGE_TOKENS]
-    }
-
-    #[inline(always)]
-    fn clamped(&self, r: usize) -> usize {
-        (self.rows.start + r).min(self.rows.end - 1)
     }
 
     /// Keys that a row sees.
     #[inline(always)]
-    fn visible(&self, r: usize) -> std::ops::Range<usize> {
-        self.args.visible(self.args.start + self.clamped(r) / self.group)
+    fn visible(&self, row: usize) -> Range<usize> {
+        self.args.visible(self.args.start + row / self.group)
     }
 
+    /// The page of a position.
     #[inline(always)]
-    unsafe fn attend<S: Simd, E: Element>(&self) {
-        // Neither end of what is visible ever moves back from one position to the next.
-        let first = self.visible(0).start / LANES * LANES;
-        let end = self.visible(ROWS - 1).end;
-        let span = (end - first).next_multiple_of(LANES);
-        let mut scores = vec![0.0f32; ROWS * span];
-        // SAFETY: as `run`.
-        unsafe {
-            self.scores::<S, E>(first, end, span, &mut scores);
-            let mut inverse = [0.0; ROWS];
-            for r in 0..ROWS {
-                let visible = self.visible(r);
-                let row = &mut scores[r * span..(r + 1) * span];
-                let part = visible.start - first..visible.end - first;
-                inverse[r] = softmax::<S>(row, self.args.scale, self.args.soft_cap, part);
-            }
-            self.values::<S, E>(first, end, span, &scores, inverse);
-        }
+    fn page(&self, position: usize) -> &'a KvPage {
+        self.args.pages[(position - self.args.pages_from) / PAGE_TOKENS]
     }
 
-    /// Scores of the keys `first..end`, unscaled, in rows of `span`.
-    #[inline(always)]
-    unsafe fn scores<S: Simd, E: Element>(&self, first: usize, end: usize, span: usize, scores: &mut [f32]) {
-        let (dim, vectors) = (self.dim, self.dim / LANES * LANES);
-        let key = self.args.layout.key(self.args.layer, self.kv_head);
-        // SAFETY: keys of a head are `PAGE_TOKENS` rows of `dim` numbers; queries have `dim` numbers.
-        unsafe {
-            let q = [0, 1, 2, 3].map(|r| self.args.q.as_ptr().add(self.row(r)));
-            let mut t = first;
-            while t < end {
-                // Four keys at a time; a page is a multiple of four, and keys past `end` are masked later.
-                let page = E::page(self.page(t));
-                let k = page.add(key + t % PAGE_TOKENS * dim);
-                let mut acc = [[S::splat(0.0); 4]; ROWS];
-                let mut i = 0;
-                while i < vectors {
-                    let keys = [
-                        E::load::<S>(k.add(i)),
-                        E::load::<S>(k.add(dim + i)),
-                        E::load::<S>(k.add(2 * dim + i)),
-                        E::load::<S>(k.add(3 * dim + i)),
-                    ];
-                    for r in 0..ROWS {
-                        let query = S::load(q[r].add(i));
-                        for c in 0..4 {
-                            acc[r][c] = S::fma(query, keys[c], acc[r][c]);
-                        }
-                    }
-                    i += LANES;
+    #[cfg(target_arch = "x86_64")]
+    fn on_tiles(&self, pool: &Pool, n: usize) {
+        use matrix::{Job, Row, attend};
+        let (layout, layer) = (self.args.layout, self.args.layer);
+        let stored = |head: usize, position: usize| {
+            let (page, row) = (self.page(position), position % PAGE_TOKENS * self.dim);
+            let scales = [layout.key_scale(layer, head), layout.value_scale(layer, head)];
+            let at = [layout.key(layer, head), layout.value(layer, head)];
+            [0, 1].map(|i| match page {
+                KvPage::F16(numbers) => Row::F16(numbers[at[i] + row..][..self.dim].as_ptr()),
+                KvPage::F32(numbers) => Row::F32(numbers[at[i] + row..][..self.dim].as_ptr()),
+                KvPage::Q8(numbers) => {
+                    let scale = page.scale(scales[i], position % PAGE_TOKENS);
+                    Row::Q8(numbers[at[i] + row..][..self.dim].as_ptr(), scale)
                 }
-                for r in 0..ROWS {
-                    for c in 0..4 {
-                        let mut score = S::sum(acc[r][c]);
-                        for i in vectors..dim {
-                            score += *q[r].add(i) * (*k.add(c * dim + i)).wide();
-                        }
-                        *scores.get_unchecked_mut(r * span + t - first + c) = score;
-                    }
-                }
-                t += 4;
-            }
-        }
-    }
-
-    /// Sums of the values by their weights.
-    #[inline(always)]
-    unsafe fn values<S: Simd, E: Element>(
-        &self,
-        first: usize,
-        end: usize,
-        span: usize,
-        weights: &[f32],
-        inverse: [f32; ROWS],
-    ) {
-        let (dim, wide) = (self.dim, 4 * LANES);
-        let value = self.args.layout.value(self.args.layer, self.kv_head);
-        let rows = self.rows.len();
-        // SAFETY: values of a head are `PAGE_TOKENS` rows of `dim` numbers; `out` has the queries' shape.
-        unsafe {
-            let mut i = 0;
-            while i + wide <= dim {
-                let mut acc = [[S::splat(0.0); 4]; ROWS];
-                let mut t = first;
-                while t < end {
-                    let page = E::page(self.page(t));
-                    let v = page.add(value + t % PAGE_TOKENS * dim + i);
-                    let count = (PAGE_TOKENS - t % PAGE_TOKENS).min(end - t);
-                    for slot in 0..count {
-                        let v = v.add(slot * dim);
-                        let values = [
-                            E::load::<S>(v),
-                            E::load::<S>(v.add(LANES)),
-                            E::load::<S>(v.add(2 * LANES)),
-                            E::load::<S>(v.add(3 * LANES)),
-                        ];
-                        for r in 0..ROWS {
-                            let weight = S::splat(*weights.get_unchecked(r * span + t + slot - first));
-                            for c in 0..4 {
-                                acc[r][c] = S::fma(weight, values[c], acc[r][c]);
-                            }
-                        }
-                    }
-                    t += count;
-                }
-                for r in 0..rows {
-                    let out = self.out.get().add(self.row(r) + i);
-                    for c in 0..4 {
-                        S::store(out.add(c * LANES), S::mul(acc[r][c], S::splat(inverse[r])));
-                    }
-                }
-                i += wide;
-            }
-            // Heads whose width is no multiple of 64 exist only in tests.
-            for i in i..dim {
-                for r in 0..rows {
-                    let mut sum = 0.0;
-                    for t in first..end {
-                        let page = E::page(self.page(t));
-                        let v = (*page.add(value + t % PAGE_TOKENS * dim + i)).wide();
-                        sum += *weights.get_unchecked(r * span + t - first) * v;
-                    }
-                    *self.out.get().add(self.row(r) + i) = sum * inverse[r];
-                }
-            }
-        }
-    }
-}
-
-/// Scales, caps and masks a row of scores, turns them into weights that add up to `1 / result`.
-#[inline(always)]
-pub(super) unsafe fn softmax<S: Simd>(
-    row: &mut [f32],
-    scale: f32,
-    soft_cap: Option<f32>,
-    visible: std::ops::Range<usize>,
-) -> f32 {
-    // SAFETY: `row` is a multiple of 16 long.
-    unsafe {
-        let scale = S::splat(scale);
-        for i in (0..row.len()).step_by(LANES) {
-            let p = row.as_mut_ptr().add(i);
-            let mut x = S::mul(S::load(p), scale);
-            if let Some(cap) = soft_cap {
-                x = S::mul(S::tanh(S::div(x, S::splat(cap))), S::splat(cap));
-            }
-            S::store(p, x);
-        }
-        row[..visible.start].fill(f32::NEG_INFINITY);
-        row[visible.end..].fill(f32::NEG_INFINITY);
-        let mut greatest = S::splat(f32::NEG_INFINITY);
-        for i in (0..row.len()).step_by(LANES) {
-            greatest = S::max(greatest, S::load(row.as_ptr().add(i)));
-        }
-        let greatest = S::splat(S::greatest(greatest));
-        for i in (0..row.len()).step_by(LANES) {
-            let p = row.as_mut_ptr().add(i);
-            S::store(p, S::exp(S::sub(S::load(p), greatest)));
-        }
-        row[..visible.start].fill(0.0);
-        row[visible.end..].fill(0.0);
-        let mut total = S::splat(0.0);
-        for i in (0..row.len()).step_by(LANES) {
-            total = S::add(total, S::load(row.as_ptr().add(i)));
-        }
-        1.0 / S::sum(total)
+                KvPage::Device(_) => unreachable!("pages have their layout's format"),
+            })
+        };
+        attend(
+            pool,
+            &Job {
+                dim: self.dim,
+                kv_heads: self.args.heads / self.group,
+                rows: n * self.group,
+                place: &|kv_head, row| self.place(kv_head, row),
+                visible: &|row| self.visible(row),
+                stored: &stored,
+                scale: self.args.scale,
+                soft_cap: self.args.soft_cap,
+                q: self.args.q,
+                out: self.out,
+            },
+        );
     }
 }

@@ -4,6 +4,8 @@
 //! rows of whole vectors. A tile of queries shares every key and value it reads. A row's sums run in the
 //! order of dimensions and keys alone, so its bits depend neither on the rows beside it nor on the threads.
 //!
+//! Where rounding is allowed, matrix units do the same, see `attention::matrix`.
+//!
 //! Loops over vectors count by index, see `matmul`.
 #![allow(clippy::needless_range_loop)]
 
@@ -11,6 +13,8 @@ use super::attention::softmax;
 use super::pool::Pool;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::Activation;
 use crate::ops::DenseAttention;
 
 /// Query rows of a tile.
@@ -18,12 +22,34 @@ const ROWS: usize = 8;
 
 /// See [`crate::Ops::dense_attention`].
 pub(crate) fn dense_attention(pool: &Pool, level: Level, args: DenseAttention<'_>) {
-    let DenseAttention { q, k, v, heads, head_dim: dim, scale, out } = args;
+    let DenseAttention { q, k, v, heads, head_dim: dim, scale, activation, out } = args;
     let width = heads * dim;
     assert!(width > 0 && q.len().is_multiple_of(width) && k.len().is_multiple_of(width), "rows are whole");
     assert_eq!(out.len(), q.len(), "attention writes what it reads");
     assert_eq!(k.len(), v.len(), "every key has a value");
     let (m, n) = (q.len() / width, k.len() / width);
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Amx && activation == Activation::Rounded {
+        use super::attention::matrix::{Job, Row, attend};
+        let stored = |head: usize, t: usize| {
+            [k, v].map(|rows| Row::F32(rows[t * width + head * dim..][..dim].as_ptr()))
+        };
+        let job = Job {
+            dim,
+            kv_heads: heads,
+            rows: m,
+            place: &|head, row| row * width + head * dim,
+            visible: &|_| 0..n,
+            stored: &stored,
+            scale,
+            soft_cap: None,
+            q,
+            out: SendPtr(out.as_mut_ptr()),
+        };
+        return attend(pool, &job);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = activation;
     let packed = Packed::new(pool, k, v, heads, dim);
     let tiles = m.div_ceil(ROWS);
     let out = SendPtr(out.as_mut_ptr());
@@ -110,7 +136,8 @@ impl Kernel for Tile<'_> {
             }
             for r in 0..ROWS {
                 let row = &mut scores[r * span..(r + 1) * span];
-                inverse[r] = softmax::<S>(row, self.scale, None, 0..self.n);
+                let (_, total) = softmax::<S>(row, self.scale, None, 0..self.n);
+                inverse[r] = 1.0 / total;
             }
             let mut vector = 0;
             while vector + 2 <= vectors {

@@ -4,6 +4,8 @@ mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+#[cfg(test)]
+mod attention_tests;
 mod dense;
 mod formats;
 mod level;

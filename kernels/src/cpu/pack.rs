@@ -40,6 +40,11 @@ impl Aligned {
         Self { lines }
     }
 
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        size_of_val(self.lines.as_slice())
+    }
+
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.lines.as_ptr().cast()
     }

@@ -1,12 +1,10 @@
 //! Every operation at every level this machine has, against the oracle, over random shapes.
 
 use super::*;
-use crate::kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
-use crate::ops::Span;
 use crate::reference::Reference;
 use crate::testing::{FORMATS, Random};
 
-fn backends() -> Vec<Cpu> {
+pub(super) fn backends() -> Vec<Cpu> {
     Level::available().into_iter().flat_map(|level| [Cpu::new(1, level), Cpu::new(3, level)]).collect()
 }
 
@@ -21,7 +19,7 @@ fn bf16_tiles(cpu: &Cpu, n: usize) -> bool {
     cpu.level() == Level::Amx && n > FEW_ROWS
 }
 
-fn assert_close(got: &[f32], want: &[f32], bound: f32, what: &str) {
+pub(super) fn assert_close(got: &[f32], want: &[f32], bound: f32, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!((g - w).abs() <= bound * (1.0 + w.abs()), "{what}: number {i} is {g}, not {w}");
@@ -288,145 +286,6 @@ fn a_number_has_the_same_bits_wherever_it_stands() {
             let mut alone = [x[i]];
             cpu.geglu(&mut alone, &y[i..=i]);
             assert_eq!(alone[0], all[i]);
-        }
-    }
-}
-
-struct Case {
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    window: Option<usize>,
-    spans: Vec<Span>,
-    soft_cap: Option<f32>,
-    format: KvFormat,
-}
-
-fn attend(
-    ops: &dyn Ops,
-    case: &Case,
-    layout: &KvLayout,
-    pages: &[KvPage],
-    q: &[f32],
-    start: usize,
-) -> Vec<f32> {
-    let mut out = vec![f32::NAN; q.len()];
-    // Only the pages that the window reaches: nothing before them may be read.
-    let oldest = case.window.map_or(0, |window| (start + 1).saturating_sub(window));
-    let pages_from = oldest / PAGE_TOKENS * PAGE_TOKENS;
-    let pages: Vec<&KvPage> = pages[oldest / PAGE_TOKENS..].iter().collect();
-    ops.attention(Attention {
-        q,
-        start,
-        heads: case.heads,
-        scale: 0.3,
-        soft_cap: case.soft_cap,
-        window: case.window,
-        spans: &case.spans,
-        layout,
-        layer: 1,
-        pages: &pages,
-        pages_from,
-        out: &mut out,
-    });
-    out
-}
-
-#[test]
-fn attention_agrees_with_the_oracle_and_does_not_depend_on_the_batch() {
-    let mut random = Random::new(13);
-    let shapes = [(4, 1, 64), (8, 8, 16), (8, 4, 256), (3, 1, 20), (6, 2, 72)];
-    for (i, (heads, kv_heads, dim)) in shapes.into_iter().enumerate() {
-        for window in [None, Some(1), Some(5), Some(16), Some(33)] {
-            let format = if i % 2 == 0 { KvFormat::F32 } else { KvFormat::F16 };
-            let soft_cap = (i % 3 == 0).then_some(2.0);
-            for spans in [vec![], prefix(&mut random), pictures(&mut random)] {
-                let case = Case { heads, kv_heads, dim, window, spans, soft_cap, format };
-                check_attention(&mut random, &case);
-            }
-        }
-    }
-}
-
-/// A prompt that sees itself in both directions.
-fn prefix(random: &mut Random) -> Vec<Span> {
-    vec![Span { start: 0, end: 1 + random.below(60), windowed: false }]
-}
-
-/// Pictures among text, some of them next to each other.
-fn pictures(random: &mut Random) -> Vec<Span> {
-    let mut spans = Vec::new();
-    let mut at = random.below(5);
-    while at < 60 {
-        let end = at + 1 + random.below(20);
-        spans.push(Span { start: at, end, windowed: true });
-        at = end + random.below(8);
-    }
-    spans
-}
-
-fn check_attention(random: &mut Random, case: &Case) {
-    let reach = case.spans.last().map_or(1, |span| span.end);
-    let tokens = reach + random.below(75);
-    let layout = KvLayout::new(case.format, [(2, 8), (case.kv_heads, case.dim)]);
-    let mut pages = vec![KvPage::new(&layout); tokens.div_ceil(PAGE_TOKENS)];
-    for t in 0..tokens {
-        let width = case.kv_heads * case.dim;
-        let (k, v) = (random.numbers(width), random.numbers(width));
-        pages[t / PAGE_TOKENS].store(&layout, 1, t % PAGE_TOKENS, &k, &v);
-    }
-    let row = case.heads * case.dim;
-    let q = random.numbers(tokens * row);
-    let want = attend(&Reference, case, &layout, &pages, &q, 0);
-    for cpu in backends() {
-        let what = format!("{tokens} tokens, window {:?}, dim {}, {:?}", case.window, case.dim, cpu.level());
-        let all = attend(&cpu, case, &layout, &pages, &q, 0);
-        assert_close(&all, &want, 3e-6, &what);
-        // Spans are computed whole: a piece that would begin or end inside one is made longer.
-        let inside = |at: usize| case.spans.iter().find(move |s| s.start < at && at < s.end);
-        let start = random.below(tokens);
-        let start = inside(start).map_or(start, |span| span.start);
-        for end in [start + 1, tokens] {
-            let end = inside(end).map_or(end, |span| span.end);
-            let part = attend(&cpu, case, &layout, &pages, &q[start * row..end * row], start);
-            assert_eq!(part, all[start * row..end * row], "{what}, from {start} to {end}");
-        }
-    }
-}
-
-#[test]
-fn dense_attention_agrees_with_the_oracle_and_does_not_depend_on_the_batch() {
-    let mut random = Random::new(17);
-    for (heads, head_dim, n) in [(1, 1, 1), (2, 72, 16), (3, 12, 37), (16, 72, 50), (2, 64, 200), (4, 20, 33)]
-    {
-        let width = heads * head_dim;
-        let [q, k, v] = [(); 3].map(|()| random.numbers(n * width));
-        let attend = |ops: &dyn Ops, rows: std::ops::Range<usize>| {
-            let q = &q[rows.start * width..rows.end * width];
-            let mut out = vec![f32::NAN; q.len()];
-            ops.dense_attention(DenseAttention {
-                q,
-                k: &k,
-                v: &v,
-                heads,
-                head_dim,
-                scale: 0.7,
-                out: &mut out,
-            });
-            out
-        };
-        let want = attend(&Reference, 0..n);
-        let mut fused: Option<Vec<f32>> = None;
-        for cpu in backends() {
-            let what = format!("{n} rows, {heads} heads of {head_dim}, {:?}", cpu.level());
-            let all = attend(&cpu, 0..n);
-            assert_close(&all, &want, 3e-6, &what);
-            let start = random.below(n);
-            let part = attend(&cpu, start..n);
-            assert_eq!(part, all[start * width..], "{what}, from {start} on");
-            if cpu.level() > Level::Portable {
-                assert_eq!(*fused.get_or_insert_with(|| all.clone()), all, "{what}");
-            }
         }
     }
 }

@@ -139,7 +139,8 @@ fn runs(context: &Context) -> gemma_engine::Result<Runs> {
     let choice = models::choose(None, &context.settings)?;
     let checkpoint = Checkpoint::open(&choice.path)?;
     checkpoint.tokenizer()?;
-    let cache_bytes = context_bytes(&checkpoint, checkpoint.config().context);
+    let cache_bytes =
+        context_bytes(&checkpoint, checkpoint.config().context, context.settings.kv_format.wished());
     Ok(Runs { choice, weight_bytes: checkpoint.weight_bytes(), cache_bytes })
 }
 

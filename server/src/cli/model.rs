@@ -79,7 +79,7 @@ pub fn run(context: &Context, command: &ModelCommand) -> Outcome<Exit> {
     match command {
         ModelCommand::List(args) => list(context, args),
         ModelCommand::Pull(args) => pull(context, args),
-        ModelCommand::Info(args) => model_info::run(args),
+        ModelCommand::Info(args) => model_info::run(context, args),
     }?;
     Ok(Exit::Ok)
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use clap::Args;
 use gemma_engine::checkpoint::{self, Checkpoint};
 use gemma_engine::config::{Architecture, LayerSpec, Mixer, Sight};
-use gemma_engine::{Error, ErrorKind, ModelConfig, Tokenizer, context_bytes};
+use gemma_engine::{Error, ErrorKind, KvFormat, ModelConfig, Tokenizer, context_bytes};
 use serde_json::{Value, json};
 
+use super::Context;
 use super::failure::Outcome;
 use super::output;
 
@@ -21,7 +22,7 @@ Examples:
 JSON: name, path, family (CodeGemma, PaliGemma 2 and so on), architecture, parameters, weight_bytes and
 bits_per_weight (null where the weights are missing), missing (what is missing, or null), context, vocab,
 layers, kinds (of layers: each with kind, layers (how many), window, width), hidden, ffn, heads, kv_heads,
-head_dim, window (null where every layer sees everything), kv_bytes_per_token (in the cache, at f16),
+head_dim, window (null where every layer sees everything), kv_bytes_per_token (in the cache, as kvFormat says),
 state_bytes (of recurrent layers), context_tokens, context_bytes (what the cache takes for so many),
 pictures (null, or image_size, image_tokens, tower_layers, tower_parameters), infill (whether it has
 fill-in-the-middle tokens), chat (whether it has turns), chat_template (whether it brings its own).";
@@ -46,7 +47,7 @@ impl InfoArgs {
 }
 
 /// Runs `gemma-ls model info`.
-pub fn run(args: &InfoArgs) -> Outcome {
+pub fn run(context: &Context, args: &InfoArgs) -> Outcome {
     let found = checkpoint::resolve(Some(&args.model))?;
     let (checkpoint, missing) = match Checkpoint::open(&found.path) {
         Err(e) if e.kind() == ErrorKind::NotFound && found.path.join("config.json").is_file() => {
@@ -59,7 +60,8 @@ pub fn run(args: &InfoArgs) -> Outcome {
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         other => Some(other?),
     };
-    let facts = Facts::new(&found.name, &checkpoint, missing.as_ref(), tokenizer.as_ref());
+    let kv = context.settings.kv_format.wished();
+    let facts = Facts::new(&found.name, &checkpoint, missing.as_ref(), tokenizer.as_ref(), kv);
     if args.json { output::print_json(&facts.to_json()) } else { output::print(&facts.to_text()) }
 }
 
@@ -70,6 +72,7 @@ struct Facts<'a> {
     config: &'a ModelConfig,
     weight_bytes: Option<u64>,
     missing: Option<String>,
+    kv: KvFormat,
     context_bytes: u64,
     tokens: Tokens,
     chat_template: bool,
@@ -84,8 +87,6 @@ struct Tokens {
     turns: bool,
 }
 
-/// Bytes of a number in the cache, as completions keep them.
-const CACHE_ELEMENT: usize = 2;
 /// Tokens of context for which the cache's memory is told.
 const TOLD_CONTEXT: usize = 8192;
 
@@ -157,6 +158,7 @@ impl<'a> Facts<'a> {
         checkpoint: &'a Checkpoint,
         missing: Option<&Error>,
         tokenizer: Option<&Tokenizer>,
+        kv: Option<KvFormat>,
     ) -> Self {
         Self {
             name,
@@ -164,7 +166,8 @@ impl<'a> Facts<'a> {
             config: checkpoint.config(),
             weight_bytes: missing.is_none().then(|| checkpoint.weight_bytes()),
             missing: missing.map(ToString::to_string),
-            context_bytes: context_bytes(checkpoint, told(checkpoint.config())),
+            kv: kv.unwrap_or(KvFormat::F16),
+            context_bytes: context_bytes(checkpoint, told(checkpoint.config()), kv),
             tokens: Tokens {
                 known: tokenizer.is_some(),
                 infill: tokenizer.is_some_and(|tokenizer| tokenizer.fim().is_some()),
@@ -208,7 +211,7 @@ impl<'a> Facts<'a> {
             "kv_heads": attention.map(|attention| attention.kv_heads),
             "head_dim": attention.map(|attention| attention.head_dim),
             "window": self.window(),
-            "kv_bytes_per_token": config.kv_bytes_per_token(CACHE_ELEMENT),
+            "kv_bytes_per_token": config.kv_bytes_per_token(self.kv),
             "state_bytes": config.state_bytes(),
             "context_tokens": told(config),
             "context_bytes": self.context_bytes,
@@ -404,6 +407,7 @@ mod tests {
             config,
             weight_bytes: Some(250_000_000),
             missing: None,
+            kv: KvFormat::F16,
             context_bytes: 151_000_000,
             tokens: Tokens { known: true, infill: false, turns: true },
             chat_template: false,

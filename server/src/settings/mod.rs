@@ -35,6 +35,8 @@ pub struct Settings {
     pub persist_cache_mb: u64,
     /// How numbers are computed.
     pub precision: Precision,
+    /// How keys and values are kept.
+    pub kv_format: KvFormat,
     /// When completions are computed.
     pub trigger: Trigger,
     /// Whether the machine works ahead while nobody waits for it.
@@ -68,6 +70,7 @@ impl Default for Settings {
             memory_budget_mb: None,
             persist_cache_mb: 0,
             precision: Precision::default(),
+            kv_format: KvFormat::default(),
             trigger: Trigger::default(),
             ahead_of_time: true,
             adaptive_delay: true,
@@ -166,6 +169,27 @@ impl From<Precision> for gemma_engine::Precision {
         match precision {
             Precision::Fast => Self::Fast,
             Precision::Exact => Self::Exact,
+        }
+    }
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvFormat {
+    /// In half precision.
+    #[default]
+    F16,
+    /// In 8 bits.
+    Q8,
+}
+
+impl KvFormat {
+    /// What the engine is told.
+    pub fn wished(self) -> Option<gemma_engine::KvFormat> {
+        match self {
+            Self::F16 => None,
+            Self::Q8 => Some(gemma_engine::KvFormat::Q8),
         }
     }
 }

@@ -83,6 +83,13 @@ const KEYS: &[Key] = &[
               floats throughout.",
     },
     Key {
+        name: "kvFormat",
+        kind: Kind::Choice(&["f16", "q8"]),
+        optional: false,
+        doc: "How the model remembers what it has read, where `precision` is `fast`. `q8` takes half of the memory that \
+              `f16` takes, in which twice as much text fits, and loses a little precision. A GPU keeps `f16`.",
+    },
+    Key {
         name: "trigger",
         kind: Kind::Choice(&["automatic", "manual"]),
         optional: false,

@@ -9,6 +9,7 @@ local M = {}
 ---@field memoryBudgetMb? integer
 ---@field persistCacheMb? integer
 ---@field precision? 'fast'|'exact'
+---@field kvFormat? 'f16'|'q8'
 ---@field trigger? 'automatic'|'manual'
 ---@field aheadOfTime? boolean
 ---@field adaptiveDelay? boolean

@@ -388,7 +388,9 @@ fn pages(sequence: &Sequence, start: usize) -> Result<Vec<Arc<PageBuffer>>, Cuda
     let on_device = |(index, page): (usize, &Arc<KvPage>)| match &**page {
         KvPage::Device(page) if index < written => page.to_read(),
         KvPage::Device(page) => page.to_write(),
-        KvPage::F32(_) | KvPage::F16(_) => unreachable!("a sequence's pages are those of its layout"),
+        KvPage::F32(_) | KvPage::F16(_) | KvPage::Q8(_) => {
+            unreachable!("a sequence's pages are those of its layout")
+        }
     };
     sequence.pages().iter().enumerate().map(on_device).collect()
 }

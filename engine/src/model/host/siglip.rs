@@ -174,6 +174,7 @@ impl Tower {
             heads: spec.heads,
             head_dim: spec.head_dim(),
             scale: (spec.head_dim() as f32).powf(-0.5),
+            activation: self.activation,
             out: &mut read,
         });
         let residual = &mut picture.residual[block];

@@ -14,7 +14,8 @@ use gemma_kernels::cuda::attention::{
 use gemma_kernels::cuda::{Device, DevicePage, PageMemory, Place, Standing, Strided};
 use gemma_kernels::testing::Random;
 use gemma_kernels::{
-    Attention, DenseAttention, KvFormat, KvLayout, KvPage, Ops, PAGE_TOKENS, Reference, Rope, Span,
+    Activation, Attention, DenseAttention, KvFormat, KvLayout, KvPage, Ops, PAGE_TOKENS, Reference, Rope,
+    Span,
 };
 use half::{bf16, f16};
 
@@ -278,6 +279,7 @@ fn bytes(page: &KvPage) -> Vec<u8> {
     match page {
         KvPage::F32(numbers) => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
         KvPage::F16(numbers) => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        KvPage::Q8(numbers) => numbers.to_vec(),
         KvPage::Device(page) => page.contents().unwrap().into(),
     }
 }
@@ -496,6 +498,7 @@ fn pictures_attend() {
             heads,
             head_dim: dim,
             scale,
+            activation: Activation::F32,
             out: &mut oracle,
         });
         // Keys and values in one buffer, a key's row beside its value's.

@@ -15,10 +15,8 @@ use super::super::scratch::Scratch;
 use super::super::simd::{Kernel, LANES, Simd};
 use super::super::{Level, SendPtr};
 use super::widen::widen;
-use super::{TILE_ROWS, configure, release};
+use super::{TILE_ROWS, WHOLE, configure, release};
 
-/// All tiles have 16 rows of 64 bytes.
-const SHAPE: [(u8, u16); 8] = [(16, 64); 8];
 /// Bytes of a tile.
 const TILE_BYTES: usize = TILE_ROWS * TILE_COLS * 2;
 /// Tiles of columns worked on before the next: two row tiles and two panels of so many lie in the first cache together,
@@ -133,20 +131,38 @@ fn round(x: f32) -> u16 {
 
 /// Computes a few panels of a job of bf16 weights against all rows. AMX is available.
 pub(crate) fn project(job: &Job<'_>, x: &Tiles, panels: Range<usize>) {
-    let weights = |panel: usize, first: usize| job.matrix.panel(panel).wrapping_add(first * TILE_BYTES);
-    multiply(job, x, panels, |_| {}, weights);
+    let tiles = |panel: usize, first: usize| job.matrix.panel(panel).wrapping_add(first * TILE_BYTES);
+    if job.n <= 2 * TILE_ROWS {
+        return multiply(job, x, panels, |_| {}, tiles);
+    }
+    // Read again and again, weights are better copied: panels that lie a power of two apart drive each other out of the
+    // cache.
+    multiply_prepared(job, x, panels, |panel, group, to| {
+        // SAFETY: the panel has these tiles, and there is room for them.
+        unsafe { std::ptr::copy_nonoverlapping(tiles(panel, group.start), to, group.len() * TILE_BYTES) };
+    });
 }
 
 /// Computes a few panels of a job of quantised weights against all rows. AMX is available.
 pub(crate) fn project_widened<B: Block>(job: &Job<'_>, x: &Tiles, panels: Range<usize>) {
-    let wide = Scratch::new(panels.len() * DEPTH * TILE_BYTES);
-    let place = |panel: usize| wide.as_ptr().wrapping_add((panel - panels.start) * DEPTH * TILE_BYTES);
-    let prepare = |tiles: Range<usize>| {
-        for panel in panels.clone() {
-            // SAFETY: the vectors' level comes with AMX; there is room for `DEPTH` tiles a panel.
-            unsafe { widen::<B>(job.matrix, panel, tiles.clone(), place(panel)) };
-        }
-    };
+    multiply_prepared(job, x, panels, |panel, group, to| {
+        // SAFETY: the vectors' level comes with AMX; there is room for the group's tiles.
+        unsafe { widen::<B>(job.matrix, panel, group, to) };
+    });
+}
+
+/// Products with tiles that `prepare` writes: those of a panel, from a group of columns.
+#[inline(always)]
+fn multiply_prepared(
+    job: &Job<'_>,
+    x: &Tiles,
+    panels: Range<usize>,
+    prepare: impl Fn(usize, Range<usize>, *mut u8),
+) {
+    let memory = Scratch::new(panels.len() * DEPTH * TILE_BYTES);
+    let place = |panel: usize| memory.as_ptr().wrapping_add((panel - panels.start) * DEPTH * TILE_BYTES);
+    let prepare =
+        |group: Range<usize>| panels.clone().for_each(|panel| prepare(panel, group.clone(), place(panel)));
     multiply(job, x, panels.clone(), prepare, |panel, _| place(panel).cast_const());
 }
 
@@ -180,7 +196,7 @@ fn add_up(
     sums: *mut f32,
 ) {
     let row_tiles = job.n.div_ceil(TILE_ROWS);
-    configure(SHAPE);
+    configure(WHOLE);
     for first in (0..x.columns).step_by(DEPTH) {
         let depth = DEPTH.min(x.columns - first);
         prepare(first..first + depth);
@@ -266,7 +282,7 @@ pub(crate) fn busy(steps: usize) -> f64 {
     let (x, w) = (Aligned::zeroed(2 * DEPTH * TILE_BYTES), Aligned::zeroed(2 * TILE_BYTES));
     let mut sums = Aligned::zeroed(4 * TILE_BYTES);
     let to = sums.as_mut_ptr().cast::<f32>();
-    configure(SHAPE);
+    configure(WHOLE);
     // SAFETY: tiles are configured; with a step of 0 all pointers stay at tiles that are there.
     unsafe {
         std::arch::asm!(

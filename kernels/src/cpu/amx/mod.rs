@@ -25,7 +25,8 @@ fn has_instructions() -> bool {
     const TILE: u32 = 1 << 24;
     const INT8: u32 = 1 << 25;
     let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-    leaf.edx & (BF16 | TILE | INT8) == BF16 | TILE | INT8
+    // Every processor with the tiles has the vectors for bf16, a virtual machine may hide them.
+    leaf.edx & (BF16 | TILE | INT8) == BF16 | TILE | INT8 && is_x86_feature_detected!("avx512bf16")
 }
 
 /// The tiles' 8 KiB are saved at every switch of threads only for processes that asked for them.
@@ -52,8 +53,11 @@ struct Configuration {
     rows: [u8; 16],
 }
 
+/// All tiles have 16 rows of 64 bytes.
+pub(crate) const WHOLE: [(u8, u16); 8] = [(16, 64); 8];
+
 /// Eight tiles of so many rows and bytes a row, on this thread, until [`release`].
-pub(super) fn configure(tiles: [(u8, u16); 8]) {
+pub(crate) fn configure(tiles: [(u8, u16); 8]) {
     let mut all =
         Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     for (i, (rows, bytes)) in tiles.into_iter().enumerate() {
@@ -64,7 +68,7 @@ pub(super) fn configure(tiles: [(u8, u16); 8]) {
 }
 
 /// Gives the tiles back, so that switching threads need not save them.
-pub(super) fn release() {
+pub(crate) fn release() {
     // SAFETY: AMX is available.
     unsafe { std::arch::asm!("tilerelease", options(nostack, nomem)) };
 }

@@ -29,7 +29,8 @@ pub fn scratch_bytes(
     let heads = Heads { heads, kv_heads, dim: head_dim };
     let needed = match format {
         KvFormat::F32 => 4 * rows * heads.heads * head_dim,
-        KvFormat::F16 => {
+        // A device's pages are in no other format.
+        KvFormat::F16 | KvFormat::Q8 => {
             let few = Few::new(device, heads, rows.min(FEW_ROWS)).found_bytes();
             few.max(Many::most_bytes(device, heads, rows))
         }
