@@ -9,6 +9,7 @@ mod level;
 mod matmul;
 mod measure;
 mod pack;
+mod pack_fast;
 mod pool;
 mod recurrent;
 mod rows;

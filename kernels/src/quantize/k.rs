@@ -151,8 +151,7 @@ fn with_factors(
     scales: &[f32; 8],
     minimums: &[f32; 8],
 ) -> Affine {
-    let mut block =
-        Affine { d, m, scales: *scales, minimums: *minimums, q: [[0.0; 32]; 8], error: 0.0 };
+    let mut block = Affine { d, m, scales: *scales, minimums: *minimums, q: [[0.0; 32]; 8], error: 0.0 };
     for run in 0..8 {
         let mut best = f32::INFINITY;
         for near in 0..9 {

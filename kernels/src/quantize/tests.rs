@@ -32,8 +32,7 @@ fn against_candle(format: Format, theirs: GgmlDType, numbers: &[f32]) -> f64 {
     let tensor = Tensor::from_vec(numbers.to_vec(), (1, numbers.len()), &Device::Cpu).unwrap();
     let theirs = QTensor::quantize(&tensor, theirs).unwrap();
     let ours = quantize(format, numbers.len(), numbers).unwrap();
-    mean_squared_error(format, numbers, &ours)
-        / mean_squared_error(format, numbers, &theirs.data().unwrap())
+    mean_squared_error(format, numbers, &ours) / mean_squared_error(format, numbers, &theirs.data().unwrap())
 }
 
 #[test]
@@ -82,8 +81,7 @@ fn zeros_constants_and_extremes_are_blocks_too() {
     let tiny = f32::MIN_POSITIVE;
     for (format, _) in FORMATS {
         for value in [0.0, 1.0, -3.0, tiny, 1e-9, 60_000.0, -1e30, f32::MAX] {
-            let back =
-                dequantize(format, 1, 256, &quantize(format, 256, &[value; 256]).unwrap()).unwrap();
+            let back = dequantize(format, 1, 256, &quantize(format, 256, &[value; 256]).unwrap()).unwrap();
             for got in back {
                 assert!(got.is_finite(), "{format:?}: {value} became {got}");
                 let normal = (1e-3..1e5).contains(&value.abs()) || value == 0.0;
