@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tower_lsp::gen_lsp_types::{MessageType, ProgressToken};
 use tower_lsp::{Bounded, NotCancellable, OngoingProgress};
 
-use crate::settings::{Device, Precision, Settings};
+use crate::settings::{Device, Precision, Quantize, Settings};
 
 use super::backend::{Backend, Completer, Doing, Progress};
 use super::session::Session;
@@ -44,6 +44,7 @@ pub(super) struct Key {
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
     precision: Precision,
+    quantize: Quantize,
 }
 
 impl Key {
@@ -54,6 +55,7 @@ impl Key {
             threads: settings.threads,
             memory_budget_mb: settings.memory_budget_mb,
             precision: settings.precision,
+            quantize: settings.quantize,
         }
     }
 }

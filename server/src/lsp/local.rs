@@ -14,7 +14,7 @@ use crate::chat::{ChatModel, ChatRequest, Conversation};
 use crate::completion::{self, Answer, Request};
 use crate::explain::{self, Explainer, Look, OnProgress};
 use crate::models::{self, Choice, Why};
-use crate::settings::{Device, Precision, Settings};
+use crate::settings::{Device, Precision, Quantize, Settings};
 
 use super::backend::{
     Backend, Completer, Doing, Heard, Pending, Progress, Resident, Seen, Shown, Talker, Viewer,
@@ -41,6 +41,7 @@ struct EngineKey {
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
     persist_cache_mb: u64,
+    quantize: Quantize,
 }
 
 /// Where prefixes are kept for the next session; `None` if they are not.
@@ -57,6 +58,7 @@ impl Running {
             cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
             cache_folder: cache_folder(settings),
             device: settings.device.into(),
+            quantize: settings.quantize_at_load(),
         };
         Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
     }
@@ -76,6 +78,7 @@ impl EngineKey {
             threads: settings.threads,
             memory_budget_mb: settings.memory_budget_mb,
             persist_cache_mb: settings.persist_cache_mb,
+            quantize: settings.quantize,
         }
     }
 }

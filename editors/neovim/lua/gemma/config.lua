@@ -9,6 +9,7 @@ local M = {}
 ---@field memoryBudgetMb? integer
 ---@field persistCacheMb? integer
 ---@field precision? 'fast'|'exact'
+---@field quantize? 'none'|'q8_0'|'q4_0'|'q4_k_m'
 ---@field trigger? 'automatic'|'manual'
 ---@field aheadOfTime? boolean
 ---@field adaptiveDelay? boolean
