@@ -1,6 +1,9 @@
 //! Rows into panels, a word of four numbers at a time: every layout keeps four neighbouring numbers of a row in one
 //! word, so that a panel is its rows' words transposed.
 
+// A closure would be compiled without the instructions of the function that it is in.
+#![allow(clippy::needless_range_loop)]
+
 use super::pack::PanelShape;
 use super::simd::LANES;
 use crate::quant::{self, Format};

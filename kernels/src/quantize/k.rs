@@ -1,5 +1,8 @@
 //! The K formats: 256 numbers whose scales are themselves quantised.
 
+// A closure would be compiled without the instructions of the function that it is in.
+#![allow(clippy::needless_range_loop)]
+
 use half::f16;
 
 use super::{error, half_within, nearest, products, quants, raised, symmetric, total};
