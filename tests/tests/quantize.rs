@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
 use gemma_engine::checkpoint::Checkpoint;
 use gemma_engine::{
     CancelFlag, EngineOptions, Error, ErrorKind, LogitsRequest, Precision, QuantType, QuantizeAtLoad,
     QuantizeOptions, Quantized, quantize,
 };
+use gemma_kernels::quantize::quantize as encode;
+use gemma_kernels::{Format, quant};
 use gemma_tests::binary::run;
 use gemma_tests::golden::{self, Case, Vocabulary};
 use gemma_tests::models::Loaded;
@@ -88,6 +91,36 @@ fn a_folder_in_few_bits_is_nearly_the_folder() {
         findings.check(smaller, || format!("{kind}: {} of {}", quantised.bytes, quantised.source_bytes));
     }
     findings.assert_none();
+}
+
+/// A part of the real model's table, which its file holds in 8 bits: as near to trained weights as a published file of
+/// that size comes.
+#[test]
+fn trained_weights_lose_less_than_by_another_implementations_quantisers() {
+    let checkpoint = Checkpoint::open(&places::real_model()).unwrap_or_else(|e| panic!("{e}"));
+    let table = checkpoint.tensor("model.embed_tokens.weight").unwrap_or_else(|e| panic!("{e}"));
+    let (rows, cols) = (512, table.shape[1]);
+    let bytes = &table.bytes[..table.format.row_bytes(cols).expect("its rows are whole blocks") * rows];
+    let numbers = quant::dequantize(table.format, rows, cols, bytes).expect("its bytes are its shape's");
+    let tensor =
+        Tensor::from_vec(numbers.clone(), (1, rows * cols), &Device::Cpu).expect("that many numbers");
+    let error = |format, bytes: &[u8]| -> f64 {
+        let back = quant::dequantize(format, 1, rows * cols, bytes).expect("whole blocks");
+        back.iter().zip(&numbers).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+    };
+    for (format, other) in [
+        (Format::Q4_0, GgmlDType::Q4_0),
+        (Format::Q5_0, GgmlDType::Q5_0),
+        (Format::Q4_K, GgmlDType::Q4K),
+        (Format::Q5_K, GgmlDType::Q5K),
+        (Format::Q6_K, GgmlDType::Q6K),
+    ] {
+        let ours = encode(format, rows * cols, &numbers).expect("whole blocks");
+        let theirs = QTensor::quantize(&tensor, other).and_then(|t| t.data().map(|data| data.to_vec()));
+        let ratio = error(format, &ours) / error(format, &theirs.expect("candle quantises"));
+        println!("{format:?}: {ratio:.3} of the other's mean squared error");
+        assert!(ratio <= 1.0, "{format:?}: {ratio}");
+    }
 }
 
 #[test]
