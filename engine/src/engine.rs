@@ -18,6 +18,7 @@ use crate::generate::{GenerateRequest, Priority, TokenStream};
 use crate::machine;
 use crate::model::{Network, load_device, load_host};
 use crate::outline::Outline;
+use crate::quantize::{self, QuantType};
 use crate::scheduler::{Command, Expectation, Fallback, Job, Scheduler};
 use crate::tokenizer::Tokenizer;
 
@@ -36,6 +37,18 @@ pub struct EngineOptions {
     /// How keys and values are kept with [`Precision::Fast`] on the processor; `None`: in f16, where the checkpoint's
     /// numbers are f32 in f32. A GPU keeps f16 whatever is said here.
     pub kv_format: Option<KvFormat>,
+    /// What the weights of HuggingFace folders are quantised to when they are loaded; `None`: they are used as they
+    /// are.
+    pub quantize: Option<QuantizeAtLoad>,
+}
+
+/// Quantising at load: the first load of a folder makes a copy, the next ones find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuantizeAtLoad {
+    /// What to store matrices in.
+    pub kind: QuantType,
+    /// Where copies are kept; made when something is first written.
+    pub folder: PathBuf,
 }
 
 /// What computes.
@@ -214,6 +227,7 @@ pub struct Engine {
 struct Inner {
     scheduler: Scheduler,
     cache_folder: Option<CacheFolder>,
+    quantize: Option<QuantizeAtLoad>,
     cpu: Arc<Cpu>,
     gpu: Gpu,
     kv_format: Option<KvFormat>,
@@ -254,6 +268,7 @@ impl Engine {
         let inner = Inner {
             scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone())?,
             cache_folder: options.cache_folder,
+            quantize: options.quantize,
             cpu: Arc::new(Cpu::new(threads, Level::detect())),
             gpu: Gpu::open(&options.device),
             kv_format: options.kv_format,
@@ -309,7 +324,7 @@ impl Engine {
     /// Loads a model on the calling thread; requests for other models go on meanwhile.
     pub fn load(&self, options: LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Result<Arc<Model>> {
         let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let checkpoint = Checkpoint::open(&options.path)?;
+        let checkpoint = self.quantised(Checkpoint::open(&options.path)?, options.precision, progress);
         let tokenizer = match checkpoint.tokenizer() {
             // Without one a model still runs by token ids.
             Err(e) if e.kind() == ErrorKind::NotFound => Tokenizer::missing(e, checkpoint.path())?,
@@ -319,7 +334,13 @@ impl Engine {
         // Beside the weights, which take longer. Without it the first half word takes the time.
         let _ =
             std::thread::Builder::new().name("gemma-spelling".to_owned()).spawn(move || prepared.prepare());
-        let (network, info) = self.network(&checkpoint, options.precision, progress)?;
+        let (network, info) = std::thread::scope(|scope| {
+            // Without a thread to spare for it each page is read when it is wanted.
+            let _ = std::thread::Builder::new()
+                .name("gemma-readahead".to_owned())
+                .spawn_scoped(scope, || checkpoint.read_ahead());
+            self.network(&checkpoint, options.precision, progress)
+        })?;
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
         let kv = network.layout().kv().format();
         let device = Arc::new(Mutex::new(info.clone()));
@@ -357,6 +378,23 @@ impl Engine {
             fallback,
         });
         Ok(Arc::new(model))
+    }
+
+    /// The quantised copy of a folder, if copies are wished for; what cannot be quantised, or written, is used as it is.
+    fn quantised(
+        &self,
+        checkpoint: Checkpoint,
+        precision: Precision,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Checkpoint {
+        let Some(QuantizeAtLoad { kind, folder }) = &self.inner.quantize else { return checkpoint };
+        if checkpoint.gguf().is_some() || precision == Precision::Reference {
+            return checkpoint;
+        }
+        quantize::cached(&checkpoint, *kind, folder, self.inner.cpu.threads(), progress).unwrap_or_else(|e| {
+            tracing::warn!("{} is used as it is and not as {kind}: {e}", checkpoint.path().display());
+            checkpoint
+        })
     }
 
     /// The checkpoint's weights, on the GPU if there is one with room for them.

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod model;
 mod outline;
 pub mod picture;
+pub mod quantize;
 pub mod scheduler;
 #[cfg(test)]
 pub(crate) mod test_cache;
@@ -25,7 +26,7 @@ pub use cache::{CacheFolder, CacheStatistics};
 pub use config::ModelConfig;
 pub use engine::{
     DeviceChoice, DeviceInfo, Engine, EngineOptions, Limits, LoadOptions, LoadProgress, Logits,
-    LogitsRequest, Model, Precision, Speed, context_bytes,
+    LogitsRequest, Model, Precision, QuantizeAtLoad, Speed, context_bytes,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use gemma_kernels::KvFormat;
@@ -35,5 +36,6 @@ pub use generate::{
 };
 pub use machine::{GpuInfo, Machine};
 pub use picture::{Picture, Resample};
+pub use quantize::{QuantType, QuantizeOptions, Quantized, quantize};
 pub use scheduler::Expectation;
 pub use tokenizer::{ControlPart, FimTokens, Tokenizer};

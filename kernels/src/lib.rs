@@ -10,6 +10,7 @@ pub mod cuda;
 pub mod kv;
 pub mod ops;
 pub mod quant;
+pub mod quantize;
 pub mod reference;
 #[doc(hidden)]
 pub mod testing;

@@ -122,6 +122,26 @@ impl Network {
         Self { config, tensors }
     }
 
+    /// The same with an embedding table of so many rows, all zeros behind those that it has.
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        let name = "model.embed_tokens.weight";
+        let table = &self.tensors[name];
+        let padded = table.pad_with_zeros(0, 0, rows - table.dims()[0]);
+        self.tensors.insert(name.to_owned(), padded.unwrap_or_else(|e| panic!("{name}: {e}")));
+        self.config["vocab_size"] = json!(rows);
+        self
+    }
+
+    /// Writes it as a HuggingFace folder in f32.
+    pub fn write_folder(&self, folder: &Path) {
+        let tensors: std::collections::HashMap<String, Tensor> =
+            self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        let written = candle_core::safetensors::save(&tensors, folder.join("model.safetensors"));
+        written.unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let config = self.config.to_string();
+        std::fs::write(folder.join("config.json"), config).expect("the folder can be written");
+    }
+
     /// The network as GGUF in f32, as the usual converter writes it: 1 added to the norms. GGUF cannot
     /// say that scores are scaled by anything but the head's width, so that goes into the queries.
     pub fn gguf(&self) -> Gguf {

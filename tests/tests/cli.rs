@@ -255,6 +255,7 @@ fn every_subcommand_has_help_that_teaches() {
         "model list",
         "model pull",
         "model info",
+        "model quantize",
         "doctor",
         "stats",
         "inspect",

@@ -29,6 +29,7 @@ pub use sequence::{Layout, Marks, Sequence};
 pub use store::CacheFolder;
 pub(crate) use store::Kept;
 use store::Store;
+pub(crate) use store::files as checkpoint_files;
 use tree::Tree;
 
 use crate::error::Result;

@@ -58,7 +58,7 @@ impl StoreKey {
 }
 
 /// The files of a checkpoint that say what it computes, in order.
-fn files(checkpoint: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
+pub(crate) fn files(checkpoint: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
     let metadata = checkpoint.metadata()?;
     if !metadata.is_dir() {
         return Ok(vec![(checkpoint.to_owned(), metadata)]);
@@ -66,7 +66,8 @@ fn files(checkpoint: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
     let mut files = Vec::new();
     for entry in checkpoint.read_dir()? {
         let path = entry?.path();
-        let counts = path.extension().is_some_and(|end| end == "safetensors" || end == "json");
+        let kinds = ["safetensors", "json", "jinja", "model"];
+        let counts = path.extension().is_some_and(|end| kinds.iter().any(|kind| end == *kind));
         if counts {
             let metadata = path.metadata()?;
             files.push((path, metadata));

@@ -71,6 +71,7 @@ pub(crate) struct GgufTensor {
 #[derive(Debug)]
 pub(crate) struct Gguf {
     metadata: HashMap<String, Value>,
+    entries: Vec<(String, Range<usize>)>,
     tensors: Vec<GgufTensor>,
 }
 
@@ -79,7 +80,7 @@ impl Gguf {
     pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         let mut cursor = Cursor { bytes, at: 0, path };
         let (tensor_count, metadata_count) = read_preamble(&mut cursor)?;
-        let metadata = read_metadata(&mut cursor, metadata_count)?;
+        let (metadata, entries) = read_metadata(&mut cursor, metadata_count)?;
         let mut tensors = read_tensor_infos(&mut cursor, tensor_count)?;
         let alignment = alignment_of(&metadata, path)?;
         let data = cursor
@@ -89,12 +90,17 @@ impl Gguf {
         for tensor in &mut tensors {
             place_tensor(tensor, data, alignment, bytes.len(), path)?;
         }
-        Ok(Self { metadata, tensors })
+        Ok(Self { metadata, entries, tensors })
     }
 
     /// All tensors, in the order of the file.
     pub(crate) fn tensors(&self) -> &[GgufTensor] {
         &self.tensors
+    }
+
+    /// The metadata in the order of the file: keys, and where each one's type and value stand.
+    pub(crate) fn entries(&self) -> &[(String, Range<usize>)] {
+        &self.entries
     }
 
     /// A metadata value.
@@ -379,7 +385,9 @@ fn read_preamble(cursor: &mut Cursor<'_>) -> Result<(usize, usize)> {
     Ok((cursor.len("the number of tensors")?, cursor.len("the number of metadata entries")?))
 }
 
-fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<HashMap<String, Value>> {
+type Metadata = (HashMap<String, Value>, Vec<(String, Range<usize>)>);
+
+fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata> {
     /// Bytes of the shortest entry: length of a one-letter key, the letter, its type, a one-byte value.
     const SHORTEST: usize = 8 + 1 + 4 + 1;
     if count > cursor.remaining() / SHORTEST {
@@ -387,17 +395,19 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<HashMap<String
             cursor.broken("the number of metadata entries", &format!("({count}) does not fit into the file"))
         );
     }
-    let mut metadata = HashMap::new();
+    let (mut metadata, mut entries) = (HashMap::new(), Vec::new());
     for index in 0..count {
         let key = cursor.name(&format!("metadata entry {index}"))?;
+        let start = cursor.at;
         let item = cursor.item_type(&key)?;
         let value = cursor.value(item, &key)?;
         if metadata.contains_key(&key) {
             return Err(cursor.broken(&key, "stands twice in the metadata"));
         }
+        entries.push((key.clone(), start..cursor.at));
         metadata.insert(key, value);
     }
-    Ok(metadata)
+    Ok((metadata, entries))
 }
 
 fn read_tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<GgufTensor>> {
@@ -479,22 +489,24 @@ fn place_tensor(
     }
 }
 
+/// The storage formats that this engine knows, and their numbers in the file.
+pub(super) const NUMBERS: [(Format, u32); 11] = [
+    (Format::F32, 0),
+    (Format::F16, 1),
+    (Format::Q4_0, 2),
+    (Format::Q4_1, 3),
+    (Format::Q5_0, 6),
+    (Format::Q5_1, 7),
+    (Format::Q8_0, 8),
+    (Format::Q4_K, 12),
+    (Format::Q5_K, 13),
+    (Format::Q6_K, 14),
+    (Format::BF16, 30),
+];
+
 /// The storage format behind a ggml type number.
 fn format_of(number: u32) -> Result<Format, u32> {
-    Ok(match number {
-        0 => Format::F32,
-        1 => Format::F16,
-        2 => Format::Q4_0,
-        3 => Format::Q4_1,
-        6 => Format::Q5_0,
-        7 => Format::Q5_1,
-        8 => Format::Q8_0,
-        12 => Format::Q4_K,
-        13 => Format::Q5_K,
-        14 => Format::Q6_K,
-        30 => Format::BF16,
-        other => return Err(other),
-    })
+    NUMBERS.iter().find(|(_, known)| *known == number).map(|(format, _)| *format).ok_or(number)
 }
 
 /// `general.architecture` as it stands in the first bytes of a file, which need not be all of it.

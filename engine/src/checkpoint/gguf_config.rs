@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::gguf::Gguf;
 use super::network::{Kind, MAX_LAYERS, Network};
-use crate::config::{Architecture, RgLruSpec, RopeSpec};
+use super::vision_config;
+use crate::config::{Architecture, Projector, RgLruSpec, RopeSpec, Sight, VisionSpec};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Every sixth layer of Gemma 3 sees everything; files do not say so.
@@ -12,10 +13,22 @@ const GEMMA3_GLOBAL_EVERY: usize = 6;
 /// The tensor that only recurrent layers have.
 const RECURRENCE: &str = "rec_decay";
 
+/// What files that see pictures are called begins so.
+const PALIGEMMA: &str = "paligemma";
+/// What files call themselves, and their decoders.
+pub(super) const NAMES: [(&str, Architecture); 6] = [
+    ("gemma", Architecture::Gemma),
+    ("gemma2", Architecture::Gemma2),
+    ("gemma3", Architecture::Gemma3),
+    ("recurrentgemma", Architecture::RecurrentGemma),
+    (PALIGEMMA, Architecture::Gemma),
+    ("paligemma2", Architecture::Gemma2),
+];
+
 /// Reads the network from metadata. `bytes` is the whole file.
 pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
-    let architecture = architecture(gguf, bytes, path)?;
-    let keys = Keys { gguf, path, architecture };
+    let (architecture, prefix) = architecture(gguf, bytes, path)?;
+    let keys = Keys { gguf, path, architecture, prefix };
     let layers = keys.dim("block_count")?;
     if layers > MAX_LAYERS {
         return Err(keys.wrong("block_count", &format!("at most {MAX_LAYERS}")));
@@ -39,7 +52,7 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
     let caps = architecture == Architecture::Gemma2;
     Ok(Network {
         architecture,
-        vision: None,
+        vision: prefix.starts_with(PALIGEMMA).then(|| vision(&keys)).transpose()?,
         hidden,
         vocab: vocabulary(&keys)?,
         context: keys.dim("context_length")?,
@@ -63,19 +76,19 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
     })
 }
 
-/// The architecture of a file, if it is one of the family's.
-pub(super) fn architecture(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Architecture> {
-    match gguf.str(bytes, "general.architecture") {
-        Some("gemma") => Ok(Architecture::Gemma),
-        Some("gemma2") => Ok(Architecture::Gemma2),
-        Some("gemma3") => Ok(Architecture::Gemma3),
-        Some("recurrentgemma") => Ok(Architecture::RecurrentGemma),
+/// The decoder's architecture, if it is one of the family's, and what the keys of the file begin with.
+fn architecture(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<(Architecture, &'static str)> {
+    let name = gguf.str(bytes, "general.architecture");
+    if let Some(known) = NAMES.into_iter().find(|(known, _)| Some(*known) == name) {
+        return Ok((known.1, known.0));
+    }
+    match name {
         Some(other) => Err(Error::new(
             ErrorKind::Unsupported,
             path.display(),
-            format_args!("general.architecture `{other}` is not supported (gemma, gemma2, gemma3 and recurrentgemma are)"),
+            format_args!("general.architecture `{other}` is not supported ({} are)", NAMES.map(|(known, _)| known).join(", ")),
         )
-        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2, Gemma 3 or RecurrentGemma file; `gemma-ls model list` shows what is on this machine.")),
+        .remedy("Choose a Gemma 1, CodeGemma, Gemma 2, Gemma 3, RecurrentGemma or PaliGemma file; `gemma-ls model list` shows what is on this machine.")),
         None => Err(Error::new(ErrorKind::BadFile, path.display(), "general.architecture is missing from its metadata")
             .remedy("This is no language model, or the file was made by a broken converter: choose another.")),
     }
@@ -83,7 +96,7 @@ pub(super) fn architecture(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Arc
 
 /// What the -1/2nd power of scales queries. The format has no key for it: the two 27B models divide the
 /// hidden size among the heads, all others take the head size.
-fn query_scalar(
+pub(crate) fn query_scalar(
     architecture: Architecture,
     hidden: usize,
     layers: usize,
@@ -184,16 +197,40 @@ fn eos(keys: &Keys<'_>, bytes: &[u8]) -> Result<Vec<u32>> {
     Ok(all)
 }
 
+/// The tower of a PaliGemma, in our own layout.
+fn vision(keys: &Keys<'_>) -> Result<VisionSpec> {
+    let (image_size, patch) = (keys.dim("vision.image_size")?, keys.dim("vision.patch_size")?);
+    let side = image_size / patch;
+    let token = u32::try_from(keys.dim("vision.image_token_id")?);
+    let spec = VisionSpec {
+        image_size,
+        patch,
+        hidden: keys.dim("vision.embedding_length")?,
+        layers: keys.dim("vision.block_count")?,
+        heads: keys.dim("vision.attention.head_count")?,
+        ffn: keys.dim("vision.feed_forward_length")?,
+        eps: keys.float("vision.attention.layer_norm_epsilon")?.unwrap_or(1e-6),
+        tokens: side.saturating_mul(side),
+        image_token: token.map_err(|_| keys.wrong("vision.image_token_id", "a token id"))?,
+        projector: Projector::Linear,
+        sight: Sight::Prefix,
+    };
+    vision_config::check(&spec, keys.path)?;
+    Ok(spec)
+}
+
 /// The metadata of one architecture, read with messages that name the keys.
 struct Keys<'a> {
     gguf: &'a Gguf,
     path: &'a Path,
     architecture: Architecture,
+    /// What its keys begin with.
+    prefix: &'static str,
 }
 
 impl Keys<'_> {
     fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture)
+        format!("{}.{name}", self.prefix)
     }
 
     fn wrong(&self, name: &str, expected: &str) -> Error {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::catalogue::{DEFAULT_FILE, DEFAULT_MODEL, known};
-use super::{Found, gguf};
+use super::{Found, gguf, gguf_config};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A GGUF file's architecture stands within this many bytes of its beginning.
@@ -341,7 +341,7 @@ fn is_family_gguf(path: &Path) -> bool {
 
 fn is_family_gguf_content(path: &Path) -> bool {
     let architecture = read_start(path, HEADER_BYTES).and_then(|bytes| gguf::architecture_at_start(&bytes));
-    matches!(architecture.as_deref(), Some("gemma" | "gemma2" | "gemma3" | "recurrentgemma"))
+    gguf_config::NAMES.iter().any(|(known, _)| architecture.as_deref() == Some(known))
 }
 
 /// A HuggingFace folder of the family that has its weights.

@@ -34,6 +34,16 @@ impl MappedFile {
         Ok(Self { map: Some(map) })
     }
 
+    /// Asks for all of it to be read from the disk, in large pieces, before somebody waits for each page. Returns when
+    /// that is asked for, which is about when it is done.
+    pub(crate) fn read_ahead(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            // Whoever declines only makes the reading slower.
+            let _ = map.advise(memmap2::Advice::WillNeed);
+        }
+    }
+
     /// The file's bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
@@ -41,7 +51,7 @@ impl MappedFile {
 }
 
 /// An I/O error on reading `path` as an [`Error`].
-pub(super) fn cannot_read(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn cannot_read(path: &Path, error: &io::Error) -> Error {
     let subject = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, subject, "there is no such file")

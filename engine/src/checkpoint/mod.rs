@@ -3,12 +3,13 @@
 
 mod catalogue;
 pub(crate) mod gguf;
-mod gguf_config;
+pub(crate) mod gguf_config;
+pub(crate) mod gguf_writer;
 mod hf_config;
 mod hub;
 mod locate;
 pub(crate) mod map;
-mod names;
+pub(crate) mod names;
 mod network;
 mod pull;
 #[cfg(test)]
@@ -180,6 +181,19 @@ impl Checkpoint {
         self.chat_template.as_deref()
     }
 
+    /// Has the system read all files, for who is about to read them.
+    pub(crate) fn read_ahead(&self) {
+        self.files.iter().for_each(MappedFile::read_ahead);
+    }
+
+    /// The GGUF file's header and all its bytes; `None` for a folder.
+    pub(crate) fn gguf(&self) -> Option<(&Gguf, &[u8])> {
+        match &self.kind {
+            Kind::Folder => None,
+            Kind::Gguf(gguf) => Some((gguf, self.file_bytes(0))),
+        }
+    }
+
     fn file_bytes(&self, file: usize) -> &[u8] {
         self.files.get(file).map(MappedFile::bytes).unwrap_or_default()
     }
@@ -230,7 +244,8 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let mut tensors = HashMap::new();
     let mut unknown = HashMap::new();
     for tensor in gguf.tensors() {
-        let Some(name) = names::from_gguf(&tensor.name, architecture) else { continue };
+        let tower = || config.vision.as_ref().and_then(|_| names::tower_from_gguf(&tensor.name));
+        let Some(name) = names::from_gguf(&tensor.name, architecture).or_else(tower) else { continue };
         match tensor.format {
             Ok(format) => {
                 let entry =

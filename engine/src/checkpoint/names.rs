@@ -66,26 +66,94 @@ pub(super) fn from_gguf(name: &str, architecture: Architecture) -> Option<String
     {
         return Some(format!("model.layers.{layer}.{part}"));
     }
-    let module = match (rest.strip_suffix(".weight")?, architecture) {
-        ("attn_norm", _) => "input_layernorm",
-        ("attn_q", _) => "self_attn.q_proj",
-        ("attn_k", _) => "self_attn.k_proj",
-        ("attn_v", _) => "self_attn.v_proj",
-        ("attn_output", _) => "self_attn.o_proj",
-        ("attn_q_norm", _) => "self_attn.q_norm",
-        ("attn_k_norm", _) => "self_attn.k_norm",
-        ("ffn_gate", _) => "mlp.gate_proj",
-        ("ffn_up", _) => "mlp.up_proj",
-        ("ffn_down", _) => "mlp.down_proj",
-        // Gemma 1 has one norm between attention and MLP, which HuggingFace names after what it follows.
-        ("ffn_norm", Architecture::Gemma | Architecture::RecurrentGemma) => "post_attention_layernorm",
-        ("ffn_norm", _) => "pre_feedforward_layernorm",
-        ("post_attention_norm", _) => "post_attention_layernorm",
-        ("post_ffw_norm", _) => "post_feedforward_layernorm",
-        _ => return None,
-    };
+    let theirs = rest.strip_suffix(".weight")?;
+    let module = modules(architecture).find(|(gguf, _)| *gguf == theirs)?.1;
     Some(format!("model.layers.{layer}.{module}.weight"))
 }
+
+/// The canonical name of a tensor that reads pictures; `None` for what is none. The layout is our own.
+pub(super) fn tower_from_gguf(name: &str) -> Option<String> {
+    let inner = |ours: &str, theirs: &str| Some(format!("{theirs}{}", name.strip_prefix(ours)?));
+    inner(TOWER_GGUF, TOWER).or_else(|| inner(PROJECTOR_GGUF, PROJECTOR))
+}
+
+/// The GGUF name of a tensor by its canonical name; `None` for what is none.
+pub(crate) fn to_gguf(name: &str, architecture: Architecture) -> Option<String> {
+    for (canonical, ours) in [(TOWER, TOWER_GGUF), (PROJECTOR, PROJECTOR_GGUF)] {
+        if let Some(inner) = name.strip_prefix(canonical) {
+            return Some(format!("{ours}{inner}"));
+        }
+    }
+    match name {
+        EMBEDDING => return Some("token_embd.weight".to_owned()),
+        FINAL_NORM => return Some("output_norm.weight".to_owned()),
+        OUTPUT => return Some("output.weight".to_owned()),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    if let Some(module) = rest.strip_suffix(".weight")
+        && let Some((gguf, _)) = modules(architecture).find(|(_, canonical)| *canonical == module)
+    {
+        return Some(format!("blk.{layer}.{gguf}.weight"));
+    }
+    if architecture != Architecture::RecurrentGemma {
+        return None;
+    }
+    let known = RECURRENT_GGUF.iter().find(|part| recurrent_from_gguf(part).as_deref() == Some(rest))?;
+    Some(format!("blk.{layer}.{known}"))
+}
+
+/// What GGUF and HuggingFace call the parts of a layer, up to `.weight`.
+const MODULES: [(&str, &str); 10] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The norms around the MLP. Gemma 1 has one between attention and MLP, which HuggingFace names after what it
+/// follows.
+fn norms(architecture: Architecture) -> &'static [(&'static str, &'static str)] {
+    match architecture {
+        Architecture::Gemma | Architecture::RecurrentGemma => &[("ffn_norm", "post_attention_layernorm")],
+        Architecture::Gemma2 | Architecture::Gemma3 => &[
+            ("ffn_norm", "pre_feedforward_layernorm"),
+            ("post_attention_norm", "post_attention_layernorm"),
+            ("post_ffw_norm", "post_feedforward_layernorm"),
+        ],
+    }
+}
+
+fn modules(architecture: Architecture) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    MODULES.iter().chain(norms(architecture))
+}
+
+/// The parts of a layer that [`recurrent_from_gguf`] knows.
+const RECURRENT_GGUF: [&str; 17] = [
+    "rec_decay",
+    "rec_x.weight",
+    "rec_x.bias",
+    "rec_y.weight",
+    "rec_y.bias",
+    "rec_out.weight",
+    "rec_out.bias",
+    "rec_conv.weight",
+    "rec_conv.bias",
+    "rec_input_gate.weight",
+    "rec_input_gate.bias",
+    "rec_gate.weight",
+    "rec_gate.bias",
+    "attn_output.bias",
+    "ffn_gate.bias",
+    "ffn_up.bias",
+    "ffn_down.bias",
+];
 
 /// Tensors of our own layout for RecurrentGemma, which no public converter writes: biases, and the recurrent
 /// block's parts in the shapes that HuggingFace gives them.
@@ -112,19 +180,23 @@ fn recurrent_from_gguf(part: &str) -> Option<String> {
 }
 
 /// The embedding table.
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The norm before the output table.
 pub(super) const FINAL_NORM: &str = "model.norm.weight";
 /// An output table of its own; the published models use the embedding table.
-pub(super) const OUTPUT: &str = "lm_head.weight";
+pub(crate) const OUTPUT: &str = "lm_head.weight";
 
 /// What the names of a tower's tensors begin with.
-pub(super) const TOWER: &str = "vision_tower.";
+pub(crate) const TOWER: &str = "vision_tower.";
 /// What the names of a projector's tensors begin with.
 const PROJECTOR: &str = "multi_modal_projector.";
+/// The same in GGUF.
+pub(crate) const TOWER_GGUF: &str = "v.";
+/// The same in GGUF.
+pub(crate) const PROJECTOR_GGUF: &str = "mm.";
 
 /// Every tensor the network needs, with its shape.
-pub(super) fn required(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn required(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden;
     let mut all =
         vec![(EMBEDDING.to_owned(), vec![config.vocab, hidden]), (FINAL_NORM.to_owned(), vec![hidden])];
@@ -240,6 +312,26 @@ mod tests {
         ] {
             assert_eq!(from_huggingface(file), canonical, "{file}");
         }
+    }
+
+    #[test]
+    fn a_name_goes_to_gguf_and_back() {
+        use Architecture::{Gemma, Gemma2, Gemma3, RecurrentGemma};
+        for architecture in [Gemma, Gemma2, Gemma3, RecurrentGemma] {
+            let layer = modules(architecture).map(|(gguf, _)| format!("blk.7.{gguf}.weight"));
+            let recurrent = RECURRENT_GGUF.iter().map(|part| format!("blk.7.{part}"));
+            let recurrent = recurrent.filter(|_| architecture == RecurrentGemma);
+            let whole = ["token_embd.weight", "output_norm.weight", "output.weight"].map(str::to_owned);
+            for name in layer.chain(recurrent).chain(whole) {
+                let canonical = from_gguf(&name, architecture).expect("it is known");
+                assert_eq!(to_gguf(&canonical, architecture).as_deref(), Some(name.as_str()), "{canonical}");
+            }
+        }
+        for name in ["v.post_layernorm.weight", "mm.linear.bias"] {
+            let canonical = tower_from_gguf(name).expect("it is known");
+            assert_eq!(to_gguf(&canonical, Gemma).as_deref(), Some(name));
+        }
+        assert_eq!(to_gguf("model.layers.0.mlp.up_proj.bias", Gemma), None);
     }
 
     #[test]

@@ -4,64 +4,45 @@ use std::io::Write;
 
 use gemma_kernels::Format;
 
-const ALIGNMENT: usize = 32;
+use super::gguf_writer::{Header, number};
 
 /// A GGUF file in the making. Setting a key again replaces its value.
 pub(crate) struct Writer {
     pub(crate) version: u32,
-    metadata: Vec<(String, Vec<u8>)>,
+    header: Header,
     tensors: Vec<Tensor>,
 }
 
 struct Tensor {
     name: String,
-    /// ggml's order: fastest dimension first.
-    dims: Vec<usize>,
+    shape: Vec<usize>,
     number: u32,
     bytes: Vec<u8>,
 }
 
-/// A string of the container: length and bytes.
-fn string(text: &str) -> Vec<u8> {
-    [(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes()].concat()
-}
-
 impl Writer {
     fn new() -> Self {
-        Self { version: 3, metadata: Vec::new(), tensors: Vec::new() }
-    }
-
-    fn set(&mut self, key: &str, kind: u32, value: &[u8]) {
-        self.metadata.retain(|(name, _)| name != key);
-        self.metadata.push((key.to_owned(), [kind.to_le_bytes().as_slice(), value].concat()));
+        Self { version: 3, header: Header::default(), tensors: Vec::new() }
     }
 
     pub(crate) fn u32(&mut self, key: &str, value: u32) {
-        self.set(key, 4, &value.to_le_bytes());
+        self.header.u32(key, value);
     }
 
     pub(crate) fn f32(&mut self, key: &str, value: f32) {
-        self.set(key, 6, &value.to_le_bytes());
+        self.header.f32(key, value);
     }
 
     pub(crate) fn string(&mut self, key: &str, value: &str) {
-        self.set(key, 8, &string(value));
-    }
-
-    fn array(&mut self, key: &str, kind: u32, items: &[Vec<u8>]) {
-        let head = [kind.to_le_bytes().as_slice(), &(items.len() as u64).to_le_bytes()].concat();
-        self.set(key, 9, &[head, items.concat()].concat());
+        self.header.string(key, value);
     }
 
     /// Pieces of a vocabulary: spelling, score, llama.cpp's type.
     pub(crate) fn vocabulary(&mut self, pieces: &[(&str, f32, i32)]) {
         self.string("tokenizer.ggml.model", "llama");
-        let spellings: Vec<_> = pieces.iter().map(|p| string(p.0)).collect();
-        let scores: Vec<_> = pieces.iter().map(|p| p.1.to_le_bytes().to_vec()).collect();
-        let types: Vec<_> = pieces.iter().map(|p| p.2.to_le_bytes().to_vec()).collect();
-        self.array("tokenizer.ggml.tokens", 8, &spellings);
-        self.array("tokenizer.ggml.scores", 6, &scores);
-        self.array("tokenizer.ggml.token_type", 5, &types);
+        self.header.strings("tokenizer.ggml.tokens", pieces.iter().map(|p| p.0));
+        self.header.f32s("tokenizer.ggml.scores", pieces.iter().map(|p| p.1));
+        self.header.i32s("tokenizer.ggml.token_type", pieces.iter().map(|p| p.2));
     }
 
     /// A tensor of arbitrary bytes; `dims` in ggml's order.
@@ -69,12 +50,8 @@ impl Writer {
         let len = format.row_bytes(dims[0]).unwrap() * dims[1..].iter().product::<usize>();
         let seed = self.tensors.len();
         let bytes = (0..len).map(|i| (i * 31 + seed * 7) as u8).collect();
-        self.tensors.push(Tensor {
-            name: name.to_owned(),
-            dims: dims.to_vec(),
-            number: number(format),
-            bytes,
-        });
+        let shape = dims.iter().rev().copied().collect();
+        self.tensors.push(Tensor { name: name.to_owned(), shape, number: number(format), bytes });
     }
 
     /// Declares another ggml type for a tensor.
@@ -93,25 +70,14 @@ impl Writer {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut out = b"GGUF".to_vec();
-        out.extend(self.version.to_le_bytes());
-        out.extend((self.tensors.len() as u64).to_le_bytes());
-        out.extend((self.metadata.len() as u64).to_le_bytes());
-        for (key, value) in &self.metadata {
-            out.extend(string(key));
-            out.extend(value);
-        }
-        let mut offset = 0;
+        let mut header = self.header.clone();
         for tensor in &self.tensors {
-            out.extend(string(&tensor.name));
-            out.extend((tensor.dims.len() as u32).to_le_bytes());
-            tensor.dims.iter().for_each(|&d| out.extend((d as u64).to_le_bytes()));
-            out.extend(tensor.number.to_le_bytes());
-            out.extend((offset as u64).to_le_bytes());
-            offset += tensor.bytes.len().next_multiple_of(ALIGNMENT);
+            header.tensor(&tensor.name, &tensor.shape, tensor.number, tensor.bytes.len() as u64);
         }
-        for tensor in &self.tensors {
-            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        let places = header.places(self.version);
+        let mut out = places.head;
+        for (tensor, start) in self.tensors.iter().zip(places.starts) {
+            out.resize(start as usize, 0);
             out.extend(&tensor.bytes);
         }
         out
@@ -121,22 +87,6 @@ impl Writer {
         let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
         file.write_all(&self.bytes()).unwrap();
         file
-    }
-}
-
-fn number(format: Format) -> u32 {
-    match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q4_1 => 3,
-        Format::Q5_0 => 6,
-        Format::Q5_1 => 7,
-        Format::Q8_0 => 8,
-        Format::Q4_K => 12,
-        Format::Q5_K => 13,
-        Format::Q6_K => 14,
-        Format::BF16 => 30,
     }
 }
 

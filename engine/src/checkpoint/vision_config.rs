@@ -52,7 +52,7 @@ pub(super) fn parse(outer: &Fields<'_>, sight: Sight) -> Result<VisionSpec> {
     Ok(spec)
 }
 
-fn check(spec: &VisionSpec, path: &Path) -> Result<()> {
+pub(super) fn check(spec: &VisionSpec, path: &Path) -> Result<()> {
     let VisionSpec { image_size, patch, hidden, heads, tokens, .. } = *spec;
     if image_size > MAX_IMAGE_SIZE || !image_size.is_multiple_of(patch) {
         let problem = format_args!("pictures of {image_size} pixels a side in patches of {patch}");

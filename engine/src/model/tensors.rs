@@ -1,6 +1,6 @@
 //! Reading a checkpoint's tensors for a network: shapes are checked, numbers decoded, progress is told.
 
-use gemma_kernels::{Format, quant};
+use gemma_kernels::{Format, quant, quantize};
 
 use crate::checkpoint::{Checkpoint, TensorView};
 use crate::config::{LayerSpec, ModelConfig, Norms, RgLruSpec};
@@ -89,13 +89,15 @@ impl<'a> Tensors<'a> {
         };
         let numbers = self.numbers(&weight, &[r.blocks, side, side])?;
         let turned = |block: &[f32]| {
-            let numbers = (0..side).flat_map(|out| block.iter().skip(out).step_by(side).copied());
-            match format {
-                Format::BF16 => numbers.flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect(),
-                _ => numbers.flat_map(f32::to_le_bytes).collect(),
+            let mut turned = vec![0.0; side * side];
+            for (input, row) in block.chunks_exact(side).enumerate() {
+                for (output, number) in row.iter().enumerate() {
+                    turned[output * side + input] = *number;
+                }
             }
+            quantize::quantize(format, side, &turned).map_err(|e| self.bad(&weight, e))
         };
-        let blocks = numbers.chunks_exact(side * side).map(turned).collect();
+        let blocks = numbers.chunks_exact(side * side).map(turned).collect::<Result<_>>()?;
         Ok(GateBlocks { format, blocks, bias: self.numbers(&format!("{name}_bias"), &[r.blocks, side])? })
     }
 

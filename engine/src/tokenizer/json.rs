@@ -18,21 +18,21 @@ use super::{Parts, Tokenizer, byte_of, is_known_control};
 use crate::error::{Error, ErrorKind, Result};
 
 #[derive(serde::Deserialize)]
-struct File<'a> {
+pub(super) struct File<'a> {
     #[serde(default)]
-    added_tokens: Vec<AddedToken>,
+    pub(super) added_tokens: Vec<AddedToken>,
     normalizer: Option<Value>,
     pre_tokenizer: Option<Value>,
     #[serde(borrow)]
-    model: Model<'a>,
+    pub(super) model: Model<'a>,
 }
 
 #[derive(serde::Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
+pub(super) struct AddedToken {
+    pub(super) id: u32,
+    pub(super) content: String,
     #[serde(default)]
-    special: bool,
+    pub(super) special: bool,
     #[serde(default)]
     normalized: bool,
     #[serde(default)]
@@ -44,7 +44,7 @@ struct AddedToken {
 }
 
 #[derive(serde::Deserialize)]
-struct Model<'a> {
+pub(super) struct Model<'a> {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -56,16 +56,16 @@ struct Model<'a> {
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
     #[serde(borrow)]
-    vocab: Vocab<'a>,
+    pub(super) vocab: Vocab<'a>,
     #[serde(borrow)]
-    merges: Vec<Pair<'a>>,
+    pub(super) merges: Vec<Pair<'a>>,
 }
 
 /// The vocabulary in the order of the file.
-struct Vocab<'a>(Vec<(Cow<'a, str>, u32)>);
+pub(super) struct Vocab<'a>(pub(super) Vec<(Cow<'a, str>, u32)>);
 
 /// Two pieces that merge, spelled `"a b"` or `["a", "b"]`.
-struct Pair<'a>(Cow<'a, str>, Cow<'a, str>);
+pub(super) struct Pair<'a>(pub(super) Cow<'a, str>, pub(super) Cow<'a, str>);
 
 /// A string that is borrowed from the text where it has no escapes.
 struct Text<'a>(Cow<'a, str>);
@@ -73,15 +73,7 @@ struct Text<'a>(Cow<'a, str>);
 impl Tokenizer {
     /// Reads a tokenizer.json; `path` is for messages.
     pub(crate) fn from_json(text: &[u8], path: &Path) -> Result<Self> {
-        let file: File<'_> = serde_json::from_slice(text).map_err(|e| {
-            Error::new(
-                ErrorKind::BadFile,
-                path.display(),
-                format_args!("is no tokenizer of the Gemma family: {e}"),
-            )
-            .remedy("Download the file again.")
-        })?;
-        check_kind(&file, path)?;
+        let file = read(text, path)?;
         let mut pieces = collect_pieces(&file, path)?;
         for token in &file.added_tokens {
             let control = token.special || is_known_control(&token.content);
@@ -91,6 +83,20 @@ impl Tokenizer {
         let unknown = file.model.unk_token.as_deref().and_then(|unk| pieces.id(unk)).unwrap_or(3);
         Tokenizer::assemble(Parts { pieces, merges, unknown, fim: None }, path)
     }
+}
+
+/// The file's contents, seen to be a tokenizer of the family.
+pub(super) fn read<'a>(text: &'a [u8], path: &Path) -> Result<File<'a>> {
+    let file: File<'_> = serde_json::from_slice(text).map_err(|e| {
+        Error::new(
+            ErrorKind::BadFile,
+            path.display(),
+            format_args!("is no tokenizer of the Gemma family: {e}"),
+        )
+        .remedy("Download the file again.")
+    })?;
+    check_kind(&file, path)?;
+    Ok(file)
 }
 
 /// Refuses what would give other ids than the file means.

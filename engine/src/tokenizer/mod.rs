@@ -7,6 +7,7 @@
 //! tokenizer.json or from a GGUF file.
 
 mod bpe;
+mod export;
 mod gguf;
 mod json;
 mod pieces;
@@ -25,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use bpe::{Alphabet, Merges, Workspace, encode_word};
 use pieces::{Kind, Pieces, Spelt};
 
+pub(crate) use export::{Entry as VocabularyEntry, vocabulary as folder_vocabulary};
 pub(crate) use gguf::token as gguf_token;
 pub(crate) use json::added_token as json_added_token;
 pub use stream::StreamDecoder;

@@ -12,6 +12,7 @@ mod level;
 mod matmul;
 mod measure;
 mod pack;
+mod pack_fast;
 mod pool;
 mod recurrent;
 mod rows;

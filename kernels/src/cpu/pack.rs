@@ -13,6 +13,7 @@
 //! - bits five and six: two vectors; bits `2s` of vector `v` belong to number `16v + 4s + k % 4`;
 //! - 8 bits: eight vectors, signed.
 
+use super::pack_fast::pack_panel;
 use super::pool::Pool;
 use super::simd::LANES;
 use crate::ops::ShapeError;
@@ -43,6 +44,21 @@ impl Aligned {
     /// Bytes.
     pub(crate) fn len(&self) -> usize {
         size_of_val(self.lines.as_slice())
+    }
+
+    /// Memory that `fill` writes, which has it from its address: nothing is written twice, and its pages are first
+    /// touched, and so made, by the threads that fill them.
+    ///
+    /// # Safety
+    /// `fill` must write all of `bytes`, which are whole lines.
+    unsafe fn filled(bytes: usize, fill: impl FnOnce(*mut u8)) -> Self {
+        debug_assert!(bytes.is_multiple_of(64));
+        let mut lines: Vec<Line> = Vec::with_capacity(bytes / 64);
+        ask_for_huge_pages(lines.spare_capacity_mut());
+        fill(lines.as_mut_ptr().cast());
+        // SAFETY: the capacity is this, and the caller vouches for the contents.
+        unsafe { lines.set_len(bytes / 64) };
+        Self { lines }
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
@@ -142,19 +158,24 @@ impl PackedMatrix {
         quant::check(format, rows, cols, bytes)?;
         let shape = PanelShape::new(format, cols);
         let panels = rows.div_ceil(LANES);
-        let mut data = Aligned::zeroed(panels * shape.bytes());
         let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
-        let base = super::SendPtr(data.lines.as_mut_ptr().cast::<u8>());
-        pool.run(panels, &|panel| {
-            // SAFETY: panels do not overlap, each is written by one call, and `data` outlives the loop.
-            let panel_bytes = unsafe {
-                std::slice::from_raw_parts_mut(base.get().add(panel * shape.bytes()), shape.bytes())
-            };
-            for lane in 0..LANES.min(rows - panel * LANES) {
-                let row = panel * LANES + lane;
-                pack_row(format, shape, lane, &bytes[row * row_bytes..(row + 1) * row_bytes], panel_bytes);
-            }
-        });
+        let fill = |memory: *mut u8| {
+            let base = super::SendPtr(memory);
+            pool.run(panels, &|panel| {
+                let first = panel * LANES;
+                let rows = &bytes[first * row_bytes..rows.min(first + LANES) * row_bytes];
+                // SAFETY: panels do not overlap, each is written by one call, zeros first, and the memory outlives
+                // the loop.
+                let panel = unsafe {
+                    let at = base.get().add(panel * shape.bytes());
+                    at.write_bytes(0, shape.bytes());
+                    std::slice::from_raw_parts_mut(at, shape.bytes())
+                };
+                pack_panel(format, shape, rows, row_bytes, panel);
+            });
+        };
+        // SAFETY: every panel is zeroed before it is packed, and together they are all of it.
+        let data = unsafe { Aligned::filled(panels * shape.bytes(), fill) };
         Ok(Self { format, rows, cols, shape, data })
     }
 
@@ -224,87 +245,6 @@ pub(crate) const fn offset(format: Format) -> i32 {
         Format::Q5_0 => 16,
         Format::Q6_K => 32,
         _ => 0,
-    }
-}
-
-fn pack_row(format: Format, shape: PanelShape, lane: usize, row: &[u8], panel: &mut [u8]) {
-    match format {
-        Format::F32 => interleave::<4>(row, panel, |k| 4 * (k * LANES + lane)),
-        Format::F16 => interleave::<2>(row, panel, |k| 2 * (k * LANES + lane)),
-        Format::BF16 => {
-            interleave::<2>(row, panel, |k| 4 * (k / 2 * LANES + lane) + 2 * (k % 2));
-        }
-        _ => {
-            let (supers, rest) = panel.split_at_mut(shape.super_scales);
-            let (scales, quants) = rest.split_at_mut(shape.block_scales);
-            let (per_256, per_32, per_block) = per_block(format);
-            let blocks_each = format.block_len() / 32;
-            let mut q = [0i8; 256];
-            for (i, block) in row.chunks_exact(format.block_bytes()).enumerate() {
-                quant::quants(format, block, &mut q);
-                pack_super_scales(format, lane, block, supers.get_mut(i * per_256..).unwrap_or_default());
-                for j in 0..blocks_each {
-                    let b = i * blocks_each + j;
-                    pack_scales(format, lane, block, j, &mut scales[b * per_32..(b + 1) * per_32]);
-                    let to = &mut quants[b * per_block..(b + 1) * per_block];
-                    pack_quants(format, lane, &q[32 * j..32 * j + 32], to);
-                }
-            }
-        }
-    }
-}
-
-fn interleave<const N: usize>(row: &[u8], panel: &mut [u8], place: impl Fn(usize) -> usize) {
-    for (k, number) in row.chunks_exact(N).enumerate() {
-        let at = place(k);
-        panel[at..at + N].copy_from_slice(number);
-    }
-}
-
-fn pack_super_scales(format: Format, lane: usize, block: &[u8], to: &mut [u8]) {
-    let at = 2 * lane;
-    match format {
-        Format::Q4_K | Format::Q5_K => {
-            to[at..at + 2].copy_from_slice(&block[0..2]);
-            to[32 + at..34 + at].copy_from_slice(&block[2..4]);
-        }
-        Format::Q6_K => to[at..at + 2].copy_from_slice(&block[208..210]),
-        _ => {}
-    }
-}
-
-fn pack_scales(format: Format, lane: usize, block: &[u8], j: usize, to: &mut [u8]) {
-    let at = 2 * lane;
-    match format {
-        Format::Q4_K | Format::Q5_K => {
-            (to[lane], to[16 + lane]) = quant::six_bit_scales(&block[4..16], j);
-        }
-        Format::Q6_K => {
-            to[lane] = block[192 + 2 * j];
-            to[16 + lane] = block[193 + 2 * j];
-        }
-        Format::Q4_1 | Format::Q5_1 => {
-            to[at..at + 2].copy_from_slice(&block[0..2]);
-            to[32 + at..34 + at].copy_from_slice(&block[2..4]);
-        }
-        _ => to[at..at + 2].copy_from_slice(&block[0..2]),
-    }
-}
-
-fn pack_quants(format: Format, lane: usize, q: &[i8], to: &mut [u8]) {
-    let raise = offset(format) as i8;
-    for (k, &q) in q.iter().enumerate() {
-        let (q, group, byte) = ((q + raise) as u8, k / 4, 4 * lane + k % 4);
-        if format == Format::Q8_0 {
-            to[64 * group + byte] = q;
-            continue;
-        }
-        to[64 * (group % 4) + byte] |= (q & 15) << (4 * (group / 4));
-        match format {
-            Format::Q5_0 | Format::Q5_1 | Format::Q5_K => to[256 + byte] |= (q >> 4) << group,
-            Format::Q6_K => to[256 + 64 * (group / 4) + byte] |= (q >> 4) << (2 * (group % 4)),
-            _ => {}
-        }
     }
 }
 

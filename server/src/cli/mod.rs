@@ -23,6 +23,7 @@ mod log;
 mod lsp;
 mod model;
 mod model_info;
+mod model_quantize;
 mod output;
 mod session;
 mod stats;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{LogLevel, Problem, Settings};
+use crate::settings::{LogLevel, Problem, Quantize, Settings};
 use failure::{EXIT_CODES, Exit, Failure, Outcome};
 
 const ABOUT: &str = "Completes code with Gemma models, inside its own process";
@@ -90,6 +91,9 @@ struct Global {
     /// Compute with this many threads [default: one for each physical core]
     #[arg(long, global = true, value_name = "N", help_heading = "Everywhere", value_parser = threads)]
     threads: Option<usize>,
+    /// Quantise the weights of folders when they are loaded: none, q8_0, q4_0 or q4_k_m [default: as the settings say]
+    #[arg(long, global = true, value_name = "TYPE", help_heading = "Everywhere", value_parser = quantize)]
+    quantize: Option<Quantize>,
     /// What to log on standard error: error, warn, info, debug, trace, or a filter such as gemma_engine=debug
     #[arg(long, global = true, value_name = "LEVEL", env = "GEMMA_LS_LOG", help_heading = "Everywhere")]
     log: Option<String>,
@@ -184,6 +188,7 @@ impl Context {
             }
         };
         settings.threads = global.threads.or(settings.threads);
+        settings.quantize = global.quantize.unwrap_or(settings.quantize);
         Ok(Self { global, settings, problems, set_level })
     }
 
@@ -213,6 +218,10 @@ fn threads(text: &str) -> Result<usize, String> {
         Ok(_) => Err("at most 1024".to_owned()),
         Err(_) => Err("it must be a number".to_owned()),
     }
+}
+
+fn quantize(text: &str) -> Result<Quantize, String> {
+    serde_json::from_value(text.into()).map_err(|_| "it must be none, q8_0, q4_0 or q4_k_m".to_owned())
 }
 
 /// Parses the arguments and runs the subcommand.

@@ -1,4 +1,4 @@
-//! `gemma-ls model`: which models are here, getting others, and what a file holds.
+//! `gemma-ls model`: which models are here, getting others, what a file holds, and making it smaller.
 
 use clap::{Args, Subcommand};
 use gemma_engine::checkpoint::{self, CATALOGUE, CatalogueEntry, Found};
@@ -6,15 +6,17 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Outcome};
 use super::model_info::{self, InfoArgs};
+use super::model_quantize::{self, QuantizeArgs};
 use super::{Context, interrupt, output, session};
 use crate::models::{self, is_installed};
 
-/// List, download and describe models
+/// List, download, describe and shrink models
 #[derive(Subcommand)]
 pub enum ModelCommand {
     List(ListArgs),
     Pull(PullArgs),
     Info(InfoArgs),
+    Quantize(QuantizeArgs),
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -70,6 +72,7 @@ impl ModelCommand {
             Self::List(args) => args.json,
             Self::Pull(args) => args.json,
             Self::Info(args) => args.json(),
+            Self::Quantize(args) => args.json(),
         }
     }
 }
@@ -80,6 +83,7 @@ pub fn run(context: &Context, command: &ModelCommand) -> Outcome<Exit> {
         ModelCommand::List(args) => list(context, args),
         ModelCommand::Pull(args) => pull(context, args),
         ModelCommand::Info(args) => model_info::run(context, args),
+        ModelCommand::Quantize(args) => model_quantize::run(context, args),
     }?;
     Ok(Exit::Ok)
 }

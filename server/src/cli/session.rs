@@ -51,6 +51,7 @@ fn start_on(context: &Context, device: Device) -> Outcome<Engine> {
         cache_folder: None,
         device: device.into(),
         kv_format: settings.kv_format.wished(),
+        quantize: settings.quantize_at_load(),
     })?)
 }
 

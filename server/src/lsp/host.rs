@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tower_lsp::gen_lsp_types::{MessageType, ProgressToken};
 use tower_lsp::{Bounded, NotCancellable, OngoingProgress};
 
-use crate::settings::{Device, KvFormat, Precision, Settings};
+use crate::settings::{Device, KvFormat, Precision, Quantize, Settings};
 
 use super::backend::{Backend, Completer, Doing, Progress};
 use super::session::Session;
@@ -45,6 +45,7 @@ pub(super) struct Key {
     memory_budget_mb: Option<u64>,
     precision: Precision,
     kv_format: KvFormat,
+    quantize: Quantize,
 }
 
 impl Key {
@@ -56,6 +57,7 @@ impl Key {
             memory_budget_mb: settings.memory_budget_mb,
             precision: settings.precision,
             kv_format: settings.kv_format,
+            quantize: settings.quantize,
         }
     }
 }

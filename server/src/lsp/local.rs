@@ -14,7 +14,7 @@ use crate::chat::{ChatModel, ChatRequest, Conversation};
 use crate::completion::{self, Answer, Request};
 use crate::explain::{self, Explainer, Look, OnProgress};
 use crate::models::{self, Choice, Why};
-use crate::settings::{Device, KvFormat, Precision, Settings};
+use crate::settings::{Device, KvFormat, Precision, Quantize, Settings};
 
 use super::backend::{
     Backend, Completer, Doing, Heard, Pending, Progress, Resident, Seen, Shown, Talker, Viewer,
@@ -42,6 +42,7 @@ struct EngineKey {
     memory_budget_mb: Option<u64>,
     persist_cache_mb: u64,
     kv_format: KvFormat,
+    quantize: Quantize,
 }
 
 /// Where prefixes are kept for the next session; `None` if they are not.
@@ -59,6 +60,7 @@ impl Running {
             cache_folder: cache_folder(settings),
             device: settings.device.into(),
             kv_format: settings.kv_format.wished(),
+            quantize: settings.quantize_at_load(),
         };
         Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
     }
@@ -79,6 +81,7 @@ impl EngineKey {
             memory_budget_mb: settings.memory_budget_mb,
             persist_cache_mb: settings.persist_cache_mb,
             kv_format: settings.kv_format,
+            quantize: settings.quantize,
         }
     }
 }

@@ -11,6 +11,7 @@ mod schema;
 
 use std::path::PathBuf;
 
+use gemma_engine::{QuantType, QuantizeAtLoad};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub precision: Precision,
     /// How keys and values are kept.
     pub kv_format: KvFormat,
+    /// What the weights of folders are stored in when they are loaded.
+    pub quantize: Quantize,
     /// When completions are computed.
     pub trigger: Trigger,
     /// Whether the machine works ahead while nobody waits for it.
@@ -71,6 +74,7 @@ impl Default for Settings {
             persist_cache_mb: 0,
             precision: Precision::default(),
             kv_format: KvFormat::default(),
+            quantize: Quantize::default(),
             trigger: Trigger::default(),
             ahead_of_time: true,
             adaptive_delay: true,
@@ -191,6 +195,38 @@ impl KvFormat {
             Self::F16 => None,
             Self::Q8 => Some(gemma_engine::KvFormat::Q8),
         }
+    }
+}
+
+/// What the weights of HuggingFace folders are quantised to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Quantize {
+    /// They are used as they are.
+    #[default]
+    #[serde(rename = "none")]
+    Off,
+    /// 8.5 bits a weight.
+    #[serde(rename = "q8_0")]
+    Q8,
+    /// 4.5 bits a weight.
+    #[serde(rename = "q4_0")]
+    Q4,
+    /// About 4.8 bits a weight, more where it matters most.
+    #[serde(rename = "q4_k_m")]
+    Q4KM,
+}
+
+impl Settings {
+    /// What an engine quantises when it loads a folder, and where it keeps that; `None` where it does not.
+    pub fn quantize_at_load(&self) -> Option<QuantizeAtLoad> {
+        let kind = match self.quantize {
+            Quantize::Off => return None,
+            Quantize::Q8 => QuantType::Q8_0,
+            Quantize::Q4 => QuantType::Q4_0,
+            Quantize::Q4KM => QuantType::Q4_K_M,
+        };
+        let cache = dirs::cache_dir().unwrap_or_else(std::env::temp_dir);
+        Some(QuantizeAtLoad { kind, folder: cache.join("gemma-ls").join("quantized") })
     }
 }
 

@@ -90,6 +90,15 @@ const KEYS: &[Key] = &[
               `f16` takes, in which twice as much text fits, and loses a little precision. A GPU keeps `f16`.",
     },
     Key {
+        name: "quantize",
+        kind: Kind::Choice(&["none", "q8_0", "q4_0", "q4_k_m"]),
+        optional: false,
+        doc: "What the weights of HuggingFace folders are quantised to when they are loaded: the first time takes a \
+              while, then a copy lies in `gemma-ls/quantized` in the user's cache folder. It answers faster and takes \
+              less memory; `q8_0` says next to the same, `q4_k_m` and `q4_0` are about a quarter of bf16's size. GGUF \
+              files are used as they are.",
+    },
+    Key {
         name: "trigger",
         kind: Kind::Choice(&["automatic", "manual"]),
         optional: false,

@@ -1,4 +1,4 @@
-//! Times a model through the engine: prefill of a prompt, decoding behind prompts of several lengths.
+//! Times a model through the engine: loading, prefill of a prompt, decoding behind prompts of several lengths.
 //! See `tests/bench/README.md`.
 
 use std::path::PathBuf;
@@ -68,7 +68,9 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
     let options = EngineOptions { threads: arguments.threads, device, ..EngineOptions::default() };
     let engine = Engine::start(options)?;
     let options = LoadOptions { path: arguments.model.clone(), name: None, precision: Precision::Fast };
+    let begun = std::time::Instant::now();
     let model = engine.load(options, &mut |_| {})?;
+    let load = begun.elapsed().as_secs_f64();
     let mut prefill = Vec::new();
     for round in 0..arguments.rounds {
         let timings = ask(&engine, &model, prompt(&model, arguments.prefill, round), 1)?.timings;
@@ -106,6 +108,7 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
         "weight_bytes": model.weight_bytes(),
         "cache_bytes": engine.cache_bytes(),
         "device": device.to_string(),
+        "load_s": load,
         "prefill": {"tokens": arguments.prefill, "tokens_per_s": median(&mut prefill), "all": prefill},
         "picture": (!picture.is_empty()).then(|| json!({"ms": median(&mut picture), "all": picture})),
         "decode": decode.collect::<Vec<_>>(),

@@ -10,6 +10,7 @@ local M = {}
 ---@field persistCacheMb? integer
 ---@field precision? 'fast'|'exact'
 ---@field kvFormat? 'f16'|'q8'
+---@field quantize? 'none'|'q8_0'|'q4_0'|'q4_k_m'
 ---@field trigger? 'automatic'|'manual'
 ---@field aheadOfTime? boolean
 ---@field adaptiveDelay? boolean

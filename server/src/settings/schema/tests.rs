@@ -19,7 +19,7 @@ fn all_changed() -> Value {
         "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
         "otherFilesTokens": 7, "speculation": false, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
         "secretFiles": ["*.secret"], "fimOrder": "spm", "statistics": false, "workspaceIndex": false,
-        "persistCacheMb": 64, "kvFormat": "q8",
+        "persistCacheMb": 64, "kvFormat": "q8", "quantize": "q4_k_m",
         "aheadOfTime": false, "adaptiveDelay": false,
         "fim": {"prefix": 67, "middle": 68, "suffix": 69, "separator": 70}, "logLevel": "debug",
     })
