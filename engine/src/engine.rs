@@ -33,6 +33,9 @@ pub struct EngineOptions {
     pub cache_folder: Option<CacheFolder>,
     /// What computes.
     pub device: DeviceChoice,
+    /// The most instructions that kernels on the processor use; `None`: all that it has, or as many as
+    /// `GEMMA_LS_CPU` allows.
+    pub level: Option<Level>,
 }
 
 /// What computes.
@@ -250,7 +253,7 @@ impl Engine {
         let inner = Inner {
             scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone())?,
             cache_folder: options.cache_folder,
-            cpu: Arc::new(Cpu::new(threads, Level::detect())),
+            cpu: Arc::new(Cpu::new(threads, options.level.unwrap_or_else(Level::detect))),
             gpu: Gpu::open(&options.device),
             next_model: AtomicU64::new(1),
             loading: Mutex::new(()),

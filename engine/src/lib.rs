@@ -28,6 +28,7 @@ pub use engine::{
     LogitsRequest, Model, Precision, Speed, context_bytes,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use gemma_kernels::Level;
 pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
     TokenStream,

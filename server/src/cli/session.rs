@@ -50,6 +50,7 @@ fn start_on(context: &Context, device: Device) -> Outcome<Engine> {
         cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
         cache_folder: None,
         device: device.into(),
+        level: None,
     })?)
 }
 

@@ -57,6 +57,7 @@ impl Running {
             cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
             cache_folder: cache_folder(settings),
             device: settings.device.into(),
+            level: None,
         };
         Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
     }
