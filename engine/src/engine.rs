@@ -40,6 +40,9 @@ pub struct EngineOptions {
     /// What the weights of HuggingFace folders are quantised to when they are loaded; `None`: they are used as they
     /// are.
     pub quantize: Option<QuantizeAtLoad>,
+    /// The most instructions that kernels on the processor use; `None`: all that it has, or as many as
+    /// `GEMMA_LS_CPU` allows.
+    pub level: Option<Level>,
 }
 
 /// Quantising at load: the first load of a folder makes a copy, the next ones find it.
@@ -269,7 +272,7 @@ impl Engine {
             scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone())?,
             cache_folder: options.cache_folder,
             quantize: options.quantize,
-            cpu: Arc::new(Cpu::new(threads, Level::detect())),
+            cpu: Arc::new(Cpu::new(threads, options.level.unwrap_or_else(Level::detect))),
             gpu: Gpu::open(&options.device),
             kv_format: options.kv_format,
             next_model: AtomicU64::new(1),

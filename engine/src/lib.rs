@@ -29,7 +29,7 @@ pub use engine::{
     LogitsRequest, Model, Precision, QuantizeAtLoad, Speed, context_bytes,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use gemma_kernels::KvFormat;
+pub use gemma_kernels::{KvFormat, Level};
 pub use generate::{
     CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampling, Stop, Timings, Token,
     TokenStream,

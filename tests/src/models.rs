@@ -1,14 +1,51 @@
 //! Loading models into engines, and asking them.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use gemma_engine::{
-    Engine, EngineOptions, Finished, GenerateRequest, LoadOptions, LogitsRequest, Model, Picture, Precision,
-    Sampling, Stop, Token,
+    Engine, EngineOptions, Finished, GenerateRequest, Level, LoadOptions, LogitsRequest, Model, Picture,
+    Precision, Sampling, Stop, Token,
 };
 
 use crate::numbers::Matrix;
+
+/// How a model computes on the processor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// In what numbers.
+    pub precision: Precision,
+    /// With what instructions; `None`: the best of this machine.
+    pub level: Option<Level>,
+}
+
+impl Arithmetic {
+    /// These precisions with each set of instructions that this machine has; the oracle has none of them.
+    pub fn all(precisions: &[Precision]) -> Vec<Self> {
+        let levels = |precision: &Precision| match precision {
+            Precision::Reference => vec![None],
+            _ => Level::available().into_iter().map(Some).collect(),
+        };
+        let each = |&precision: &Precision| {
+            levels(&precision).into_iter().map(move |level| Self { precision, level })
+        };
+        precisions.iter().flat_map(each).collect()
+    }
+}
+
+impl From<Precision> for Arithmetic {
+    fn from(precision: Precision) -> Self {
+        Self { precision, level: None }
+    }
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.precision)?;
+        self.level.map_or(Ok(()), |level| write!(f, ", {level:?}"))
+    }
+}
 
 /// An engine with one model in it.
 pub struct Loaded {
@@ -35,8 +72,9 @@ impl Generated {
 
 impl Loaded {
     /// Starts an engine and loads a model into it.
-    pub fn new(path: &Path, precision: Precision) -> Self {
-        Self::with(path, precision, EngineOptions::default())
+    pub fn new(path: &Path, arithmetic: impl Into<Arithmetic>) -> Self {
+        let Arithmetic { precision, level } = arithmetic.into();
+        Self::with(path, precision, EngineOptions { level, ..EngineOptions::default() })
     }
 
     /// The same with an engine of these options.

@@ -27,6 +27,16 @@ pub struct Recipe {
     tensors: Vec<Spec>,
 }
 
+/// In which formats a file keeps its matrices; all else is kept in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// All of them in this one.
+    All(GgmlDType),
+    /// As llama.cpp mixes Q4_K_M: Q4_K, but Q6_K for the table of embeddings, and in the layers that matter most to the
+    /// answer for the values and the way down.
+    Q4KM,
+}
+
 struct Spec {
     name: String,
     shape: Vec<usize>,
@@ -88,6 +98,28 @@ impl Recipe {
             names.into_iter().map(|name| Spec::new(name, tensor.shape.clone()))
         });
         Some(Self { config, tensors: tensors.collect() })
+    }
+
+    /// The same with as many layers as wanted; `None` where layers differ from each other.
+    pub fn with_layers(mut self, layers: usize) -> Option<Self> {
+        let number = |spec: &Spec| spec.name.split('.').find_map(|part| part.parse::<usize>().ok());
+        let of = |layer: usize| {
+            let own = self.tensors.iter().filter(move |spec| number(spec) == Some(layer));
+            own.map(move |spec| (spec.name.replacen(&format!(".{layer}."), ".*.", 1), spec.shape.clone()))
+        };
+        let known = self.tensors.iter().filter_map(number).max()?;
+        let first: Vec<_> = of(0).collect();
+        if (1..=known).any(|layer| !of(layer).eq(first.iter().cloned())) {
+            return None;
+        }
+        self.tensors.retain(|spec| number(spec).is_none());
+        for layer in 0..layers {
+            let each =
+                first.iter().map(|(name, shape)| (name.replace('*', &layer.to_string()), shape.clone()));
+            self.tensors.extend(each.map(|(name, shape)| Spec::new(name, shape)));
+        }
+        self.config["num_hidden_layers"] = json!(layers);
+        Some(self)
     }
 
     /// Makes all tensors piece by piece on every core, and hands each piece over as soon as it is made.
@@ -155,12 +187,12 @@ impl Recipe {
         })
     }
 
-    /// Writes a GGUF file of the same numbers, its matrices in `format` and the rest in f32. Without a
+    /// Writes a GGUF file of the same numbers, its matrices in `mix` and the rest in f32. Without a
     /// vocabulary it gets one of bytes and single letters. What sees pictures has no such file.
     pub fn write_gguf(
         &self,
         path: &Path,
-        format: GgmlDType,
+        mix: Mix,
         vocabulary: Option<&Vocabulary>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> candle_core::Result<()> {
@@ -168,15 +200,18 @@ impl Recipe {
             candle_core::bail!("a model that sees is written as a folder only");
         }
         let naming = Naming::new(&self.config);
+        let layers = self.config["num_hidden_layers"].as_u64().unwrap_or_default() as usize;
+        let kept = |spec: &Spec| spec.kept(mix, layers);
         let total = self.tensors.iter().map(|spec| spec.len() as u64).sum();
         let quantised = |piece: &Piece<'_>| {
             let offset = naming.offset(&piece.spec.name);
             let numbers: Vec<f32> = piece.numbers().map(|v| v.to_f32() + offset).collect();
             let numbers = Tensor::from_vec(numbers, (piece.rows, piece.spec.cols()), &Device::Cpu)?;
-            let quantised = QTensor::quantize(&numbers, piece.spec.kept(format))?;
+            let quantised = QTensor::quantize(&numbers, kept(piece.spec))?;
             Ok::<_, candle_core::Error>(quantised.data()?.into_owned())
         };
-        let mut bytes: Vec<Vec<u8>> = self.tensors.iter().map(|spec| vec![0; spec.bytes(format)]).collect();
+        let mut bytes: Vec<Vec<u8>> =
+            self.tensors.iter().map(|spec| vec![0; spec.bytes(kept(spec))]).collect();
         let mut done = 0;
         self.in_pieces(quantised, |piece, made| {
             let (made, whole) = (made?, &mut bytes[piece.number]);
@@ -188,7 +223,7 @@ impl Recipe {
         })?;
         let mut tensors = Vec::with_capacity(self.tensors.len());
         for (spec, bytes) in self.tensors.iter().zip(bytes) {
-            let storage = QStorage::from_data(bytes.into(), &Device::Cpu, spec.kept(format))?;
+            let storage = QStorage::from_data(bytes.into(), &Device::Cpu, kept(spec))?;
             tensors.push((naming.gguf(&spec.name), QTensor::new(storage, spec.shape.as_slice())?));
         }
         let mut metadata = naming.metadata();
@@ -205,6 +240,12 @@ impl Recipe {
 fn pieces((number, spec): (usize, &Spec)) -> impl Iterator<Item = Piece<'_>> {
     let starts = (0..spec.rows()).step_by(ROWS);
     starts.map(move |first| Piece { number, spec, first, rows: ROWS.min(spec.rows() - first) })
+}
+
+/// The layers to which llama.cpp gives more bits: the first and the last eighth, and every third between.
+fn matters(layer: usize, layers: usize) -> bool {
+    let eighth = layers / 8;
+    layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
 impl Spec {
@@ -241,15 +282,29 @@ impl Spec {
         self.len() / self.cols()
     }
 
-    /// In which format it stands in a file of this one.
-    fn kept(&self, format: GgmlDType) -> GgmlDType {
-        if self.shape.len() == 2 && !self.name.ends_with("bias") { format } else { GgmlDType::F32 }
+    /// In which format it stands in a file of a model of so many layers.
+    fn kept(&self, mix: Mix, layers: usize) -> GgmlDType {
+        if self.shape.len() != 2 || self.name.ends_with("bias") {
+            return GgmlDType::F32;
+        }
+        match mix {
+            Mix::All(format) => format,
+            Mix::Q4KM if self.name.ends_with("embed_tokens.weight") => GgmlDType::Q6K,
+            Mix::Q4KM if self.name.ends_with("v_proj.weight") || self.name.ends_with("down_proj.weight") => {
+                let layer = self.name.split('.').find_map(|part| part.parse().ok());
+                if layer.is_some_and(|layer| matters(layer, layers)) {
+                    GgmlDType::Q6K
+                } else {
+                    GgmlDType::Q4K
+                }
+            }
+            Mix::Q4KM => GgmlDType::Q4K,
+        }
     }
 
-    /// Its size there.
+    /// Its size in a format.
     fn bytes(&self, format: GgmlDType) -> usize {
-        let kept = self.kept(format);
-        self.len() / kept.block_size() * kept.type_size()
+        self.len() / format.block_size() * format.type_size()
     }
 }
 
@@ -329,12 +384,47 @@ mod tests {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             recipe.write_folder(folder.path(), None, &mut |_, _| {}).expect("written");
             let file = folder.path().join("model.gguf");
-            recipe.write_gguf(&file, GgmlDType::F32, None, &mut |_, _| {}).expect("written");
+            recipe.write_gguf(&file, Mix::All(GgmlDType::F32), None, &mut |_, _| {}).expect("written");
             let ids: Vec<u32> = (0..20).map(|i| 2 + i * 211).collect();
             let logits = |path: &Path| Loaded::new(path, Precision::Exact).logits(&ids, None);
             let (ours, theirs) = (logits(folder.path()), logits(&file));
             // The scale of the embeddings is rounded with bf16 weights and not in GGUF.
             assert!(worst(&ours.data, &theirs.data) < 0.05, "{}", worst(&ours.data, &theirs.data));
+        }
+    }
+
+    #[test]
+    fn layers_can_be_added_where_all_are_alike() {
+        let named = |name| Recipe::named(name).expect("it is known");
+        let count = |recipe: &Recipe| recipe.tensors.len();
+        let (few, many) = (named("codegemma-2b"), named("codegemma-2b"));
+        let many = many.with_layers(20).expect("its layers are alike");
+        assert_eq!(count(&many) - count(&few), 2 * 9);
+        assert!(many.tensors.iter().any(|spec| spec.name == "model.layers.19.mlp.up_proj.weight"));
+        let same = named("codegemma-2b").with_layers(18).expect("its layers are alike");
+        let mut names = [&few, &same].map(|r| r.tensors.iter().map(|s| s.name.clone()).collect::<Vec<_>>());
+        names.iter_mut().for_each(|names| names.sort());
+        assert_eq!(names[0], names[1]);
+        assert!(named("recurrentgemma-2b").with_layers(30).is_none());
+    }
+
+    #[test]
+    fn q4_k_m_is_mixed_as_llama_cpp_mixes_it() {
+        let recipe = Recipe::named("codegemma-2b").expect("it is known");
+        let of = |name: &str| {
+            let spec = recipe.tensors.iter().find(|spec| spec.name == name).expect("the model has it");
+            spec.kept(Mix::Q4KM, 18)
+        };
+        assert_eq!(of("model.embed_tokens.weight"), GgmlDType::Q6K);
+        assert_eq!(of("model.norm.weight"), GgmlDType::F32);
+        // What llama-quantize says of Gemma 2B's 18 layers.
+        let more = [0, 1, 4, 7, 10, 13, 15, 16, 17];
+        for layer in 0..18 {
+            let name = |part: &str| format!("model.layers.{layer}.{part}_proj.weight");
+            let expected = if more.contains(&layer) { GgmlDType::Q6K } else { GgmlDType::Q4K };
+            assert_eq!(of(&name("self_attn.v")), expected, "values of layer {layer}");
+            assert_eq!(of(&name("mlp.down")), expected, "the way down of layer {layer}");
+            assert_eq!(of(&name("mlp.up")), GgmlDType::Q4K);
         }
     }
 

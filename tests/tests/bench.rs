@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gemma_tests::binary::{Ran, run};
-use gemma_tests::places;
+use gemma_tests::{nonsense, places};
 use serde_json::{Value, json};
 
 /// Requests of a trace that are played: a second of work or two.
@@ -147,4 +147,24 @@ fn orders_are_measured_on_the_code_of_a_folder() {
     let refused = run(arguments.iter().chain(&["--order", "psm"])).expect_refusal(2);
     assert!(refused.err.contains("--fim-ids"), "{refused:?}");
     run(["bench", "fim", "--repo", &format!("{repo}/none"), "--model", &model]).expect_refusal(3);
+}
+
+#[test]
+fn a_picture_is_timed_against_the_machines_peak() {
+    let folder = nonsense::paligemma();
+    let model = folder.path().to_string_lossy();
+    let ask = ["bench", "image", "--model", &model, "--rounds", "3"];
+    let report = run(ask.iter().chain(&["--json"])).expect_code(0).json();
+    assert_eq!(report["what"], "image", "{report:#}");
+    assert_eq!(report["all_ms_per_image"].as_array().map(Vec::len), Some(3), "{report:#}");
+    let number = |name: &str| report[name].as_f64().filter(|n| *n > 0.0).expect(name);
+    let speed = number("gflop_per_image") / number("ms_per_image") * 1000.0;
+    assert!((number("gflops") / speed - 1.0).abs() < 1e-6, "{report:#}");
+    assert!((number("fraction_of_peak") * number("peak_gflops") / speed - 1.0).abs() < 1e-6, "{report:#}");
+    let said = run(ask).expect_code(0);
+    assert!(said.out.contains("% of"), "{}", said.out);
+
+    let text = places::golden("gemma1-mqa");
+    let refused = run(["bench", "image", "--model", &text.to_string_lossy()]).expect_refusal(2);
+    assert!(refused.err.contains("reads no pictures"), "{}", refused.err);
 }

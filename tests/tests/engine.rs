@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use gemma_engine::{
-    CancelFlag, ErrorKind, Event, FinishReason, GenerateRequest, Precision, Priority, Sampling, Stop,
+    CancelFlag, ErrorKind, Event, FinishReason, GenerateRequest, Level, Precision, Priority, Sampling, Stop,
 };
-use gemma_tests::models::Loaded;
+use gemma_tests::models::{Arithmetic, Loaded};
 use gemma_tests::places;
 
 fn real() -> Loaded {
@@ -225,4 +225,14 @@ fn half_a_word_is_spelt_to_its_end_however_it_is_cut() {
         assert!(text.starts_with(begin), "{text:?} does not begin with {begin:?}");
     }
     assert!(answer("def area(self):\n    ", "retu").starts_with("return"));
+}
+
+#[test]
+fn an_engine_uses_the_instructions_that_it_is_given() {
+    let used = Arithmetic::all(&[Precision::Fast]).into_iter().map(|arithmetic| {
+        let loaded = Loaded::new(&places::golden("gemma2-gqa"), arithmetic);
+        loaded.engine.device().level
+    });
+    let levels = Level::available().into_iter().map(|level| format!("{level:?}").to_lowercase());
+    assert_eq!(used.collect::<Vec<_>>(), levels.collect::<Vec<_>>());
 }

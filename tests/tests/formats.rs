@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 use gemma_engine::Precision;
 use gemma_tests::golden::Case;
-use gemma_tests::models::Loaded;
+use gemma_tests::models::{Arithmetic, Loaded};
 use gemma_tests::numbers::{Findings, Matrix, worst};
 use gemma_tests::synthetic::{Gguf, Network};
 
@@ -34,11 +34,11 @@ fn tokens(vocab: u32) -> Vec<u32> {
 }
 
 /// Writes a model, loads it, asks for all logits; also says how many bytes its weights take.
-fn logits(gguf: &Gguf, precision: Precision) -> (Matrix, u64) {
+fn logits(gguf: &Gguf, arithmetic: impl Into<Arithmetic>) -> (Matrix, u64) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path().join("model.gguf");
     gguf.write(&path, 3);
-    let loaded = Loaded::new(&path, precision);
+    let loaded = Loaded::new(&path, arithmetic);
     (loaded.logits(&tokens(512), None), loaded.model.weight_bytes())
 }
 
@@ -53,16 +53,17 @@ fn spread(logits: &Matrix) -> f32 {
 fn check_format(what: &str, gguf: &Gguf, findings: &mut Findings) {
     let (truth, _) = logits(&gguf.dequantised(), Precision::Reference);
     let spread = spread(&truth);
-    for precision in [Precision::Exact, Precision::Reference, Precision::Fast] {
-        let (ours, bytes) = logits(gguf, precision);
+    for arithmetic in Arithmetic::all(&[Precision::Exact, Precision::Reference, Precision::Fast]) {
+        let precision = arithmetic.precision;
+        let (ours, bytes) = logits(gguf, arithmetic);
         let distance = worst(&ours.data, &truth.data) / spread;
         let tolerance = if precision == Precision::Fast { FAST_SHARE } else { EXACT_TOLERANCE };
-        println!("{what:>6} {precision:?}: at worst {distance:e} of the logits' spread, {bytes} bytes");
-        findings.check(distance <= tolerance, || format!("{what} {precision:?}: {distance:e} off"));
+        println!("{what:>6} {arithmetic}: at worst {distance:e} of the logits' spread, {bytes} bytes");
+        findings.check(distance <= tolerance, || format!("{what} {arithmetic}: {distance:e} off"));
         // The oracle widens everything to f32.
         let most = 1.15 * gguf.bytes() as f64;
         findings.check(precision == Precision::Reference || bytes as f64 <= most, || {
-            format!("{what} {precision:?}: {bytes} bytes, at most {most}")
+            format!("{what} {arithmetic}: {bytes} bytes, at most {most}")
         });
     }
 }
@@ -151,11 +152,13 @@ fn recurrentgemma_in_our_own_gguf_layout_is_the_network_of_the_folder() {
     let path = folder.path().join("model.gguf");
     Network::golden("recurrentgemma").gguf().write(&path, 3);
     let mut findings = Findings::default();
-    for precision in [Precision::Exact, Precision::Reference] {
-        let loaded = Loaded::new(&path, precision);
+    for arithmetic in Arithmetic::all(&[Precision::Exact, Precision::Reference]) {
+        let loaded = Loaded::new(&path, arithmetic);
         for prompt in &case.golden.prompts {
             let distance = worst(&loaded.logits(&prompt.ids, None).data, &case.tensor(&prompt.logits).data);
-            findings.check(distance <= prompt.tolerance(), || format!("{}: {distance:e}", prompt.name));
+            findings.check(distance <= prompt.tolerance(), || {
+                format!("{} ({arithmetic}): {distance:e}", prompt.name)
+            });
         }
     }
     findings.assert_none();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gemma_engine::{ErrorKind, LogitsRequest, Picture, Precision, Priority, Sampling, Stop};
 use gemma_tests::binary::run;
 use gemma_tests::golden::{self, Case, Prompt};
-use gemma_tests::models::{Generated, Loaded};
+use gemma_tests::models::{Arithmetic, Generated, Loaded};
 use gemma_tests::numbers::{Findings, Matrix, argmax, logprob, worst};
 use gemma_tests::places;
 use safetensors::Dtype;
@@ -24,6 +24,14 @@ const CASES: [(&str, &[&str]); 3] = [
 /// The precisions that owe the reference's f32 numbers. These checkpoints are f32, so all do.
 const PRECISIONS: [Precision; 3] = [Precision::Exact, Precision::Reference, Precision::Fast];
 
+/// Every case with these precisions at every level of instructions.
+fn ways(
+    precisions: &[Precision],
+) -> impl Iterator<Item = ((&'static str, &'static [&'static str]), Arithmetic)> {
+    let all = Arithmetic::all(precisions);
+    CASES.into_iter().flat_map(move |case| all.clone().into_iter().map(move |how| (case, how)))
+}
+
 /// One case, loaded.
 struct Subject {
     case: Case,
@@ -33,20 +41,19 @@ struct Subject {
 }
 
 impl Subject {
-    fn new((name, pictures): (&str, &[&str]), precision: Precision) -> Self {
+    fn new((name, pictures): (&str, &[&str]), arithmetic: impl Into<Arithmetic>) -> Self {
+        let arithmetic = arithmetic.into();
         let case = Case::read(name);
         let folder = case.checkpoint("config.json");
-        let loaded = Loaded::new(folder.path(), precision);
+        let loaded = Loaded::new(folder.path(), arithmetic);
         let open = |file: &&str| Picture::open(&places::golden(name).join(file));
         let pictures = pictures.iter().map(open).collect::<Result<Vec<_>, _>>();
         let pictures = pictures.unwrap_or_else(|e| panic!("{e}")).into_iter().map(Arc::new).collect();
-        Self { case, loaded, pictures, what: format!("{name} ({precision:?})") }
+        Self { case, loaded, pictures, what: format!("{name} ({arithmetic})") }
     }
 
     fn all(precisions: &[Precision]) -> impl Iterator<Item = Self> {
-        CASES
-            .iter()
-            .flat_map(move |case| precisions.iter().map(move |precision| Self::new(*case, *precision)))
+        ways(precisions).map(|(case, arithmetic)| Self::new(case, arithmetic))
     }
 
     /// A prompt, or more tokens that begin like it, as a request.
@@ -159,8 +166,8 @@ fn bits(generated: &Generated) -> Vec<(u32, u32)> {
 
 #[test]
 fn questions_about_pictures_get_the_answers_of_a_cold_start() {
-    for case in CASES {
-        let warm = Subject::new(case, Precision::Exact);
+    for (case, arithmetic) in ways(&[Precision::Exact]) {
+        let warm = Subject::new(case, arithmetic);
         let prompt = &warm.case.golden.prompts[0];
         let tokens = warm.loaded.model.config().vision.as_ref().map_or(0, |vision| vision.tokens);
         let other = Arc::new(warm.pictures[0].crop(1, 2, 40, 30));
@@ -180,7 +187,7 @@ fn questions_about_pictures_get_the_answers_of_a_cold_start() {
             let what = format!("{}, question {step}", warm.what);
             let pictures = std::slice::from_ref(picture);
             let answer = warm.loaded.greedy_about(ids, pictures, 6);
-            let cold = Subject::new(case, Precision::Exact).loaded.greedy_about(ids, pictures, 6);
+            let cold = Subject::new(case, arithmetic).loaded.greedy_about(ids, pictures, 6);
             assert_eq!(bits(&answer), bits(&cold), "{what}");
             let timings = answer.finished.timings;
             assert_eq!(
@@ -310,7 +317,7 @@ fn inspect_logits_reads_pictures_from_outside() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let (input, output) = (folder.path().join("in.json"), folder.path().join("out.safetensors"));
     let mut findings = Findings::default();
-    for subject in Subject::all(&[Precision::Exact]) {
+    for subject in CASES.map(|case| Subject::new(case, Precision::Exact)) {
         let model = places::golden(&subject.case.name);
         let paths = [&model, &input, &output].map(|path| path.to_string_lossy().into_owned());
         let arguments =

@@ -3,7 +3,7 @@
 
 use gemma_engine::{LogitsRequest, Precision};
 use gemma_tests::golden::{Case, Greedy, Prompt};
-use gemma_tests::models::{Generated, Loaded};
+use gemma_tests::models::{Arithmetic, Generated, Loaded};
 use gemma_tests::numbers::{Findings, logprob, margin, mean, worst};
 
 /// Cases in f32.
@@ -13,9 +13,6 @@ const F32_CASES: [&str; 6] =
 const RECURRENT: &str = "recurrentgemma";
 /// Cases in bf16.
 const BF16_CASES: [&str; 2] = ["gemma1-mqa-bf16", "gemma2-gqa-bf16"];
-
-/// The precisions that owe the reference's f32 numbers.
-const FULL: [Precision; 2] = [Precision::Exact, Precision::Reference];
 
 /// How far the default precision, which keeps keys and values in f16, may stand from the f32 reference.
 const FAST_TOLERANCE: f32 = 0.02;
@@ -33,12 +30,13 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(name: &str, config: &str, precision: Precision) -> Self {
+    fn new(name: &str, config: &str, arithmetic: impl Into<Arithmetic>) -> Self {
+        let arithmetic = arithmetic.into();
         let case = Case::read(name);
         let folder = case.checkpoint(config);
-        let loaded = Loaded::new(folder.path(), precision);
-        let what = format!("{name} ({config}, {precision:?})");
-        Self { case, loaded, what, fast: precision == Precision::Fast }
+        let loaded = Loaded::new(folder.path(), arithmetic);
+        let what = format!("{name} ({config}, {arithmetic})");
+        Self { case, loaded, what, fast: arithmetic.precision == Precision::Fast }
     }
 
     /// How far it may stand from the f32 reference on a prompt.
@@ -47,10 +45,16 @@ impl Subject {
     }
 }
 
-/// Every case in f32 with these precisions.
+/// These cases with these precisions at every level of instructions.
+fn subjects(cases: &[&str], precisions: &[Precision]) -> impl Iterator<Item = Subject> {
+    let all = Arithmetic::all(precisions);
+    let each = move |name| all.clone().into_iter().map(move |how| Subject::new(name, "config.json", how));
+    cases.iter().flat_map(move |case| each(case))
+}
+
+/// Every case in f32.
 fn f32_subjects(precisions: &[Precision]) -> impl Iterator<Item = Subject> {
-    let cases = F32_CASES.iter();
-    cases.flat_map(move |case| precisions.iter().map(move |p| Subject::new(case, "config.json", *p)))
+    subjects(&F32_CASES, precisions)
 }
 
 /// Every way of feeding `len` tokens in two pieces, all at once, and one by one.
@@ -197,10 +201,10 @@ fn apart(a: &Generated, b: &Generated) -> f32 {
 fn a_kept_prefix_gives_the_answer_of_a_cold_start() {
     let mut findings = Findings::default();
     for name in F32_CASES {
-        for precision in [Precision::Exact, Precision::Fast] {
+        for arithmetic in Arithmetic::all(&[Precision::Exact, Precision::Fast]) {
             for index in 0..Case::read(name).golden.branches.len() {
-                let warm = Subject::new(name, "config.json", precision);
-                let cold = Subject::new(name, "config.json", precision);
+                let warm = Subject::new(name, "config.json", arithmetic);
+                let cold = Subject::new(name, "config.json", arithmetic);
                 let branch = &warm.case.golden.branches[index];
                 let prompt = warm.case.prompt(&branch.prompt);
                 warm.loaded.greedy(&warm.case.prompt(&branch.base).ids, 4);
@@ -233,25 +237,22 @@ fn a_kept_prefix_gives_the_answer_of_a_cold_start() {
 #[test]
 fn bf16_stands_nearer_to_the_truth_than_bf16_arithmetic() {
     let mut findings = Findings::default();
-    for name in BF16_CASES {
-        for precision in [Precision::Exact, Precision::Reference, Precision::Fast] {
-            let subject = Subject::new(name, "config.json", precision);
-            for prompt in &subject.case.golden.prompts {
-                let what = format!("{} {}", subject.what, prompt.name);
-                let logits = subject.loaded.logits(&prompt.ids, None);
-                let reference = subject.case.tensor(&prompt.logits);
-                let distance = worst(&logits.data, &reference.data);
-                findings.check(distance <= BF16_TOLERANCE, || format!("{what}: {distance} from bf16"));
+    for subject in subjects(&BF16_CASES, &[Precision::Exact, Precision::Reference, Precision::Fast]) {
+        for prompt in &subject.case.golden.prompts {
+            let what = format!("{} {}", subject.what, prompt.name);
+            let logits = subject.loaded.logits(&prompt.ids, None);
+            let reference = subject.case.tensor(&prompt.logits);
+            let distance = worst(&logits.data, &reference.data);
+            findings.check(distance <= BF16_TOLERANCE, || format!("{what}: {distance} from bf16"));
 
-                let truth = format!("prompt.{}.logits_f32_bf16scale", prompt.name);
-                if subject.case.has_tensor(&truth) {
-                    let truth = &subject.case.tensor(&truth).data;
-                    let (ours, theirs) = (mean(&logits.data, truth), mean(&reference.data, truth));
-                    findings.check(ours < theirs, || format!("{what}: {ours} from the truth, bf16 {theirs}"));
-                    let distance = worst(&logits.data, truth);
-                    let tolerance = if FULL.contains(&precision) { 1e-3 } else { BF16_FAST_TOLERANCE };
-                    findings.check(distance <= tolerance, || format!("{what}: {distance:e} from the truth"));
-                }
+            let truth = format!("prompt.{}.logits_f32_bf16scale", prompt.name);
+            if subject.case.has_tensor(&truth) {
+                let truth = &subject.case.tensor(&truth).data;
+                let (ours, theirs) = (mean(&logits.data, truth), mean(&reference.data, truth));
+                findings.check(ours < theirs, || format!("{what}: {ours} from the truth, bf16 {theirs}"));
+                let distance = worst(&logits.data, truth);
+                let tolerance = if subject.fast { BF16_FAST_TOLERANCE } else { 1e-3 };
+                findings.check(distance <= tolerance, || format!("{what}: {distance:e} from the truth"));
             }
         }
     }
@@ -261,17 +262,14 @@ fn bf16_stands_nearer_to_the_truth_than_bf16_arithmetic() {
 #[test]
 fn bf16_in_pieces_is_bf16_in_one_pass() {
     let mut findings = Findings::default();
-    for name in BF16_CASES {
-        for precision in [Precision::Exact, Precision::Fast] {
-            let subject = Subject::new(name, "config.json", precision);
-            let prompt = subject.case.prompt("long");
-            let whole = subject.loaded.logits(&prompt.ids, None);
-            for split in splits(prompt.ids.len()) {
-                let pieces = subject.loaded.logits(&prompt.ids, split.as_deref());
-                let distance = worst(&pieces.data, &whole.data);
-                let tolerance = if precision == Precision::Fast { BF16_FAST_TOLERANCE } else { 1e-4 };
-                findings.check(distance <= tolerance, || format!("{} {split:?}: {distance:e}", subject.what));
-            }
+    for subject in subjects(&BF16_CASES, &[Precision::Exact, Precision::Fast]) {
+        let prompt = subject.case.prompt("long");
+        let whole = subject.loaded.logits(&prompt.ids, None);
+        for split in splits(prompt.ids.len()) {
+            let pieces = subject.loaded.logits(&prompt.ids, split.as_deref());
+            let distance = worst(&pieces.data, &whole.data);
+            let tolerance = if subject.fast { BF16_FAST_TOLERANCE } else { 1e-4 };
+            findings.check(distance <= tolerance, || format!("{} {split:?}: {distance:e}", subject.what));
         }
     }
     findings.assert_none();

@@ -160,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pictures_operations_are_those_of_its_products() {
+        let config = network(&paligemma(None)).unwrap();
+        let vision = config.vision.as_ref().unwrap();
+        let matrices = names::required(&config).into_iter().filter(|(name, shape)| {
+            let seen = name.contains("vision_tower") || name.contains("projector");
+            seen && shape.len() > 1 && !name.contains("position")
+        });
+        let weights: usize = matrices.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        // Each weight meets each patch, and in each layer each patch meets each other as a key and as a value.
+        let products = 256 * weights + 27 * 2 * 256 * 256 * 1152;
+        assert_eq!(vision.operations(config.hidden), 2 * products as u64);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_and_named() {
         for (key, value, said) in [
             ("patch_size", json!(15), "224 pixels a side in patches of 15"),

@@ -101,4 +101,13 @@ impl VisionSpec {
         };
         embedding + self.layers as u64 * layer + 2 * h + projector
     }
+
+    /// Floating-point operations of a picture's products, in front of a decoder of this width.
+    pub fn operations(&self, text_hidden: usize) -> u64 {
+        let (h, n, tokens) = (self.hidden as u64, self.patches() as u64, self.tokens as u64);
+        // Each patch meets each other twice: as a key and as a value.
+        let layer = n * h * (4 * h + 2 * self.ffn as u64) + 2 * n * n * h;
+        let embedding = n * h * self.patch_numbers() as u64;
+        2 * (embedding + self.layers as u64 * layer + tokens * h * text_hidden as u64)
+    }
 }

@@ -4,6 +4,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::Context;
 use super::bench_fim::{self, FimArgs};
+use super::bench_image::{self, ImageArgs};
 use super::bench_keystroke::{self, KeystrokeArgs};
 use super::bench_speed::{self, SpeedArgs, What};
 use super::failure::{Exit, Outcome};
@@ -37,6 +38,7 @@ pub enum BenchCommand {
     Decode(Box<SpeedArgs>),
     /// Measure how fast a model reads a prompt here, as a fraction of the processor's peak
     Prefill(Box<SpeedArgs>),
+    Image(Box<ImageArgs>),
     Keystroke(Box<KeystrokeArgs>),
     Fim(Box<FimArgs>),
 }
@@ -46,6 +48,7 @@ impl BenchCommand {
     pub fn json(&self) -> bool {
         match self {
             Self::Decode(args) | Self::Prefill(args) => args.json,
+            Self::Image(args) => args.json,
             Self::Keystroke(args) => args.json,
             Self::Fim(args) => args.json,
         }
@@ -57,6 +60,7 @@ pub fn run(context: &Context, command: &BenchCommand) -> Outcome<Exit> {
     match command {
         BenchCommand::Decode(args) => bench_speed::run(context, args, What::Decode),
         BenchCommand::Prefill(args) => bench_speed::run(context, args, What::Prefill),
+        BenchCommand::Image(args) => bench_image::run(context, args),
         BenchCommand::Keystroke(args) => bench_keystroke::run(context, args),
         BenchCommand::Fim(args) => bench_fim::run(context, args),
     }

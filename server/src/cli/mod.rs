@@ -6,6 +6,7 @@
 mod answer;
 mod bench;
 mod bench_fim;
+mod bench_image;
 mod bench_keystroke;
 mod bench_speed;
 mod chat;

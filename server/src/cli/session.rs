@@ -52,6 +52,7 @@ fn start_on(context: &Context, device: Device) -> Outcome<Engine> {
         device: device.into(),
         kv_format: settings.kv_format.wished(),
         quantize: settings.quantize_at_load(),
+        level: None,
     })?)
 }
 

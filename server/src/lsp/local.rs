@@ -61,6 +61,7 @@ impl Running {
             device: settings.device.into(),
             kv_format: settings.kv_format.wished(),
             quantize: settings.quantize_at_load(),
+            level: None,
         };
         Ok(Self { key: EngineKey::of(settings), engine: Engine::start(options)?, models: Vec::new() })
     }

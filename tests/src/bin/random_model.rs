@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use candle_core::quantized::GgmlDType;
 use clap::{Parser, ValueEnum};
-use gemma_tests::random::{NAMES, Recipe};
+use gemma_tests::random::{Mix, NAMES, Recipe};
 use gemma_tests::vocabulary::Vocabulary;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -22,6 +22,9 @@ struct Arguments {
     name: String,
     /// The folder, or with --type the file, to write
     out: PathBuf,
+    /// Another number of layers than the published model has, for a size between those that are published
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    layers: Option<u16>,
     /// Quantise
     #[arg(long = "type", value_enum)]
     format: Option<Format>,
@@ -40,6 +43,9 @@ enum Format {
     Q5_0,
     #[value(name = "q4_k")]
     Q4K,
+    /// Q4_K and Q6_K, mixed as llama.cpp does
+    #[value(name = "q4_k_m")]
+    Q4KM,
     #[value(name = "q5_k")]
     Q5K,
     #[value(name = "q6_k")]
@@ -47,16 +53,17 @@ enum Format {
 }
 
 impl Format {
-    fn ggml(self) -> GgmlDType {
-        match self {
+    fn mix(self) -> Mix {
+        Mix::All(match self {
             Self::Bf16 => GgmlDType::BF16,
             Self::Q8_0 => GgmlDType::Q8_0,
             Self::Q4_0 => GgmlDType::Q4_0,
             Self::Q5_0 => GgmlDType::Q5_0,
             Self::Q4K => GgmlDType::Q4K,
+            Self::Q4KM => return Mix::Q4KM,
             Self::Q5K => GgmlDType::Q5K,
             Self::Q6K => GgmlDType::Q6K,
-        }
+        })
     }
 }
 
@@ -65,6 +72,16 @@ fn main() -> ExitCode {
     let Some(recipe) = Recipe::named(&arguments.name) else {
         eprintln!("{}: not one of {}", arguments.name, NAMES.join(", "));
         return ExitCode::from(2);
+    };
+    let recipe = match arguments.layers.map(usize::from) {
+        None => recipe,
+        Some(layers) => match recipe.with_layers(layers) {
+            Some(recipe) => recipe,
+            None => {
+                eprintln!("{}: its layers differ from each other", arguments.name);
+                return ExitCode::from(2);
+            }
+        },
     };
     let style = ProgressStyle::with_template("{bar:40} {percent}% {eta}");
     let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -83,7 +100,7 @@ fn main() -> ExitCode {
     let written = match arguments.format {
         None => recipe.write_folder(&arguments.out, vocabulary, &mut progress).map_err(|e| e.to_string()),
         Some(format) => recipe
-            .write_gguf(&arguments.out, format.ggml(), vocabulary, &mut progress)
+            .write_gguf(&arguments.out, format.mix(), vocabulary, &mut progress)
             .map_err(|e| e.to_string()),
     };
     bar.finish_and_clear();

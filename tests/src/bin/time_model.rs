@@ -1,4 +1,5 @@
-//! Times a model through the engine: loading, prefill of a prompt, decoding behind prompts of several lengths.
+//! Times a model through the engine: loading, prefill of a prompt, passes of few tokens, decoding behind prompts of
+//! several lengths.
 //! See `tests/bench/README.md`.
 
 use std::path::PathBuf;
@@ -27,6 +28,12 @@ struct Arguments {
     /// Positions to decode at
     #[arg(long, value_delimiter = ',', default_value = "2100,8000")]
     decode_at: Vec<usize>,
+    /// Passes of so many tokens to time, behind a context that is kept
+    #[arg(long, value_delimiter = ',')]
+    chunks: Vec<usize>,
+    /// Tokens of that context
+    #[arg(long, default_value_t = 512)]
+    behind: usize,
     /// Tokens decoded at a time
     #[arg(long, default_value_t = 32)]
     tokens: usize,
@@ -76,6 +83,7 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
         let timings = ask(&engine, &model, prompt(&model, arguments.prefill, round), 1)?.timings;
         prefill.push(timings.prefill_tokens as f64 / timings.prefill_ms * 1000.0);
     }
+    let chunks = time_chunks(arguments, &engine, &model)?;
     let mut picture = Vec::new();
     if let Some(vision) = &model.config().vision {
         for round in 0..arguments.rounds {
@@ -110,9 +118,40 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
         "device": device.to_string(),
         "load_s": load,
         "prefill": {"tokens": arguments.prefill, "tokens_per_s": median(&mut prefill), "all": prefill},
+        "chunks": chunks,
         "picture": (!picture.is_empty()).then(|| json!({"ms": median(&mut picture), "all": picture})),
         "decode": decode.collect::<Vec<_>>(),
     }))
+}
+
+/// Passes of few tokens behind a context: in each round each of them once, in turn.
+fn time_chunks(
+    arguments: &Arguments,
+    engine: &Engine,
+    model: &Arc<Model>,
+) -> Result<Vec<serde_json::Value>, Error> {
+    let context = prompt(model, arguments.behind, arguments.rounds + 1);
+    let mut times = vec![Vec::new(); arguments.chunks.len()];
+    let mut computed = vec![0; arguments.chunks.len()];
+    for round in 0..=arguments.rounds {
+        for (at, &tokens) in arguments.chunks.iter().enumerate() {
+            // No two of them begin alike, so that only the context is kept.
+            let kind = arguments.rounds + 2 + round * arguments.chunks.len() + at;
+            let chunk = prompt(model, tokens + 1, kind);
+            let timings = ask(engine, model, [&context[..], &chunk[1..]].concat(), 1)?.timings;
+            // The first round fills the cache with the context.
+            if round > 0 {
+                times[at].push(timings.prefill_ms);
+                computed[at] = timings.prefill_tokens;
+            }
+        }
+    }
+    let each = arguments.chunks.iter().zip(computed).zip(&mut times);
+    let report = |((tokens, computed), times): ((&usize, usize), &mut Vec<f64>)| {
+        let all = times.clone();
+        json!({"tokens": tokens, "computed": computed, "ms": median(times), "all": all})
+    };
+    Ok(each.map(report).collect())
 }
 
 /// Prompts of different `kind` differ from their second token on.

@@ -4,6 +4,9 @@
 //! enter rounded, or, against few rows of bf16 weights, as the sum of two bf16 (the rounding, and the rounding of what
 //! that left), so that 16 bits of them count and not 8: twice the products, where memory is what takes the time.
 //! Every output adds up its columns in order, whatever is computed beside it.
+//!
+//! Loops over vectors count by index, see `matmul`.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 

@@ -1,6 +1,9 @@
 //! Products of quantised weights with several rows in whole numbers: a tile is a block of 32 columns (16 where a
 //! format scales those apart), its sums are exact, and vectors scale and add them in the order of one row's
 //! product. So a row has the bits that vectors give it alone.
+//!
+//! Loops over vectors count by index, see `matmul`.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;

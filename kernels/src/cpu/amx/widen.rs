@@ -1,4 +1,7 @@
 //! Panels of quantised weights as tiles of bf16.
+//!
+//! Loops over vectors count by index, see `matmul`.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 use std::ops::Range;

@@ -30,7 +30,8 @@ def shown(value: float | None) -> str:
         return "-"
     if isinstance(value, int):
         return str(value)
-    return f"{value:.3f}" if abs(value) < 1 and value else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+    digits = 3 if abs(value) < 1 and value else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}"
 
 
 def row(name: str, cells: Sequence[float | None]) -> str:
