@@ -19,6 +19,8 @@ pub(super) struct Tower {
     /// `[hidden, 3 * patch * patch]`
     /// How numbers meet the weights.
     pub(super) activation: Activation,
+    /// How they meet each other.
+    pub(super) attention: Activation,
     pub(super) patches: Linear,
     /// `[patches, hidden]`, learned.
     pub(super) positions: Vec<f32>,
@@ -174,7 +176,7 @@ impl Tower {
             heads: spec.heads,
             head_dim: spec.head_dim(),
             scale: (spec.head_dim() as f32).powf(-0.5),
-            activation: self.activation,
+            activation: self.attention,
             out: &mut read,
         });
         let residual = &mut picture.residual[block];
@@ -286,6 +288,7 @@ mod tests {
         });
         Tower {
             activation: Activation::F32,
+            attention: Activation::F32,
             layers: layers.collect(),
             patches: linear(hidden, spec.patch_numbers()),
             positions: numbers(200, spec.patches() * hidden),

@@ -37,7 +37,10 @@ pub(crate) fn load(
         .then(|| loader.matrix("lm_head.weight", vocab, hidden))
         .transpose()?;
     let final_norm = loader.tensors.norm(&config, "model.norm.weight", hidden)?;
-    let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec, activation)).transpose()?;
+    // As keys and values: where the checkpoint's numbers are f32, somebody wants them so.
+    let attention = if checkpoint.format() == Format::F32 { Activation::F32 } else { activation };
+    let how = (activation, attention);
+    let tower = config.vision.as_ref().map(|spec| loader.tower(&config, spec, how)).transpose()?;
     let layout = Arc::new(Layout::new(&config, kv, None));
     let scratch = decoder::Scratch::default();
     Ok(HostNetwork {
@@ -137,7 +140,12 @@ impl Loader<'_> {
         Ok(Gate { blocks: blocks.map_err(|e| self.tensors.bad(name, e))?, bias })
     }
 
-    fn tower(&mut self, config: &ModelConfig, spec: &VisionSpec, activation: Activation) -> Result<Tower> {
+    fn tower(
+        &mut self,
+        config: &ModelConfig,
+        spec: &VisionSpec,
+        (activation, attention): (Activation, Activation),
+    ) -> Result<Tower> {
         let (hidden, ffn, text) = (spec.hidden, spec.ffn, config.hidden);
         let mut layers = Vec::with_capacity(spec.layers);
         for i in 0..spec.layers {
@@ -166,6 +174,7 @@ impl Loader<'_> {
         };
         Ok(Tower {
             activation,
+            attention,
             spec: spec.clone(),
             patches: self.patches(&format!("{embeddings}.patch_embedding"), spec)?,
             positions: self.tensors.numbers(&positions, &[spec.patches(), hidden])?,
