@@ -31,7 +31,8 @@ pub struct ShapeError {
 pub enum Activation {
     /// Rounded as the machine multiplies fastest: against quantised weights to 8 bits with one scale per 32
     /// numbers (sums are exact integers within such a block), against bf16 weights to 16 bits where there
-    /// are matrix units for bf16. Against other weights they stay f32.
+    /// are matrix units for bf16; there more than [`FEW_ROWS`](crate::cpu::FEW_ROWS) rows are rounded to bf16,
+    /// and quantised weights too. Against other weights they stay f32.
     Rounded,
     /// Kept in f32.
     F32,
