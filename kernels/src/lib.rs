@@ -15,7 +15,7 @@ pub mod reference;
 #[doc(hidden)]
 pub mod testing;
 
-pub use cpu::{Cpu, Level};
+pub use cpu::{Cpu, FEW_ROWS, Level};
 pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 pub use ops::{
     Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use gemma_kernels::FEW_ROWS;
+
 use crate::engine::Speed;
 
 /// Tokens tried ahead of their turn, at most.
@@ -70,7 +72,9 @@ impl Pace {
         // Tokens for the time: what is expected to be right, over what the pass takes.
         let (mut best, mut best_rate) = (0, 1.0 / first);
         let (mut expected, mut chance) = (1.0, 1.0);
-        for length in 1..=LONGEST_DRAFT {
+        // A pass of few tokens stays one, since longer ones may round otherwise: a draft changes no answer.
+        let room = FEW_ROWS.checked_sub(certain).unwrap_or(LONGEST_DRAFT);
+        for length in 1..=LONGEST_DRAFT.min(room) {
             chance *= right;
             expected += chance;
             let rate = expected / (first + self.pass(1 + length) - self.pass(1));
@@ -142,6 +146,13 @@ mod tests {
         let mut dear = measured(&[(1, 100), (9, 900)]);
         assert_eq!(dear.draft_length(1, 1), 0, "a row costs what a pass does");
         assert!(cheap.draft_length(1, 1) < LONGEST_DRAFT, "one token that agrees says little");
+    }
+
+    #[test]
+    fn a_draft_does_not_make_a_pass_of_few_tokens_one_of_many() {
+        let mut cheap = measured(&[(1, 100), (9, 120)]);
+        let lengths = [FEW_ROWS - 3, FEW_ROWS, FEW_ROWS + 1].map(|certain| cheap.draft_length(8, certain));
+        assert_eq!(lengths, [3, 0, LONGEST_DRAFT]);
     }
 
     #[test]
