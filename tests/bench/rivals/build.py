@@ -50,7 +50,7 @@ def build(cache: Path, level: str) -> Path:
     call(configure, "cmake could not configure llama.cpp")
     call([environment / "bin" / "cmake", "--build", folder, "--target", "llama-server"], "llama.cpp did not compile")
     shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(folder / "bin", made)
+    shutil.copytree(folder / "bin", made, symlinks=True)
     stamp.write_text(wanted)
     return made / "llama-server"
 

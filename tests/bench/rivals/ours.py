@@ -22,5 +22,5 @@ def run(binary: Path, arguments: list[str], settings: dict[str, Any] | None = No
         command = [str(binary), *arguments]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, env=os.environ)
     if done.returncode:
-        raise Trouble(f"{' '.join(command)} failed:\n{done.stderr.decode(errors='replace').strip()}")
+        raise Trouble(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.decode(errors='replace').strip()}")
     return json.loads(done.stdout)
