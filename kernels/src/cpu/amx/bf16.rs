@@ -41,7 +41,7 @@ pub(crate) struct Tiles {
 pub(crate) enum Parts {
     /// The nearest bf16.
     Rounded = 1,
-    /// And the nearest bf16 of what that leaves.
+    /// And the nearest bf16 of what that leaves; of one row tile at most.
     Split = 2,
 }
 
@@ -50,6 +50,7 @@ impl Tiles {
     pub(crate) fn new(pool: &Pool, level: Level, x: &[f32], n: usize, parts: Parts) -> Self {
         let cols = x.len() / n.max(1);
         let row_tiles = n.div_ceil(TILE_ROWS);
+        assert!(parts == Parts::Rounded || row_tiles <= 1, "few rows are split");
         let columns = cols.div_ceil(TILE_COLS);
         let tiles = Scratch::new(row_tiles * columns * parts as usize * TILE_BYTES);
         let to = SendPtr(tiles.as_ptr().cast::<u16>());
@@ -217,14 +218,11 @@ fn add_up(
                 // activations and the panels, and to whole tiles of sums of this thread.
                 panel += unsafe {
                     match (pair, left, x.parts) {
-                        (true, 2.., parts) => {
+                        (true, 2.., _) => {
                             let x = [activations(0), activations(1)];
                             let w = [weights(0), weights(1)];
                             let sums = [sum(0, 0), sum(0, 1), sum(1, 0), sum(1, 1)];
-                            match parts {
-                                Parts::Rounded => square(x, w, sums, depth, fresh),
-                                Parts::Split => square_split(x, w, sums, depth, fresh),
-                            }
+                            square(x, w, sums, depth, fresh);
                             2
                         }
                         (false, 4.., parts) => {
@@ -314,75 +312,55 @@ pub(crate) fn busy(steps: usize) -> f64 {
     (steps.max(1) * 4 * 16 * 16 * 32 * 2) as f64
 }
 
-/// Writes a function that adds `depth` tiles of two row tiles against two panels to four tiles of sums.
-macro_rules! square {
-    ($name:ident, $x_step:literal, [$($second:literal,)*]) => {
-        /// Adds `depth` tiles of two row tiles against two panels to four tiles of sums, which begin at zero if `fresh`.
-        ///
-        /// # Safety
-        /// Tiles are configured; pointers lead to `depth` tiles (activations with their parts, panels) and to a tile
-        /// each (sums).
-        unsafe fn $name(x: [*const u8; 2], w: [*const u8; 2], sums: [*mut f32; 4], depth: usize, fresh: bool) {
-            // SAFETY: the caller's contract; nothing but tiles, flags and the sums is written.
-            unsafe {
-                std::arch::asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "test {fresh}, {fresh}",
-                    "jnz 2f",
-                    "tileloadd tmm0, [{c0} + {row}]",
-                    "tileloadd tmm1, [{c1} + {row}]",
-                    "tileloadd tmm2, [{c2} + {row}]",
-                    "tileloadd tmm3, [{c3} + {row}]",
-                    "2:",
-                    "tileloadd tmm6, [{w0} + {row}]",
-                    "tileloadd tmm4, [{x0} + {row}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{w1} + {row}]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{x1} + {row}]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    $($second,)*
-                    concat!("add {x0}, ", $x_step),
-                    concat!("add {x1}, ", $x_step),
-                    "add {w0}, 1024",
-                    "add {w1}, 1024",
-                    "dec {depth}",
-                    "jnz 2b",
-                    "tilestored [{c0} + {row}], tmm0",
-                    "tilestored [{c1} + {row}], tmm1",
-                    "tilestored [{c2} + {row}], tmm2",
-                    "tilestored [{c3} + {row}], tmm3",
-                    row = in(reg) 64usize, fresh = in(reg) usize::from(fresh),
-                    x0 = inout(reg) x[0] => _, x1 = inout(reg) x[1] => _,
-                    w0 = inout(reg) w[0] => _, w1 = inout(reg) w[1] => _,
-                    c0 = in(reg) sums[0], c1 = in(reg) sums[1], c2 = in(reg) sums[2], c3 = in(reg) sums[3],
-                    depth = inout(reg) depth => _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                );
-            }
-        }
-    };
+/// Adds `depth` tiles of two row tiles against two panels to four tiles of sums, which begin at zero if `fresh`.
+///
+/// # Safety
+/// Tiles are configured; pointers lead to `depth` tiles (activations, panels) and to a tile
+/// each (sums).
+unsafe fn square(x: [*const u8; 2], w: [*const u8; 2], sums: [*mut f32; 4], depth: usize, fresh: bool) {
+    // SAFETY: the caller's contract; nothing but tiles, flags and the sums is written.
+    unsafe {
+        std::arch::asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "test {fresh}, {fresh}",
+            "jnz 2f",
+            "tileloadd tmm0, [{c0} + {row}]",
+            "tileloadd tmm1, [{c1} + {row}]",
+            "tileloadd tmm2, [{c2} + {row}]",
+            "tileloadd tmm3, [{c3} + {row}]",
+            "2:",
+            "tileloadd tmm6, [{w0} + {row}]",
+            "tileloadd tmm4, [{x0} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{w1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{x1} + {row}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {x0}, 1024",
+            "add {x1}, 1024",
+            "add {w0}, 1024",
+            "add {w1}, 1024",
+            "dec {depth}",
+            "jnz 2b",
+            "tilestored [{c0} + {row}], tmm0",
+            "tilestored [{c1} + {row}], tmm1",
+            "tilestored [{c2} + {row}], tmm2",
+            "tilestored [{c3} + {row}], tmm3",
+            row = in(reg) 64usize, fresh = in(reg) usize::from(fresh),
+            x0 = inout(reg) x[0] => _, x1 = inout(reg) x[1] => _,
+            w0 = inout(reg) w[0] => _, w1 = inout(reg) w[1] => _,
+            c0 = in(reg) sums[0], c1 = in(reg) sums[1], c2 = in(reg) sums[2], c3 = in(reg) sums[3],
+            depth = inout(reg) depth => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
 }
-
-square!(square, "1024", []);
-square!(
-    square_split,
-    "2048",
-    [
-        "tileloadd tmm4, [{x0} + {row} + 1024]",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tdpbf16ps tmm1, tmm4, tmm7",
-        "tileloadd tmm5, [{x1} + {row} + 1024]",
-        "tdpbf16ps tmm2, tmm5, tmm6",
-        "tdpbf16ps tmm3, tmm5, tmm7",
-    ]
-);
 
 /// Writes a function that adds `depth` tiles of one row tile against four panels, in the order of [`square`].
 macro_rules! line {
