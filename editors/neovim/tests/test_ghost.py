@@ -123,7 +123,9 @@ def test_wide_characters_before_it(nvim):
     grey = nvim.grey()
     assert nvim.screen.line(2).startswith(line + "0" + grey.split("\n")[0])
     nvim.keys("<Tab>")
-    nvim.until(lambda: "\n".join(nvim.lines()[2:]) == line + "0" + grey.rstrip("\n"), "the text")
+    # What was read may have been the beginning of a text that was still being computed.
+    taken = line + "0" + grey.rstrip("\n")
+    nvim.until(lambda: "\n".join(nvim.lines()[2:]).startswith(taken), "the text")
 
 
 def test_dismissed_until_the_next_key(nvim):
