@@ -149,7 +149,8 @@ impl Loaded {
         }
     }
 
-    fn run(&self, request: GenerateRequest) -> Generated {
+    /// A request, waited for.
+    pub fn run(&self, request: GenerateRequest) -> Generated {
         let mut tokens = Vec::new();
         let finished = self.engine.submit(request).finish_blocking(|token| tokens.push(token.clone()));
         Generated { tokens, finished: finished.unwrap_or_else(|e| panic!("{e}")) }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 use gemma_engine::{
-    DeviceChoice, Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Precision,
-    Priority, Stop,
+    DeviceChoice, Engine, EngineOptions, Error, Finished, GenerateRequest, LoadOptions, Model, Priority, Stop,
 };
 use serde_json::json;
 
