@@ -114,7 +114,8 @@ pub enum AdapterChoice {
 }
 
 impl AdapterChoice {
-    fn open(&self, base: &Checkpoint) -> Result<Option<Adapter>> {
+    /// The adapter, if there is one; fails where it cannot be read, or is for another model.
+    pub fn open(&self, base: &Checkpoint) -> Result<Option<Adapter>> {
         let adapter = match self {
             Self::None => None,
             Self::BuiltIn if base.chat_template().is_some() => None,

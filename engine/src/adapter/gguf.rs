@@ -57,6 +57,7 @@ pub(super) fn open(path: &Path) -> Result<Adapter> {
     Ok(Adapter {
         name: name_of(path),
         path: path.to_owned(),
+        base: gguf.str(bytes, "general.base_model.0.name").map(str::to_owned),
         architecture: Some(architecture),
         modules: builder.finish(|_, rank| Ok(scale(rank)))?,
         rows: Default::default(),

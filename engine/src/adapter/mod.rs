@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use gemma_kernels::{Format, quant};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::map::cannot_read;
+use crate::checkpoint::gguf::Gguf;
+use crate::checkpoint::map::{MappedFile, cannot_read};
 use crate::checkpoint::names;
 use crate::config::{Architecture, ModelConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +34,8 @@ const MOST_RANK: usize = 1024;
 pub struct Adapter {
     name: String,
     path: PathBuf,
+    /// What its file calls its base.
+    base: Option<String>,
     /// Of its base, where its file says.
     architecture: Option<Architecture>,
     /// By the canonical names of modules (`model.layers.3.self_attn.q_proj`).
@@ -97,6 +100,17 @@ impl Adapter {
         }
     }
 
+    /// Whether there is an adapter at a path, and no model; it may be a broken one.
+    pub fn is_at(path: &Path) -> bool {
+        let file = || MappedFile::open(path).ok();
+        let is_gguf = path.extension().is_some_and(|end| end == "gguf");
+        path.join(CONFIG_FILE).is_file() && !path.join("config.json").is_file()
+            || is_gguf
+                && file().is_some_and(|file| {
+                    Gguf::parse(file.bytes(), path).is_ok_and(|gguf| gguf.is_adapter(file.bytes()))
+                })
+    }
+
     /// What it is called in messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -105,6 +119,11 @@ impl Adapter {
     /// Where it was read from; nowhere if it came with the program.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What its file calls the model that it was trained on.
+    pub fn base(&self) -> Option<&str> {
+        self.base.as_deref()
     }
 
     /// What it adds to, by the canonical names of modules.
@@ -143,7 +162,15 @@ impl Adapter {
 
     /// Whether it is one for this network: everything that it adds to is there, in its shape.
     pub fn check(&self, base: &ModelConfig) -> Result<()> {
-        let wrong = |problem: String| Err(self.error(ErrorKind::Input, problem).remedy(ANOTHER_BASE));
+        let wrong = |problem: String| {
+            let error = Error::new(ErrorKind::Input, format!("adapter {}", self.name), problem);
+            Err(match &self.base {
+                Some(base) => {
+                    error.remedy(format!("It was trained on {base}: choose that model, or another adapter."))
+                }
+                None => error.remedy(ANOTHER_BASE),
+            })
+        };
         if let Some(architecture) = self.architecture.filter(|&made_for| made_for != base.architecture) {
             return wrong(format!(
                 "was trained for {architecture:?}, the model is a {:?}",
@@ -170,10 +197,6 @@ impl Adapter {
             }
         }
         Ok(())
-    }
-
-    fn error(&self, kind: ErrorKind, problem: String) -> Error {
-        Error::new(kind, format!("adapter {}", self.name), problem)
     }
 }
 

@@ -31,6 +31,7 @@ const CODEGEMMA: FimTokens = FimTokens { prefix: 67, middle: 68, suffix: 69, sep
 #[derive(Deserialize)]
 struct Config {
     peft_type: Option<String>,
+    base_model_name_or_path: Option<String>,
     r: usize,
     lora_alpha: f64,
     #[serde(default)]
@@ -116,6 +117,7 @@ pub(super) fn parse(files: &Files<'_>, path: &Path) -> Result<Adapter> {
     Ok(Adapter {
         name: name_of(path),
         path: path.to_owned(),
+        base: config.base_model_name_or_path,
         architecture: None,
         modules,
         rows,

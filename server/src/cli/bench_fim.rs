@@ -12,7 +12,7 @@ use super::session::Session;
 use super::{Context, ModelArgs, interrupt, output};
 use crate::bench::fim::measure::{Filler, Place};
 use crate::bench::fim::report::{Means, Row, rows, to_json};
-use crate::bench::fim::samples::{samples, sources};
+use crate::bench::fim::samples::{KINDS, Kind, samples, sources};
 use crate::bench::fim::verdict::{Comparison, Verdict, verdict};
 use crate::secrets::SecretFiles;
 use crate::settings::{FimIds, FimOrder, Settings};
@@ -69,6 +69,9 @@ pub struct FimArgs {
     /// Fill so many places
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     samples: u32,
+    /// Only places of these kinds: line-end, inner, block [default: all]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = kind)]
+    kind: Vec<Kind>,
     /// Another number picks other files and places
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -89,7 +92,8 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
     }
     let secrets = SecretFiles::new(&context.settings.secret_files).0;
     let sources = sources(&root, &secrets, args.files as usize, args.seed);
-    let samples = samples(&sources, args.samples as usize, args.seed);
+    let kinds = if args.kind.is_empty() { &KINDS[..] } else { &args.kind };
+    let samples = samples(&sources, kinds, args.samples as usize, args.seed);
     if samples.is_empty() {
         let message = format!("{}: no source file in it has a place to fill", args.repo.display());
         return Err(Failure::new(Exit::Missing, message).remedy(
@@ -122,6 +126,7 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
         let device = session.model.device();
         let setup = json!({
             "model": session.model.name(),
+            "adapter": session.model.adapter().map(|adapter| adapter.name()),
             "device": device.to_string(),
             "files": sources.len(),
             "samples": places.len(),
@@ -131,9 +136,11 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
         });
         output::print_json(&to_json(&setup, &orders, &places, verdict.as_ref()))?;
     } else {
+        let beside = session.model.adapter().map(|adapter| format!(" with the adapter {}", adapter.name()));
         let head = format!(
-            "{}: {} places in {} files, at most {} tokens\n\n",
+            "{}{}: {} places in {} files, at most {} tokens\n\n",
             session.model.name(),
+            beside.unwrap_or_default(),
             places.len(),
             sources.len(),
             args.max_tokens
@@ -154,6 +161,11 @@ fn settings(context: &Context, args: &FimArgs) -> Settings {
     settings.completion.max_time_ms = Some(600_000);
     settings.completion.fim = args.fim_ids.or(settings.completion.fim);
     settings
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let known = KINDS.into_iter().find(|kind| kind.name() == text);
+    known.ok_or_else(|| format!("it is one of {}", KINDS.map(Kind::name).join(", ")))
 }
 
 /// The orders to measure.

@@ -22,7 +22,7 @@ Examples:
 
 JSON: usable, version, machine (processor, simd, cores, memory_bytes, available_bytes, gpus: each with name,
 capability, memory_bytes, driver; no_gpu: why there is none), threads, model (the
-one that runs: name, path, why, weight_bytes, cache_bytes; or null), models (each with name, path, source,
+one that runs: name, path, why, adapter, weight_bytes, cache_bytes; or null), models (each with name, path, source,
 bytes), settings (file, exists), hub (reachable), findings (each with level: problem or note, what, remedy).";
 
 /// Show what was found on this machine, what is wrong and how to mend it
@@ -68,6 +68,8 @@ impl Finding {
 struct Runs {
     #[serde(flatten)]
     choice: Choice,
+    /// The adapter beside it.
+    adapter: Option<String>,
     /// Bytes of its weights in memory.
     weight_bytes: u64,
     /// Bytes that a full context of it takes in the cache.
@@ -139,9 +141,11 @@ fn runs(context: &Context) -> gemma_engine::Result<Runs> {
     let choice = models::choose(None, &context.settings)?;
     let checkpoint = Checkpoint::open(&choice.path)?;
     checkpoint.tokenizer()?;
+    let adapter = models::adapter(None, &context.settings, &choice).open(&checkpoint)?;
+    let adapter = adapter.map(|adapter| adapter.name().to_owned());
     let cache_bytes =
         context_bytes(&checkpoint, checkpoint.config().context, context.settings.kv_format.wished());
-    Ok(Runs { choice, weight_bytes: checkpoint.weight_bytes(), cache_bytes })
+    Ok(Runs { choice, adapter, weight_bytes: checkpoint.weight_bytes(), cache_bytes })
 }
 
 fn too_large(runs: &Runs, machine: &Machine) -> Option<Finding> {
@@ -229,6 +233,7 @@ impl Report {
                 rows.push(("model", format!("{}  ({memory})", runs.choice.name)));
                 rows.push(("", runs.choice.path.display().to_string()));
                 rows.push(("", format!("because {}", runs.choice.why)));
+                rows.extend(runs.adapter.iter().map(|adapter| ("adapter", adapter.clone())));
             }
             None => rows.push(("model", "none that runs".to_owned())),
         }
@@ -267,7 +272,7 @@ mod tests {
 
     fn runs(weight_bytes: u64) -> Runs {
         let choice = Choice { name: "m".into(), path: "/m".into(), why: Why::Configured };
-        Runs { choice, weight_bytes, cache_bytes: 7 }
+        Runs { choice, adapter: Some("a".into()), weight_bytes, cache_bytes: 7 }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error; with `--json` standard output is
 //! exactly one JSON object. [`failure`] has the exit codes.
 
+mod adapter_info;
 mod answer;
 mod bench;
 mod bench_fim;

@@ -5,12 +5,15 @@ use std::path::Path;
 use clap::Args;
 use gemma_engine::checkpoint::{self, Checkpoint};
 use gemma_engine::config::{Architecture, LayerSpec, Mixer, Sight};
-use gemma_engine::{Error, ErrorKind, KvFormat, ModelConfig, Tokenizer, context_bytes};
+use gemma_engine::{
+    Adapter, AdapterChoice, Error, ErrorKind, KvFormat, ModelConfig, Tokenizer, context_bytes,
+};
 use serde_json::{Value, json};
 
 use super::Context;
 use super::failure::Outcome;
-use super::output;
+use super::{adapter_info, output};
+use crate::models;
 
 const EXAMPLES: &str = "\
 PATH may be a HuggingFace folder whose weights are not there yet: config.json is enough.
@@ -18,6 +21,7 @@ PATH may be a HuggingFace folder whose weights are not there yet: config.json is
 Examples:
   gemma-ls model info ./gemma-3-270m-q4_k_m.gguf
   gemma-ls model info codegemma-2b --json
+  gemma-ls model info ./my-adapter
 
 JSON: name, path, family (CodeGemma, PaliGemma 2 and so on), architecture, parameters, weight_bytes and
 bits_per_weight (null where the weights are missing), missing (what is missing, or null), context, vocab,
@@ -25,9 +29,11 @@ layers, kinds (of layers: each with kind, layers (how many), window, width), hid
 head_dim, window (null where every layer sees everything), kv_bytes_per_token (in the cache, as kvFormat says),
 state_bytes (of recurrent layers), context_tokens, context_bytes (what the cache takes for so many),
 pictures (null, or image_size, image_tokens, tower_layers, tower_parameters), infill (whether it has
-fill-in-the-middle tokens), chat (whether it has turns), chat_template (whether it brings its own).";
+fill-in-the-middle tokens), adapter (the one that comes with gemma-ls for it, or null), chat (whether it has turns), chat_template (whether it brings its own). Of an adapter:
+adapter (its name), path, base (what its file calls that), rank, least_rank, parameters, layers and modules (that
+it adds to), tokens (ids with rows of their own), infill (the ids of fill-in-the-middle and the order, or null).";
 
-/// Describe a model: its network, the memory it needs, and what it is good for
+/// Describe a model or an adapter: its network, the memory it needs, and what it is good for
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct InfoArgs {
@@ -48,6 +54,14 @@ impl InfoArgs {
 
 /// Runs `gemma-ls model info`.
 pub fn run(context: &Context, args: &InfoArgs) -> Outcome {
+    if let Some(adapter) = adapter_info::Facts::at(&checkpoint::expand_home(&args.model)) {
+        let adapter = adapter?;
+        return if args.json {
+            output::print_json(&adapter.to_json())
+        } else {
+            output::print(&adapter.to_text())
+        };
+    }
     let found = checkpoint::resolve(Some(&args.model))?;
     let (checkpoint, missing) = match Checkpoint::open(&found.path) {
         Err(e) if e.kind() == ErrorKind::NotFound && found.path.join("config.json").is_file() => {
@@ -61,7 +75,12 @@ pub fn run(context: &Context, args: &InfoArgs) -> Outcome {
         other => Some(other?),
     };
     let kv = context.settings.kv_format.wished();
-    let facts = Facts::new(&found.name, &checkpoint, missing.as_ref(), tokenizer.as_ref(), kv);
+    let adapter = match models::follows_instructions(&found.name) {
+        true => None,
+        false => AdapterChoice::BuiltIn.open(&checkpoint)?,
+    };
+    let mut facts = Facts::new(&found.name, &checkpoint, missing.as_ref(), tokenizer.as_ref(), kv);
+    facts.adapter = adapter.as_ref();
     if args.json { output::print_json(&facts.to_json()) } else { output::print(&facts.to_text()) }
 }
 
@@ -76,6 +95,8 @@ struct Facts<'a> {
     context_bytes: u64,
     tokens: Tokens,
     chat_template: bool,
+    /// The one that comes with the program.
+    adapter: Option<&'a Adapter>,
 }
 
 /// What the vocabulary has.
@@ -174,6 +195,7 @@ impl<'a> Facts<'a> {
                 turns: tokenizer.is_some_and(|tokenizer| tokenizer.turns().is_some()),
             },
             chat_template: checkpoint.chat_template().is_some(),
+            adapter: None,
         }
     }
 
@@ -222,6 +244,7 @@ impl<'a> Facts<'a> {
                 "tower_parameters": vision.parameters(config.hidden),
             })),
             "infill": self.tokens.infill,
+            "adapter": self.adapter.map(Adapter::name),
             "chat": self.tokens.turns,
             "chat_template": self.chat_template,
         })
@@ -306,6 +329,7 @@ impl<'a> Facts<'a> {
             _ if self.reads_for_tasks() => "no: it was made to read pictures",
             Tokens { known: false, .. } => NO_TOKENIZER,
             Tokens { infill: true, .. } => "fills in the middle",
+            _ if self.adapter.is_some() => "fills in the middle, with the adapter that comes with gemma-ls",
             _ => "goes on from what is before the cursor; no fill-in-the-middle tokens",
         }
     }
@@ -324,7 +348,7 @@ impl<'a> Facts<'a> {
 }
 
 /// A number of parameters in words.
-fn count(parameters: u64) -> String {
+pub(super) fn count(parameters: u64) -> String {
     match parameters {
         0..1_000_000 => parameters.to_string(),
         1_000_000..1_000_000_000 => format!("{:.0} million", parameters as f64 / 1e6),
@@ -411,6 +435,7 @@ mod tests {
             context_bytes: 151_000_000,
             tokens: Tokens { known: true, infill: false, turns: true },
             chat_template: false,
+            adapter: None,
         }
     }
 

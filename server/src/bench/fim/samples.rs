@@ -40,6 +40,15 @@ pub enum Kind {
 pub const KINDS: [Kind; 3] = [Kind::LineEnd, Kind::Inner, Kind::Block];
 
 impl Kind {
+    /// As it is asked for.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LineEnd => "line-end",
+            Self::Inner => "inner",
+            Self::Block => "block",
+        }
+    }
+
     /// In words.
     pub fn words(self) -> &'static str {
         match self {
@@ -102,16 +111,16 @@ fn code(path: &Path) -> Option<Language> {
 }
 
 /// Places in files, of each kind equally many as far as they are found.
-pub fn samples(sources: &[Arc<Source>], count: usize, seed: u64) -> Vec<Sample> {
+pub fn samples(sources: &[Arc<Source>], kinds: &[Kind], count: usize, seed: u64) -> Vec<Sample> {
     let mut random = Random::new(seed ^ 0x5a_5a5a);
     let mut samples: Vec<Sample> = Vec::new();
     // Files without a place of some kind take none of the others' share.
     for turn in 0..count.saturating_mul(4) {
-        if samples.len() == count || sources.is_empty() {
+        if samples.len() == count || sources.is_empty() || kinds.is_empty() {
             break;
         }
-        let source = &sources[(turn / KINDS.len()) % sources.len()];
-        let kind = KINDS[turn % KINDS.len()];
+        let source = &sources[(turn / kinds.len()) % sources.len()];
+        let kind = kinds[turn % kinds.len()];
         let taken = |range: &Range<usize>| {
             let same = samples.iter().filter(|sample| Arc::ptr_eq(&sample.source, source));
             let mut same = same.map(|sample| &sample.range);
@@ -249,14 +258,15 @@ mod tests {
     #[test]
     fn the_seed_decides_the_places_and_no_two_overlap() {
         let sources = [source()];
-        let ranges = |seed| samples(&sources, 5, seed).into_iter().map(|s| s.range).collect::<Vec<_>>();
+        let ranges =
+            |seed| samples(&sources, &KINDS, 5, seed).into_iter().map(|s| s.range).collect::<Vec<_>>();
         assert_eq!(ranges(1), ranges(1));
         assert_ne!(ranges(1), ranges(2));
         let mut found = ranges(3);
         assert!(found.len() > 2, "{found:?}");
         found.sort_by_key(|range| range.start);
         assert!(found.windows(2).all(|pair| pair[0].end <= pair[1].start), "{found:?}");
-        assert!(samples(&[], 5, 1).is_empty());
+        assert!(samples(&[], &KINDS, 5, 1).is_empty());
     }
 
     #[test]
