@@ -23,10 +23,13 @@ Examples:
   gemma-ls bench decode --device cuda --at 2000 --json
   gemma-ls bench prefill --tokens 2048 --threads 4
   gemma-ls bench prefill --tokens 4 --at 2000
+  gemma-ls bench decode --adapter built-in --rounds 20      what the adapter costs
 
 JSON: what (decode or prefill), model, device, tokens, at, rounds, tokens_per_s (the median), ms_per_token,
 all_tokens_per_s, bytes_per_token (weights, and keys and values, that a pass reads; of a prefill divided by
-its tokens), bandwidth_gb_s, fraction_of_bandwidth, gflop_per_token, peak_gflops, fraction_of_peak.";
+its tokens), bandwidth_gb_s, fraction_of_bandwidth, gflop_per_token, peak_gflops, fraction_of_peak; with an
+adapter its name as adapter, base_tokens_per_s (without it, measured in turn), adapter_cost (how much more time
+a token takes with it: the median of the rounds).";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +74,27 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
     };
     let bar = output::count_bar(context.global.quiet, session.model.name().to_owned());
     bar.set_length(u64::from(args.rounds) + 1);
-    let mut speeds = Vec::new();
+    let (mut speeds, mut alone) = (Vec::new(), Vec::new());
     for round in 0..=args.rounds {
-        let speed = match what {
-            What::Decode => decode(&session, at, tokens)?,
-            What::Prefill => prefill(&session, at, tokens, round)?,
+        let speed = |base_alone| match what {
+            What::Decode => decode(&session, at, tokens, base_alone),
+            What::Prefill => prefill(&session, at, tokens, round, base_alone),
         };
         // The first round fills caches, the prompt's among them.
-        if round > 0 {
-            speeds.push(speed);
+        let take = |speeds: &mut Vec<f64>, base_alone| -> Outcome {
+            let speed = speed(base_alone)?;
+            speeds.extend((round > 0).then_some(speed));
+            Ok(())
+        };
+        // In turn, since a machine is not equally fast at all times; the other way round every other time.
+        if session.model.adapter().is_none() {
+            take(&mut speeds, false)?;
+        } else if round % 2 == 0 {
+            take(&mut speeds, false)?;
+            take(&mut alone, true)?;
+        } else {
+            take(&mut alone, true)?;
+            take(&mut speeds, false)?;
         }
         bar.inc(1);
     }
@@ -89,7 +104,13 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
         What::Decode => Load::of(&session.model, 1, at + tokens / 2),
         What::Prefill => Load::of(&session.model, tokens, at + tokens / 2),
     };
-    let report = report(&session.model, (what, at, tokens), speeds, load, limits);
+    let mut report = report(&session.model, (what, at, tokens), &speeds, load, limits);
+    if let Some(adapter) = session.model.adapter() {
+        let costs: Vec<f64> = speeds.iter().zip(&alone).map(|(with, without)| without / with - 1.0).collect();
+        report["adapter"] = adapter.name().into();
+        report["base_tokens_per_s"] = median(&alone).into();
+        report["adapter_cost"] = median(&costs).into();
+    }
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -99,29 +120,30 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
 }
 
 /// Tokens a second behind a prompt of `at` tokens.
-fn decode(session: &Session, at: usize, tokens: usize) -> Outcome<f64> {
-    let finished = ask(session, prompt(&session.model, at, 0), tokens)?;
+fn decode(session: &Session, at: usize, tokens: usize, base_alone: bool) -> Outcome<f64> {
+    let finished = ask(session, prompt(&session.model, at, 0), tokens, base_alone)?;
     let timings = finished.timings;
     Ok((timings.decode_tokens.saturating_sub(1)) as f64 / timings.decode_ms * 1000.0)
 }
 
 /// Tokens a second of a prompt that begins like no other, or only its first `at` tokens like one that is kept.
-fn prefill(session: &Session, at: usize, tokens: usize, round: u32) -> Outcome<f64> {
+fn prefill(session: &Session, at: usize, tokens: usize, round: u32, base_alone: bool) -> Outcome<f64> {
     let kept = prompt(&session.model, at, 0);
     if !kept.is_empty() {
-        ask(session, kept.clone(), 1)?;
+        ask(session, kept.clone(), 1, base_alone)?;
     }
     let new = prompt(&session.model, tokens + usize::from(at > 0), round as usize + 1);
     let all = [&kept[..], &new[usize::from(at > 0)..]].concat();
-    let timings = ask(session, all, 1)?.timings;
+    let timings = ask(session, all, 1, base_alone)?.timings;
     Ok(timings.prefill_tokens as f64 / timings.prefill_ms * 1000.0)
 }
 
-fn ask(session: &Session, prompt: Vec<u32>, max_tokens: usize) -> Outcome<Finished> {
+fn ask(session: &Session, prompt: Vec<u32>, max_tokens: usize, base_alone: bool) -> Outcome<Finished> {
     let request = GenerateRequest {
         stop: Stop { ignore_eos: true, ..Stop::default() },
         priority: Priority::Completion,
         speculate: false,
+        base_alone,
         ..GenerateRequest::new(session.model.clone(), prompt, max_tokens)
     };
     Ok(session.engine.submit(request).finish_blocking(|_| {})?)
@@ -155,26 +177,31 @@ impl Load {
     }
 }
 
+/// The middle one; of none, nothing.
+fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
 fn report(
     model: &Arc<Model>,
     (what, at, tokens): (What, usize, usize),
-    mut speeds: Vec<f64>,
+    speeds: &[f64],
     load: Load,
     limits: Limits,
 ) -> Value {
-    let all = speeds.clone();
-    speeds.sort_by(f64::total_cmp);
-    let speed = speeds[speeds.len() / 2];
+    let speed = median(speeds);
     json!({
         "what": if what == What::Decode { "decode" } else { "prefill" },
         "model": model.name(),
         "device": model.device().to_string(),
         "tokens": tokens,
         "at": at,
-        "rounds": all.len(),
+        "rounds": speeds.len(),
         "tokens_per_s": speed,
         "ms_per_token": 1000.0 / speed,
-        "all_tokens_per_s": all,
+        "all_tokens_per_s": speeds,
         "bytes_per_token": load.bytes,
         "bandwidth_gb_s": limits.bandwidth / 1e9,
         "fraction_of_bandwidth": load.bytes * speed / limits.bandwidth,
@@ -188,7 +215,7 @@ fn to_text(report: &Value) -> String {
     let number = |name: &str| report[name].as_f64().unwrap_or_default();
     let text = |name: &str| report[name].as_str().unwrap_or_default().to_owned();
     let percent = |name: &str| format!("{:.1} %", 100.0 * number(name));
-    output::table(&[
+    let mut rows = vec![
         ("model", text("model")),
         ("device", text("device")),
         (
@@ -200,5 +227,10 @@ fn to_text(report: &Value) -> String {
             format!("{} of {:.1} GB/s", percent("fraction_of_bandwidth"), number("bandwidth_gb_s")),
         ),
         ("operations", format!("{} of {:.0} GFLOP/s", percent("fraction_of_peak"), number("peak_gflops"))),
-    ])
+    ];
+    if report["adapter"].is_string() {
+        let (cost, base) = (percent("adapter_cost"), number("base_tokens_per_s"));
+        rows.push(("adapter", format!("{}  ({cost} of the time; without it {base:.1})", text("adapter"))));
+    }
+    output::table(&rows)
 }
