@@ -3,6 +3,7 @@ local M = {}
 
 ---@class gemma.Settings what the server may be told; the README of gemma-ls has the table
 ---@field model? string
+---@field adapter? string
 ---@field chatModel? string
 ---@field device? string
 ---@field threads? integer
