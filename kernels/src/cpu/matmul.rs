@@ -7,6 +7,8 @@
 //! where the compiler does not inline it, it is compiled without the level's instructions.
 #![allow(clippy::needless_range_loop)]
 
+mod blocks;
+
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
@@ -19,8 +21,9 @@ use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
-use crate::ops::{Activation, BlockProjection, Matrix, Projection, Store};
+use crate::ops::{Activation, Matrix, Projection, Store};
 use crate::quant::Format;
+pub(crate) use blocks::project_blocks;
 
 /// Rows of activations that share one reading of the weights.
 const TILE: usize = 8;
@@ -78,8 +81,9 @@ struct Inputs {
 impl Inputs {
     fn new(pool: &Pool, level: Level, x: &[f32], n: usize, ways: &[Way]) -> Self {
         #[cfg(target_arch = "x86_64")]
-        let bf16 =
-            |parts| ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, x, n, parts));
+        let bf16 = |parts| {
+            ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, x, n, 1, parts))
+        };
         Self {
             int8: ways.contains(&Way::Int8).then(|| Quantized::of(pool, level, x, n)),
             #[cfg(target_arch = "x86_64")]
@@ -98,9 +102,9 @@ impl Inputs {
             #[cfg(target_arch = "x86_64")]
             Way::Int8Tiles => self.int8_tiles.as_ref().map(Input::Int8Tiles),
             #[cfg(target_arch = "x86_64")]
-            Way::Bf16(Parts::Rounded) => self.rounded.as_ref().map(Input::Bf16),
+            Way::Bf16(Parts::Rounded) => self.rounded.as_ref().map(|x| Input::Bf16(x.block(0))),
             #[cfg(target_arch = "x86_64")]
-            Way::Bf16(Parts::Split) => self.split.as_ref().map(Input::Bf16),
+            Way::Bf16(Parts::Split) => self.split.as_ref().map(|x| Input::Bf16(x.block(0))),
         };
         rounded.unwrap_or(Input::F32 { x, stride })
     }
@@ -118,7 +122,7 @@ enum Input<'a> {
     #[cfg(target_arch = "x86_64")]
     Int8Tiles(&'a amx::int8::Tiles),
     #[cfg(target_arch = "x86_64")]
-    Bf16(&'a amx::bf16::Tiles),
+    Bf16(amx::bf16::BlockTiles<'a>),
 }
 
 /// `out = x w^T` for every part; see [`crate::Ops::project`].
@@ -189,46 +193,6 @@ fn project_columns(
     if let Some(quantized) = inputs.int8 {
         quantized.keep();
     }
-}
-
-/// Block-diagonal products; see [`crate::Ops::project_blocks`].
-pub(crate) fn project_blocks(
-    pool: &Pool,
-    level: Level,
-    x: &[f32],
-    n: usize,
-    parts: &mut [BlockProjection<'_>],
-) {
-    let mut jobs = Vec::new();
-    for part in parts {
-        let Some(first) = part.blocks.first() else { continue };
-        let (rows, cols, count) = (first.rows, first.cols, part.blocks.len());
-        assert_eq!(x.len(), n * count * cols, "an input row is as wide as the blocks together");
-        assert_eq!(part.out.len(), n * count * rows, "an output row has one number a row of the blocks");
-        for (b, block) in part.blocks.iter().enumerate() {
-            assert_eq!((block.rows, block.cols), (rows, cols), "blocks have one shape");
-            let matrix = packed(block);
-            let x = x.get(b * cols..).unwrap_or_default();
-            // Without rows nothing is written, and the offset may lie outside.
-            let out = SendPtr(part.out.as_mut_ptr().wrapping_add(b * rows));
-            let input = Input::F32 { x, stride: count * cols };
-            let panels = 0..matrix.panels();
-            let (first_output, out_stride, chunk) = (0, count * rows, 4);
-            jobs.push(Job {
-                matrix,
-                bias: None,
-                level,
-                input,
-                n,
-                out,
-                first_output,
-                out_stride,
-                panels,
-                chunk,
-            });
-        }
-    }
-    run(pool, level, &jobs);
 }
 
 /// Computes all jobs in one loop of the pool.

@@ -26,14 +26,21 @@ const TILE_BYTES: usize = TILE_ROWS * TILE_COLS * 2;
 /// and so many of a chunk of panels in the second.
 const DEPTH: usize = 8;
 
-/// Activations in tiles `[column tiles / DEPTH, row tile, DEPTH, part]` (the last group of columns may be narrower), the
-/// order in which they are read; columns past the last are zero, rows past the last whatever.
+/// Activations in tiles `[block, column tiles / DEPTH, row tile, DEPTH, part]` (the last group of columns may be narrower),
+/// the order in which they are read; columns past a block's last are zero, rows past the last whatever.
 pub(crate) struct Tiles {
     tiles: Scratch,
     row_tiles: usize,
-    /// Tiles of columns.
+    /// Tiles of columns of a block.
     columns: usize,
     parts: Parts,
+}
+
+/// What a product reads of them.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockTiles<'a> {
+    tiles: &'a Tiles,
+    block: usize,
 }
 
 /// What is kept of an activation.
@@ -46,27 +53,36 @@ pub(crate) enum Parts {
 }
 
 impl Tiles {
-    /// Rounds `x [n, cols]`.
-    pub(crate) fn new(pool: &Pool, level: Level, x: &[f32], n: usize, parts: Parts) -> Self {
-        let cols = x.len() / n.max(1);
+    /// Rounds `x [n, blocks * cols]`.
+    pub(crate) fn new(pool: &Pool, level: Level, x: &[f32], n: usize, blocks: usize, parts: Parts) -> Self {
+        let width = x.len() / n.max(1);
+        let cols = width / blocks;
         let row_tiles = n.div_ceil(TILE_ROWS);
         assert!(parts == Parts::Rounded || row_tiles <= 1, "few rows are split");
         let columns = cols.div_ceil(TILE_COLS);
-        let tiles = Scratch::new(row_tiles * columns * parts as usize * TILE_BYTES);
+        let tiles = Scratch::new(blocks * row_tiles * columns * parts as usize * TILE_BYTES);
         let to = SendPtr(tiles.as_ptr().cast::<u16>());
         pool.run(row_tiles, &|row_tile| {
-            let rows = &x[row_tile * TILE_ROWS * cols..((row_tile + 1) * TILE_ROWS).min(n) * cols];
+            let rows = &x[row_tile * TILE_ROWS * width..((row_tile + 1) * TILE_ROWS).min(n) * width];
             let place = Place { row_tile, row_tiles, columns };
             // SAFETY: the level was detected; row tiles are disjoint parts of the memory.
-            unsafe { level.run(RoundRows { rows, cols, parts, place, to: to.get() }) };
+            unsafe { level.run(RoundRows { rows, width, cols, parts, place, to: to.get() }) };
         });
         Self { tiles, row_tiles, columns, parts }
     }
 
+    /// One of the blocks.
+    pub(crate) fn block(&self, block: usize) -> BlockTiles<'_> {
+        BlockTiles { tiles: self, block }
+    }
+}
+
+impl BlockTiles<'_> {
     /// The tiles of a row tile, from the first of a group of columns on.
-    fn at(&self, row_tile: usize, first: usize) -> *const u8 {
-        let tile = Place { row_tile, row_tiles: self.row_tiles, columns: self.columns }.tile(first);
-        self.tiles.as_ptr().wrapping_add(tile * self.parts as usize * TILE_BYTES)
+    fn at(self, row_tile: usize, first: usize) -> *const u8 {
+        let Tiles { row_tiles, columns, parts, ref tiles } = *self.tiles;
+        let tile = Place { row_tile, row_tiles, columns }.tile(self.block, first);
+        tiles.as_ptr().wrapping_add(tile * parts as usize * TILE_BYTES)
     }
 }
 
@@ -80,15 +96,18 @@ struct Place {
 
 impl Place {
     #[inline(always)]
-    fn tile(self, column: usize) -> usize {
+    fn tile(self, block: usize, column: usize) -> usize {
         let first = column / DEPTH * DEPTH;
         let depth = DEPTH.min(self.columns - first);
-        first * self.row_tiles + self.row_tile * depth + column - first
+        (block * self.columns + first) * self.row_tiles + self.row_tile * depth + column - first
     }
 }
 
 struct RoundRows<'a> {
     rows: &'a [f32],
+    /// Of a row.
+    width: usize,
+    /// Of a block.
     cols: usize,
     parts: Parts,
     place: Place,
@@ -98,28 +117,44 @@ struct RoundRows<'a> {
 impl Kernel for RoundRows<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        const TILE: usize = TILE_ROWS * TILE_COLS;
-        for (r, row) in self.rows.chunks_exact(self.cols).enumerate() {
-            for (tile, numbers) in row.chunks(TILE_COLS).enumerate() {
-                let tile = self.place.tile(tile);
-                // SAFETY: the row tile has room for as many tiles as there are parts for each tile of columns.
-                let to = unsafe { self.to.add(tile * self.parts as usize * TILE + r * TILE_COLS) };
-                let mut padded = [0.0; TILE_COLS];
-                let numbers = numbers.try_into().unwrap_or_else(|_| {
-                    padded[..numbers.len()].copy_from_slice(numbers);
-                    &padded
-                });
-                for i in 0..TILE_COLS {
-                    // SAFETY: as above.
-                    unsafe { *to.add(i) = round(numbers[i]) };
+        for (r, row) in self.rows.chunks_exact(self.width).enumerate() {
+            for (block, row) in row.chunks_exact(self.cols).enumerate() {
+                for (tile, numbers) in row.chunks(TILE_COLS).enumerate() {
+                    let tile = self.place.tile(block, tile);
+                    // SAFETY: the row tile has room for as many tiles as there are parts for each tile of columns.
+                    unsafe {
+                        self.round(numbers, self.to.add(tile * self.parts as usize * TILE + r * TILE_COLS))
+                    };
                 }
-                if self.parts == Parts::Split {
-                    for i in 0..TILE_COLS {
-                        let rest = numbers[i] - f32::from_bits(u32::from(round(numbers[i])) << 16);
-                        // SAFETY: as above.
-                        unsafe { *to.add(TILE + i) = round(rest) };
-                    }
-                }
+            }
+        }
+    }
+}
+
+/// Numbers of a tile.
+const TILE: usize = TILE_ROWS * TILE_COLS;
+
+impl RoundRows<'_> {
+    /// Rounds a row of a tile, or less at a block's end.
+    ///
+    /// # Safety
+    /// There is room for a row in the tile `to`, and in the one behind it where there are two parts.
+    #[inline(always)]
+    unsafe fn round(&self, numbers: &[f32], to: *mut u16) {
+        let mut padded = [0.0; TILE_COLS];
+        let numbers: &[f32; TILE_COLS] = numbers.try_into().unwrap_or_else(|_| {
+            padded[..numbers.len()].copy_from_slice(numbers);
+            &padded
+        });
+        for i in 0..TILE_COLS {
+            // SAFETY: the caller's.
+            unsafe { *to.add(i) = round(numbers[i]) };
+        }
+        if self.parts == Parts::Split {
+            for i in 0..TILE_COLS {
+                let rest = numbers[i] - f32::from_bits(u32::from(round(numbers[i])) << 16);
+                // SAFETY: the caller's.
+                unsafe { *to.add(TILE + i) = round(rest) };
             }
         }
     }
@@ -134,7 +169,7 @@ fn round(x: f32) -> u16 {
 }
 
 /// Computes a few panels of a job of bf16 weights against all rows. AMX is available.
-pub(crate) fn project(job: &Job<'_>, x: &Tiles, panels: Range<usize>) {
+pub(crate) fn project(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
     let tiles = |panel: usize, first: usize| job.matrix.panel(panel).wrapping_add(first * TILE_BYTES);
     if job.n <= 2 * TILE_ROWS {
         return multiply(job, x, panels, |_| {}, tiles);
@@ -148,7 +183,7 @@ pub(crate) fn project(job: &Job<'_>, x: &Tiles, panels: Range<usize>) {
 }
 
 /// Computes a few panels of a job of quantised weights against all rows. AMX is available.
-pub(crate) fn project_widened<B: Block>(job: &Job<'_>, x: &Tiles, panels: Range<usize>) {
+pub(crate) fn project_widened<B: Block>(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
     multiply_prepared(job, x, panels, |panel, group, to| {
         // SAFETY: the vectors' level comes with AMX; there is room for the group's tiles.
         unsafe { widen::<B>(job.matrix, panel, group, to) };
@@ -159,7 +194,7 @@ pub(crate) fn project_widened<B: Block>(job: &Job<'_>, x: &Tiles, panels: Range<
 #[inline(always)]
 fn multiply_prepared(
     job: &Job<'_>,
-    x: &Tiles,
+    x: BlockTiles<'_>,
     panels: Range<usize>,
     prepare: impl Fn(usize, Range<usize>, *mut u8),
 ) {
@@ -175,7 +210,7 @@ fn multiply_prepared(
 #[inline(always)]
 fn multiply(
     job: &Job<'_>,
-    x: &Tiles,
+    x: BlockTiles<'_>,
     panels: Range<usize>,
     mut prepare: impl FnMut(Range<usize>),
     weights: impl Fn(usize, usize) -> *const u8,
@@ -193,7 +228,7 @@ const SUM: usize = TILE_ROWS * LANES;
 #[inline(always)]
 fn add_up(
     job: &Job<'_>,
-    x: &Tiles,
+    x: BlockTiles<'_>,
     panels: Range<usize>,
     prepare: &mut impl FnMut(Range<usize>),
     weights: impl Fn(usize, usize) -> *const u8,
@@ -201,8 +236,8 @@ fn add_up(
 ) {
     let row_tiles = job.n.div_ceil(TILE_ROWS);
     configure(WHOLE);
-    for first in (0..x.columns).step_by(DEPTH) {
-        let depth = DEPTH.min(x.columns - first);
+    for first in (0..x.tiles.columns).step_by(DEPTH) {
+        let depth = DEPTH.min(x.tiles.columns - first);
         prepare(first..first + depth);
         for row_tile in (0..row_tiles).step_by(2) {
             let pair = row_tile + 1 < row_tiles;
@@ -217,7 +252,7 @@ fn add_up(
                 // SAFETY: the tiles are configured; all pointers lead to `depth` whole tiles of the
                 // activations and the panels, and to whole tiles of sums of this thread.
                 panel += unsafe {
-                    match (pair, left, x.parts) {
+                    match (pair, left, x.tiles.parts) {
                         (true, 2.., _) => {
                             let x = [activations(0), activations(1)];
                             let w = [weights(0), weights(1)];
