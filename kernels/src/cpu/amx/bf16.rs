@@ -172,25 +172,25 @@ fn round(x: f32) -> u16 {
 pub(crate) fn project(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
     let tiles = |panel: usize, first: usize| job.matrix.panel(panel).wrapping_add(first * TILE_BYTES);
     if job.n <= 2 * TILE_ROWS {
-        return multiply(job, x, panels, |_| {}, tiles);
+        return multiply(job, x, panels, |_, _| {}, tiles);
     }
     // Read again and again, weights are better copied: panels that lie a power of two apart drive each other out of the
     // cache.
-    multiply_prepared(job, x, panels, |panel, group, to| {
+    multiply_prepared(job, x, panels, |panel, columns, to| {
         // SAFETY: the panel has these tiles, and there is room for them.
-        unsafe { std::ptr::copy_nonoverlapping(tiles(panel, group.start), to, group.len() * TILE_BYTES) };
+        unsafe { std::ptr::copy_nonoverlapping(tiles(panel, columns.start), to, columns.len() * TILE_BYTES) };
     });
 }
 
 /// Computes a few panels of a job of quantised weights against all rows. AMX is available.
 pub(crate) fn project_widened<B: Block>(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
-    multiply_prepared(job, x, panels, |panel, group, to| {
-        // SAFETY: the vectors' level comes with AMX; there is room for the group's tiles.
-        unsafe { widen::<B>(job.matrix, panel, group, to) };
+    multiply_prepared(job, x, panels, |panel, columns, to| {
+        // SAFETY: the vectors' level comes with AMX; there is room for these tiles.
+        unsafe { widen::<B>(job.matrix, panel, columns, to) };
     });
 }
 
-/// Products with tiles that `prepare` writes: those of a panel, from a group of columns.
+/// Products with tiles that `prepare` writes: some of a panel, from some tiles of columns.
 #[inline(always)]
 fn multiply_prepared(
     job: &Job<'_>,
@@ -198,25 +198,31 @@ fn multiply_prepared(
     panels: Range<usize>,
     prepare: impl Fn(usize, Range<usize>, *mut u8),
 ) {
-    let memory = Scratch::new(panels.len() * DEPTH * TILE_BYTES);
-    let place = |panel: usize| memory.as_ptr().wrapping_add((panel - panels.start) * DEPTH * TILE_BYTES);
-    let prepare =
-        |group: Range<usize>| panels.clone().for_each(|panel| prepare(panel, group.clone(), place(panel)));
-    multiply(job, x, panels.clone(), prepare, |panel, _| place(panel).cast_const());
+    // A group of columns that is multiplied, and the next one.
+    let memory = Scratch::new(2 * panels.len() * DEPTH * TILE_BYTES);
+    let place = |panel: usize, column: usize| {
+        let group = column / DEPTH % 2 * panels.len() + panel - panels.start;
+        memory.as_ptr().wrapping_add((group * DEPTH + column % DEPTH) * TILE_BYTES)
+    };
+    let prepare = |panel: usize, columns: Range<usize>| {
+        let to = place(panel, columns.start);
+        prepare(panel, columns, to);
+    };
+    multiply(job, x, panels.clone(), prepare, |panel, first| place(panel, first).cast_const());
 }
 
-/// The loops of all products. `prepare` is called with each range of column tiles before it is used; `weights` gives the
-/// tiles of a panel from such a range's first on.
+/// The loops of all products. `prepare` is called for the tiles of a panel before they are used; `weights` gives them from
+/// the first of a group of columns on.
 #[inline(always)]
 fn multiply(
     job: &Job<'_>,
     x: BlockTiles<'_>,
     panels: Range<usize>,
-    mut prepare: impl FnMut(Range<usize>),
+    prepare: impl Fn(usize, Range<usize>),
     weights: impl Fn(usize, usize) -> *const u8,
 ) {
     let sums = Scratch::new(job.n.div_ceil(TILE_ROWS) * panels.len() * SUM * 4);
-    add_up(job, x, panels.clone(), &mut prepare, weights, sums.as_ptr().cast());
+    add_up(job, x, panels.clone(), prepare, weights, sums.as_ptr().cast());
     // SAFETY: there are that many sums, all of them written; rows and columns are the job's.
     unsafe { job.level.run(Write { job, panels, sums: sums.as_ptr().cast() }) };
 }
@@ -230,15 +236,30 @@ fn add_up(
     job: &Job<'_>,
     x: BlockTiles<'_>,
     panels: Range<usize>,
-    prepare: &mut impl FnMut(Range<usize>),
+    prepare: impl Fn(usize, Range<usize>),
     weights: impl Fn(usize, usize) -> *const u8,
     sums: *mut f32,
 ) {
     let row_tiles = job.n.div_ceil(TILE_ROWS);
+    let group = |first: usize| first..(first + DEPTH).min(x.tiles.columns);
+    // Prepares some of a group's tiles, counted panel by panel.
+    let prepare = |columns: &Range<usize>, tiles: Range<usize>| {
+        let mut tile = tiles.start;
+        while tile < tiles.end {
+            let (panel, at) = (tile / columns.len(), tile % columns.len());
+            let end = columns.len().min(at + tiles.end - tile);
+            prepare(panels.start + panel, columns.start + at..columns.start + end);
+            tile += end - at;
+        }
+    };
     configure(WHOLE);
+    prepare(&group(0), 0..group(0).len() * panels.len());
     for first in (0..x.tiles.columns).step_by(DEPTH) {
-        let depth = DEPTH.min(x.tiles.columns - first);
-        prepare(first..first + depth);
+        let depth = group(first).len();
+        // The next group is prepared a little after each product: vectors work while matrix units do, and memory is
+        // waited for by neither.
+        let next = group((first + DEPTH).min(x.tiles.columns));
+        let (mut done, mut prepared) = (0, 0);
         for row_tile in (0..row_tiles).step_by(2) {
             let pair = row_tile + 1 < row_tiles;
             let mut panel = panels.start;
@@ -251,7 +272,7 @@ fn add_up(
                 let (left, fresh) = (panels.end - panel, first == 0);
                 // SAFETY: the tiles are configured; all pointers lead to `depth` whole tiles of the
                 // activations and the panels, and to whole tiles of sums of this thread.
-                panel += unsafe {
+                let wide = unsafe {
                     match (pair, left, x.tiles.parts) {
                         (true, 2.., _) => {
                             let x = [activations(0), activations(1)];
@@ -284,6 +305,11 @@ fn add_up(
                         }
                     }
                 };
+                panel += wide;
+                done += wide * (1 + usize::from(pair));
+                let due = next.len() * panels.len() * done / (row_tiles * panels.len());
+                prepare(&next, prepared..due);
+                prepared = due;
             }
         }
     }
