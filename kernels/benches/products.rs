@@ -27,7 +27,7 @@ fn main() {
         let mut random = Random::new(1);
         let bytes = random.matrix(format, rows, cols);
         let matrix = cpu.matrix(format, rows, cols, &bytes).expect("the shape is the format's");
-        for n in [1, 2, 4, 8, 16, 32, 64, 128, 512] {
+        for n in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512] {
             let x = random.numbers(n * cols);
             let mut out = vec![0.0; n * rows];
             let mut best = f64::INFINITY;

@@ -289,8 +289,9 @@ pub trait Ops: Send + Sync {
     fn project_part(&self, x: &[f32], activation: Activation, part: Projection<'_>, outputs: Range<usize>);
 
     /// As [`Ops::project`] with block-diagonal matrices: block `b` reads and writes the `b`-th part of a
-    /// row. Activations stay f32.
-    fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]);
+    /// row. Activations stay f32; where they may be rounded and there are matrix units for bf16, more than
+    /// [`FEW_ROWS`](crate::cpu::FEW_ROWS) rows are rounded to bf16 against bf16 and quantised weights, as there.
+    fn project_blocks(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [BlockProjection<'_>]);
 
     /// Depthwise causal convolution: `out[t] = bias + sum_k weight[k] * x[t - (taps - 1) + k]`.
     fn causal_conv(&self, args: CausalConv<'_>);

@@ -89,7 +89,7 @@ impl Ops for Reference {
         part.out.copy_from_slice(&all[outputs]);
     }
 
-    fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]) {
+    fn project_blocks(&self, x: &[f32], n: usize, _: Activation, parts: &mut [BlockProjection<'_>]) {
         for part in parts {
             let Some(block) = part.blocks.first() else { continue };
             let (rows, cols, count) = (block.rows, block.cols, part.blocks.len());

@@ -284,6 +284,10 @@ impl Spec {
 
     /// In which format it stands in a file of a model of so many layers.
     fn kept(&self, mix: Mix, layers: usize) -> GgmlDType {
+        if self.name.ends_with("gate_weight") {
+            // As `gemma-ls model quantize` leaves a recurrence's gates.
+            return GgmlDType::BF16;
+        }
         if self.shape.len() != 2 || self.name.ends_with("bias") {
             return GgmlDType::F32;
         }

@@ -77,7 +77,7 @@ impl Network {
     pub fn chunk(&self, short: bool) -> usize {
         match (self, short) {
             (Self::Host(_), true) => 32,
-            (Self::Host(_), false) => 256,
+            (Self::Host(_), false) => 512,
             (Self::Device(_), true) => 512,
             (Self::Device(_), false) => 2048,
         }

@@ -10,11 +10,14 @@
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-use super::amx;
-use super::matmul::{Job, Plain, PlainBF16, PlainF32};
+use super::amx::bf16::{Columns, Parts, Tiles};
+use super::matmul::{Input, Job, Plain, PlainBF16, PlainF32, Way, packed, run};
 use super::pack::PackedMatrix;
+use super::pool::Pool;
 use super::scratch::Scratch;
 use super::simd::{Kernel, LANES, Simd};
+use super::{Level, SendPtr};
+use crate::ops::{LowRank, Matrix};
 use crate::quant::Format;
 
 /// `x down^T`, row-major: what all second factors of a call read.
@@ -54,7 +57,7 @@ pub(super) struct Addend<'a> {
     pub(super) ranks: Range<usize>,
     /// The same rounded for matrix units, where these add it.
     #[cfg(target_arch = "x86_64")]
-    pub(super) tiles: Option<amx::bf16::Tiles>,
+    pub(super) tiles: Option<Tiles>,
 }
 
 impl Addend<'_> {
@@ -64,6 +67,60 @@ impl Addend<'_> {
         return self.tiles.is_some();
         #[cfg(not(target_arch = "x86_64"))]
         false
+    }
+}
+
+/// The product with an adapter's first factors.
+pub(super) fn between(pool: &Pool, level: Level, input: Input<'_>, n: usize, down: &Matrix) -> Between {
+    let matrix = packed(down);
+    let between = Between::new(n, matrix.rows);
+    let (out, panels) = (SendPtr(between.as_mut_ptr()), 0..matrix.panels());
+    let (first_output, out_stride, chunk) = (0, matrix.rows, 1);
+    let job = Job {
+        matrix,
+        bias: None,
+        added: None,
+        level,
+        input,
+        n,
+        out,
+        first_output,
+        out_stride,
+        panels,
+        chunk,
+    };
+    run(pool, level, &[job]);
+    between
+}
+
+/// The second factor of a product that meets its activations in this way.
+pub(super) fn addend<'a>(
+    pool: &Pool,
+    level: Level,
+    way: Way,
+    low_rank: &LowRank<'a>,
+    between: &'a Between,
+    base: &PackedMatrix,
+) -> Addend<'a> {
+    let up = packed(low_rank.up);
+    let ranks = low_rank.first..low_rank.first + up.cols;
+    assert!(matches!(up.format, Format::F32 | Format::BF16), "a second factor is of plain numbers");
+    assert!(up.rows == base.rows && ranks.end <= between.ranks, "the factors belong to the product");
+    #[cfg(target_arch = "x86_64")]
+    let tiles = (way == Way::Bf16(Parts::Rounded) && up.format == Format::BF16).then(|| {
+        // SAFETY: the product with the first factors has run.
+        let numbers = unsafe { between.numbers() };
+        let columns = Columns { x: numbers, stride: between.ranks, range: ranks.clone(), blocks: 1 };
+        Tiles::new(pool, level, columns, between.rows, Parts::Rounded)
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (pool, level, way);
+    Addend {
+        up,
+        between,
+        ranks,
+        #[cfg(target_arch = "x86_64")]
+        tiles,
     }
 }
 

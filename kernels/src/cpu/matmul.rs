@@ -7,6 +7,8 @@
 //! where the compiler does not inline it, it is compiled without the level's instructions.
 #![allow(clippy::needless_range_loop)]
 
+mod blocks;
+
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
@@ -15,13 +17,14 @@ use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, bf16::Parts};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-use super::low_rank::{self, Addend, Between};
+use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
-use crate::ops::{Activation, BlockProjection, LowRank, Matrix, Projection, Store};
+use crate::ops::{Activation, Matrix, Projection, Store};
 use crate::quant::Format;
+pub(crate) use blocks::project_blocks;
 
 /// Rows of activations that share one reading of the weights.
 const TILE: usize = 8;
@@ -31,7 +34,7 @@ const ROWS_OF_VECTORS: usize = 4;
 
 /// How a product meets its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// In f32.
     F32,
     /// In 8 bits, by vectors.
@@ -101,16 +104,16 @@ impl Inputs {
             #[cfg(target_arch = "x86_64")]
             Way::Int8Tiles => self.int8_tiles.as_ref().map(Input::Int8Tiles),
             #[cfg(target_arch = "x86_64")]
-            Way::Bf16(Parts::Rounded) => self.rounded.as_ref().map(Input::Bf16),
+            Way::Bf16(Parts::Rounded) => self.rounded.as_ref().map(|x| Input::Bf16(x.block(0))),
             #[cfg(target_arch = "x86_64")]
-            Way::Bf16(Parts::Split) => self.split.as_ref().map(Input::Bf16),
+            Way::Bf16(Parts::Split) => self.split.as_ref().map(|x| Input::Bf16(x.block(0))),
         };
         rounded.unwrap_or(Input::F32 { x, stride })
     }
 }
 
 /// What the products read.
-enum Input<'a> {
+pub(super) enum Input<'a> {
     F32 {
         /// Begins at the first row's first number.
         x: &'a [f32],
@@ -121,7 +124,7 @@ enum Input<'a> {
     #[cfg(target_arch = "x86_64")]
     Int8Tiles(&'a amx::int8::Tiles),
     #[cfg(target_arch = "x86_64")]
-    Bf16(&'a amx::bf16::Tiles),
+    Bf16(amx::bf16::BlockTiles<'a>),
 }
 
 /// `out = x w^T` for every part; see [`crate::Ops::project`].
@@ -170,7 +173,8 @@ fn project_columns(
     let down = parts.iter().find_map(|part| part.low_rank.map(|low_rank| low_rank.down));
     ways.extend(down.map(way));
     let inputs = Inputs::new(pool, level, x, n, &ways);
-    let between = down.map(|down| between(pool, level, inputs.of(way(down), x, down.cols), n, down));
+    let between =
+        down.map(|down| low_rank::between(pool, level, inputs.of(way(down), x, down.cols), n, down));
     let jobs: Vec<Job<'_>> = parts
         .iter_mut()
         .zip(&ways)
@@ -188,7 +192,8 @@ fn project_columns(
             let out = SendPtr(part.out.as_mut_ptr());
             let (first_output, out_stride) = (outputs.start, outputs.len());
             let added = part.low_rank.zip(between.as_ref());
-            let added = added.map(|(low_rank, between)| addend(pool, level, way, &low_rank, between, matrix));
+            let added = added
+                .map(|(low_rank, between)| low_rank::addend(pool, level, way, &low_rank, between, matrix));
             let bias = part.bias;
             Job { matrix, bias, added, level, input, n, out, first_output, out_stride, panels, chunk }
         })
@@ -200,103 +205,8 @@ fn project_columns(
     }
 }
 
-/// The product with an adapter's first factors.
-fn between(pool: &Pool, level: Level, input: Input<'_>, n: usize, down: &Matrix) -> Between {
-    let matrix = packed(down);
-    let between = Between::new(n, matrix.rows);
-    let (out, panels) = (SendPtr(between.as_mut_ptr()), 0..matrix.panels());
-    let (first_output, out_stride, chunk) = (0, matrix.rows, 1);
-    let job = Job {
-        matrix,
-        bias: None,
-        added: None,
-        level,
-        input,
-        n,
-        out,
-        first_output,
-        out_stride,
-        panels,
-        chunk,
-    };
-    run(pool, level, &[job]);
-    between
-}
-
-/// The second factor of a product that meets its activations in this way.
-fn addend<'a>(
-    pool: &Pool,
-    level: Level,
-    way: Way,
-    low_rank: &LowRank<'a>,
-    between: &'a Between,
-    base: &PackedMatrix,
-) -> Addend<'a> {
-    let up = packed(low_rank.up);
-    let ranks = low_rank.first..low_rank.first + up.cols;
-    assert!(matches!(up.format, Format::F32 | Format::BF16), "a second factor is of plain numbers");
-    assert!(up.rows == base.rows && ranks.end <= between.ranks, "the factors belong to the product");
-    #[cfg(target_arch = "x86_64")]
-    let tiles = (way == Way::Bf16(Parts::Rounded) && up.format == Format::BF16).then(|| {
-        // SAFETY: the product with the first factors has run.
-        let numbers = unsafe { between.numbers() };
-        let columns = amx::bf16::Columns { x: numbers, stride: between.ranks, range: ranks.clone() };
-        amx::bf16::Tiles::new(pool, level, columns, between.rows, Parts::Rounded)
-    });
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (pool, level, way);
-    Addend {
-        up,
-        between,
-        ranks,
-        #[cfg(target_arch = "x86_64")]
-        tiles,
-    }
-}
-
-/// Block-diagonal products; see [`crate::Ops::project_blocks`].
-pub(crate) fn project_blocks(
-    pool: &Pool,
-    level: Level,
-    x: &[f32],
-    n: usize,
-    parts: &mut [BlockProjection<'_>],
-) {
-    let mut jobs = Vec::new();
-    for part in parts {
-        let Some(first) = part.blocks.first() else { continue };
-        let (rows, cols, count) = (first.rows, first.cols, part.blocks.len());
-        assert_eq!(x.len(), n * count * cols, "an input row is as wide as the blocks together");
-        assert_eq!(part.out.len(), n * count * rows, "an output row has one number a row of the blocks");
-        for (b, block) in part.blocks.iter().enumerate() {
-            assert_eq!((block.rows, block.cols), (rows, cols), "blocks have one shape");
-            let matrix = packed(block);
-            let x = x.get(b * cols..).unwrap_or_default();
-            // Without rows nothing is written, and the offset may lie outside.
-            let out = SendPtr(part.out.as_mut_ptr().wrapping_add(b * rows));
-            let input = Input::F32 { x, stride: count * cols };
-            let panels = 0..matrix.panels();
-            let (first_output, out_stride, chunk) = (0, count * rows, 4);
-            jobs.push(Job {
-                matrix,
-                bias: None,
-                added: None,
-                level,
-                input,
-                n,
-                out,
-                first_output,
-                out_stride,
-                panels,
-                chunk,
-            });
-        }
-    }
-    run(pool, level, &jobs);
-}
-
 /// Computes all jobs in one loop of the pool.
-fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
+pub(super) fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
     let items: usize = jobs.iter().map(Job::items).sum();
     pool.run(items, &|mut item| {
         for job in jobs {
@@ -367,7 +277,7 @@ pub(crate) struct Job<'a> {
     /// What an adapter adds.
     pub(super) added: Option<Addend<'a>>,
     pub(crate) level: Level,
-    input: Input<'a>,
+    pub(super) input: Input<'a>,
     pub(crate) n: usize,
     pub(crate) out: SendPtr<f32>,
     /// The matrix's output that an output row begins with.
@@ -375,9 +285,9 @@ pub(crate) struct Job<'a> {
     /// From one output row to the next.
     pub(crate) out_stride: usize,
     /// Those that are computed.
-    panels: Range<usize>,
+    pub(super) panels: Range<usize>,
     /// Panels a thread takes at a time.
-    chunk: usize,
+    pub(super) chunk: usize,
 }
 
 impl Job<'_> {

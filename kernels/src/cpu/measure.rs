@@ -61,7 +61,7 @@ impl Cpu {
         };
         match self.level {
             #[cfg(target_arch = "x86_64")]
-            Level::Amx => one(&|| super::amx::bf16::busy(STEPS / 16)),
+            Level::Amx => one(&|| super::amx::tile_products::busy(STEPS / 16)),
             level => one(&|| {
                 // SAFETY: the level was detected; there are no pointers.
                 unsafe { level.run(Busy) };

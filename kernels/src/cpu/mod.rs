@@ -29,7 +29,7 @@ mod x86;
 use std::ops::Range;
 
 /// Up to so many rows a pass, a row's bits do not depend on how many there are, at any level. More rows are multiplied in
-/// bf16 where there are matrix units: weights and activations are rounded by at most 2^-9 of themselves, sums are f32.
+/// bf16 where there are matrix units: weights and activations are rounded by at most 2^-8 of themselves, sums are f32.
 pub const FEW_ROWS: usize = 16;
 
 use crate::ops::{
@@ -120,8 +120,8 @@ impl Ops for Cpu {
         matmul::project_part(&self.pool, self.level, x, activation, part, outputs);
     }
 
-    fn project_blocks(&self, x: &[f32], n: usize, parts: &mut [BlockProjection<'_>]) {
-        matmul::project_blocks(&self.pool, self.level, x, n, parts);
+    fn project_blocks(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [BlockProjection<'_>]) {
+        matmul::project_blocks(&self.pool, self.level, x, n, activation, parts);
     }
 
     fn causal_conv(&self, args: CausalConv<'_>) {

@@ -52,7 +52,7 @@ fn products_agree_with_the_oracle() {
                 let exact = 3e-6 * (1.0 + norm);
                 assert_close(&project(cpu, &m, &x, n, Activation::F32), &want, exact, &what);
                 // Rounding to 8 bits moves a number by at most 1/254 of its block's greatest, splitting it
-                // into two bf16 by 2^-17 of itself, rounding it to one by 2^-9. Many rows have quantised weights
+                // into two bf16 by 2^-16 of itself, rounding it to one by 2^-8. Many rows have quantised weights
                 // rounded so as well.
                 let share = match format {
                     Format::F32 | Format::F16 => 0.0,
@@ -165,7 +165,7 @@ fn bf16_products_of_few_rows_keep_sixteen_bits_of_activations_whatever_the_shape
         for cpu in backends() {
             let what = format!("{rows}x{cols}, {n} rows, {:?}", cpu.level());
             let got = product(&cpu, &x, n);
-            // An activation's own error is 2^-17 of it, of many rows 2^-9; weights and activations are below 1.
+            // An activation's own error is 2^-16 of it, of many rows 2^-8; weights and activations are below 1.
             let own = if bf16_tiles(&cpu, n) { 1.0 / 512.0 } else { 1.0 / 131_072.0 };
             let bound = 1e-6 * cols as f32 + (cols as f32).sqrt() * own;
             for (g, w) in got.iter().zip(&want) {
@@ -341,33 +341,54 @@ fn block_diagonal_products_agree_with_the_oracle() {
     let mut random = Random::new(16);
     for (format, blocks, rows, cols) in [
         (Format::F32, 4, 12, 12),
-        (Format::BF16, 3, 40, 33),
-        (Format::Q8_0, 2, 7, 64),
         (Format::F32, 1, 5, 2),
+        (Format::BF16, 3, 40, 33),
+        (Format::BF16, 2, 16, 256),
+        (Format::BF16, 5, 75, 300),
+        (Format::Q8_0, 2, 7, 64),
+        (Format::Q4_0, 3, 50, 96),
     ] {
         let bytes: Vec<_> = (0..2 * blocks).map(|_| random.matrix(format, rows, cols)).collect();
-        let n = 1 + random.below(20);
-        let x = random.numbers(n * blocks * cols);
-        let both = |ops: &dyn Ops, x: &[f32], n: usize| {
-            let matrices: Vec<_> = bytes.iter().map(|b| ops.matrix(format, rows, cols, b).unwrap()).collect();
-            let mut outs = [vec![f32::NAN; n * blocks * rows], vec![f32::NAN; n * blocks * rows]];
-            let [a, b] = &mut outs;
-            let mut parts = [
-                BlockProjection { blocks: &matrices[..blocks], out: a },
-                BlockProjection { blocks: &matrices[blocks..], out: b },
-            ];
-            ops.project_blocks(x, n, &mut parts);
-            outs.concat()
-        };
-        let want = both(&Reference, &x, n);
-        for cpu in backends() {
-            let what = format!("{blocks} blocks {rows}x{cols} of {format:?}, {:?}", cpu.level());
-            let got = both(&cpu, &x, n);
-            assert_close(&got, &want, 1e-5, &what);
-            let last = &x[(n - 1) * blocks * cols..];
-            let alone = both(&cpu, last, 1);
-            let end = n * blocks * rows;
-            assert_eq!(alone[..blocks * rows], got[end - blocks * rows..end], "{what}");
+        // Few, the fewest that are many, and tiles of rows that pair and do not.
+        for n in [1 + random.below(FEW_ROWS), FEW_ROWS, FEW_ROWS + 1, 33 + random.below(40)] {
+            let x = random.numbers(n * blocks * cols);
+            let both = |ops: &dyn Ops, x: &[f32], n: usize, activation: Activation| {
+                let matrices: Vec<_> =
+                    bytes.iter().map(|b| ops.matrix(format, rows, cols, b).unwrap()).collect();
+                let mut outs = [vec![f32::NAN; n * blocks * rows], vec![f32::NAN; n * blocks * rows]];
+                let [a, b] = &mut outs;
+                let mut parts = [
+                    BlockProjection { blocks: &matrices[..blocks], out: a },
+                    BlockProjection { blocks: &matrices[blocks..], out: b },
+                ];
+                ops.project_blocks(x, n, activation, &mut parts);
+                outs
+            };
+            let want = both(&Reference, &x, n, Activation::F32).concat();
+            for cpu in backends() {
+                let what =
+                    format!("{blocks} blocks {rows}x{cols} of {format:?}, {n} rows, {:?}", cpu.level());
+                let exact = both(&cpu, &x, n, Activation::F32);
+                assert_close(&exact.concat(), &want, 1e-5, &what);
+                let got = both(&cpu, &x, n, Activation::Rounded);
+                if !bf16_tiles(&cpu, n) || format == Format::F32 {
+                    assert_eq!(got, exact, "{what}: nothing is rounded");
+                } else {
+                    assert_ne!(got, exact, "{what}: matrix units are for this");
+                    // An activation's own error is 2^-8 of it, a quantised weight's as well; all are below 1.
+                    let share = if format == Format::BF16 { 1.0 / 256.0 } else { 1.0 / 128.0 };
+                    let bound = 1e-5 + (cols as f32).sqrt() * share;
+                    got.concat().iter().zip(&want).for_each(|(g, w)| {
+                        assert!((g - w).abs() <= bound, "{what}: {g} is not {w}");
+                    });
+                }
+                // The last row, with others beside it and with none, or as few as are many.
+                let few = if bf16_tiles(&cpu, n) { FEW_ROWS + 1 } else { 1 };
+                let last = both(&cpu, &x[(n - few) * blocks * cols..], few, Activation::Rounded);
+                for (last, got) in last.iter().zip(&got) {
+                    assert_eq!(last[(few - 1) * blocks * rows..], got[(n - 1) * blocks * rows..], "{what}");
+                }
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ impl HostNetwork {
             BlockProjection { blocks: &weights.input_gate.blocks, out: &mut *input },
             BlockProjection { blocks: &weights.recurrence_gate.blocks, out: &mut *recurrence },
         ];
-        ops.project_blocks(convolved, n, &mut gates);
+        ops.project_blocks(convolved, n, self.activation, &mut gates);
         let states = sized(&mut b.states, len);
         ops.rg_lru(RgLru {
             x: convolved,

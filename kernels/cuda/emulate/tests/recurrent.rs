@@ -10,7 +10,9 @@ use gemma_kernels::cuda::recurrent::{
 };
 use gemma_kernels::cuda::{Buffer, CudaError, Device, Place, Standing, States};
 use gemma_kernels::testing::Random;
-use gemma_kernels::{BlockProjection, CausalConv, Format, Matrix, Ops, PAGE_TOKENS, Reference, RgLru};
+use gemma_kernels::{
+    Activation, BlockProjection, CausalConv, Format, Matrix, Ops, PAGE_TOKENS, Reference, RgLru,
+};
 use half::bf16;
 
 /// Numbers of other layers in front of and behind the layer's own in a state.
@@ -80,7 +82,8 @@ impl Layer {
         let [input, recurrence_gate] = self.gates.each_ref().map(|gate| {
             let blocks: Vec<Matrix> = gate.iter().map(matrix).collect();
             let mut out = vec![0.0; x.len()];
-            Reference.project_blocks(&seen, n, &mut [BlockProjection { blocks: &blocks, out: &mut out }]);
+            let part = BlockProjection { blocks: &blocks, out: &mut out };
+            Reference.project_blocks(&seen, n, Activation::F32, &mut [part]);
             out
         });
         let mut states = vec![0.0; x.len()];

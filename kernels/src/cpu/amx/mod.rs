@@ -7,6 +7,7 @@
 
 pub(super) mod bf16;
 pub(super) mod int8;
+pub(super) mod tile_products;
 mod widen;
 
 use std::sync::OnceLock;
