@@ -1,6 +1,6 @@
 //! Products of many rows of bf16 activations with a matrix, on tensor cores: prompts, pictures.
 
-use super::low_rank::LowRank;
+use super::low_rank::DeviceLowRank;
 use super::matrix::{GROUP_INPUTS, GROUP_OUTPUTS, MOST_PARTS, Placed};
 use super::repack::{group_bytes, head_bytes};
 use super::{Address, Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch, Properties, Strided};
@@ -68,7 +68,7 @@ impl<'a> ManyOutput<'a> {
 /// As in `OutputKind`.
 const NUMBERS: i32 = 0;
 
-/// A product: `x * matrix^T + between * b^T + bias`.
+/// A product: `x * matrix^T + between * up^T + bias`.
 #[derive(Debug, Clone, Copy)]
 pub struct Many<'a> {
     /// `[rows, cols]`, not exact; `cols` is a multiple of 8.
@@ -95,8 +95,8 @@ pub struct Many<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Beside<'a> {
     /// For a matrix with the parts of the large one.
-    pub low_rank: &'a LowRank,
-    /// bf16 `[n, rank]`: what [`LowRank::many`] gave for the same rows of x; `first` and `stride` are multiples of 8.
+    pub low_rank: &'a DeviceLowRank,
+    /// bf16 `[n, rank]`: what [`DeviceLowRank::many`] gave for the same rows of x; `first` and `stride` are multiples of 8.
     pub between: Strided<'a>,
 }
 
@@ -261,7 +261,7 @@ fn check(product: &Many<'_>) {
     assert!(fits(x, n, diagonal * cols), "x has all rows");
     if let Some(Beside { low_rank, between }) = low_rank {
         let rows = |matrix: &DeviceMatrix| matrix.parts().iter().map(|part| part.rows).collect::<Vec<_>>();
-        assert!(rows(low_rank.b()) == rows(matrix) && !low_rank.b().exact(), "the parts of the matrix");
+        assert!(rows(low_rank.up()) == rows(matrix) && !low_rank.up().exact(), "the parts of the matrix");
         let eights = [between.first, between.stride].iter().all(|number| number.is_multiple_of(8));
         assert!(eights && low_rank.rank() <= between.stride, "numbers between in whole 16 bytes");
         assert!(fits(between, n, low_rank.rank()) && diagonal == 1, "numbers between for all rows");
@@ -306,11 +306,11 @@ fn multiply(product: &Many<'_>, plan: Plan, target: &Target) -> Result<(), CudaE
     args.extend(target.args());
     args.extend([int(plan.splits), int(output_blocks), int(stages)]);
     if let Some(Beside { low_rank, between }) = low_rank {
-        let (b, stage) = (low_rank.b(), tile.stage_bytes(low_rank.b()));
+        let (up, stage) = (low_rank.up(), tile.stage_bytes(low_rank.up()));
         shared = shared.max(2 * stage);
-        let address = |i: usize| b.parts().get(i).map_or(0, |part| b.address(part));
+        let address = |i: usize| up.parts().get(i).map_or(0, |part| up.address(part));
         args.extend((0..MOST_PARTS).map(|i| Arg::Address(address(i))));
-        args.extend([int(b.cols()), bf16_at(between), int(between.stride)]);
+        args.extend([int(up.cols()), bf16_at(between), int(between.stride)]);
         args.push(int(MOST_STAGES.min(shared / stage)));
     } else {
         args.extend([Arg::Address(0); MOST_PARTS]);
@@ -413,7 +413,7 @@ impl Plan {
         // A multiprocessor that is not full waits for what no other block hides.
         let full = busiest.min(resident) / tile.resident as f64;
         let group = ((1.4 - 0.4 * full) * group).max(tile.stage_bytes(matrix) as f64 / L2);
-        let beside = product.low_rank.map_or(0, |beside| beside.low_rank.b().groups());
+        let beside = product.low_rank.map_or(0, |beside| beside.low_rank.up().groups());
         let groups = (matrix.groups().div_ceil(self.splits) + beside) as f64;
         let turns = (busiest / resident).ceil();
         let read = matrix.bytes() as f64 * product.n.div_ceil(GROUP_ROWS) as f64 / (MEMORY * multiprocessors);

@@ -4,7 +4,7 @@
 
 use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Input, Output, Stream, few};
-use gemma_kernels::cuda::low_rank::{Factors, LowRank, LowRankPart};
+use gemma_kernels::cuda::low_rank::{DeviceLowRank, Factors, LowRankPart};
 use gemma_kernels::cuda::many::{Beside, Many, ManyOutput, Plan, many_as};
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part, Strided};
 use gemma_kernels::testing::Random;
@@ -20,8 +20,8 @@ struct Outputs {
     rows: usize,
     bytes: Vec<u8>,
     rank: usize,
-    a: Vec<f32>,
-    b: Vec<f32>,
+    down: Vec<f32>,
+    up: Vec<f32>,
 }
 
 /// A matrix of parts with their factors, and a bias.
@@ -42,8 +42,8 @@ impl Case {
             bytes: random.matrix(format, rows, cols),
             rank,
             // Of the size of the products beside them.
-            a: rounded(&random.numbers(rank * cols)),
-            b: rounded(&random.numbers(rows * rank)),
+            down: rounded(&random.numbers(rank * cols)),
+            up: rounded(&random.numbers(rows * rank)),
         };
         let parts: Vec<_> = parts.iter().map(outputs).collect();
         let rows = parts.iter().map(|part| part.rows).sum();
@@ -54,7 +54,7 @@ impl Case {
         self.parts.iter().map(|part| part.rows).sum()
     }
 
-    fn on(&self, device: &Device, exact: bool) -> (DeviceMatrix, LowRank) {
+    fn on(&self, device: &Device, exact: bool) -> (DeviceMatrix, DeviceLowRank) {
         let parts: Vec<_> = self
             .parts
             .iter()
@@ -65,11 +65,11 @@ impl Case {
             .iter()
             .map(|part| LowRankPart {
                 rows: part.rows,
-                factors: (part.rank > 0).then_some(Factors { a: &part.a, b: &part.b }),
+                factors: (part.rank > 0).then_some(Factors { down: &part.down, up: &part.up }),
             })
             .collect();
         let matrix = DeviceMatrix::new(device, &parts, self.cols, self.arrangement, exact).unwrap();
-        (matrix, LowRank::new(device, &thin, self.cols, exact).unwrap())
+        (matrix, DeviceLowRank::new(device, &thin, self.cols, exact).unwrap())
     }
 
     /// The products with all that comes to them as the oracle has them, `[n, rows]`; those of a gated matrix behind
@@ -82,9 +82,9 @@ impl Case {
             let bias = &self.bias[before..before + part.rows];
             let mut sums = project(part.format, &part.bytes, x, self.cols, n, Some(bias));
             if part.rank > 0 {
-                let between = project(Format::F32, &bytes(&part.a), x, self.cols, n, None);
+                let between = project(Format::F32, &bytes(&part.down), x, self.cols, n, None);
                 let between = if exact { between } else { rounded(&between) };
-                let added = project(Format::F32, &bytes(&part.b), &between, part.rank, n, None);
+                let added = project(Format::F32, &bytes(&part.up), &between, part.rank, n, None);
                 Reference.add(&mut sums, &added);
             }
             for (to, from) in out.chunks_exact_mut(self.rows()).zip(sums.chunks_exact(part.rows)) {
@@ -150,7 +150,12 @@ fn error(got: &[f32], want: &[f32]) -> f32 {
 }
 
 /// The product of few rows as a decoder computes it: stacked in f32, or gated in activation numbers.
-fn of_few(case: &Case, (matrix, low_rank): &(DeviceMatrix, LowRank), n: usize, input: Input<'_>) -> Vec<f32> {
+fn of_few(
+    case: &Case,
+    (matrix, low_rank): &(DeviceMatrix, DeviceLowRank),
+    n: usize,
+    input: Input<'_>,
+) -> Vec<f32> {
     let (device, exact) = (matrix.device(), matrix.exact());
     let number = if exact { 4 } else { 2 };
     let between = device.buffer(number * n * low_rank.rank()).unwrap();
@@ -224,7 +229,12 @@ fn a_row_of_few_has_the_same_bits_whatever_rows_are_beside_it() {
 }
 
 /// The product of many rows.
-fn of_many(case: &Case, (matrix, low_rank): &(DeviceMatrix, LowRank), x: &[f32], plan: Plan) -> Vec<f32> {
+fn of_many(
+    case: &Case,
+    (matrix, low_rank): &(DeviceMatrix, DeviceLowRank),
+    x: &[f32],
+    plan: Plan,
+) -> Vec<f32> {
     let (device, n) = (matrix.device(), x.len() / case.cols);
     let gated = case.arrangement == Arrangement::GateUp;
     // For 20 rows at a time of what has to go through it.
@@ -239,8 +249,16 @@ fn of_many(case: &Case, (matrix, low_rank): &(DeviceMatrix, LowRank), x: &[f32],
     let out = device.buffer(if gated { 2 } else { 4 } * n * columns).unwrap();
     let at = Strided::whole(&out, columns);
     let output = if gated { ManyOutput::Gated(at) } else { ManyOutput::Numbers(at) };
-    let product =
-        Many { matrix, diagonal: 1, n, x, bias: Some(&bias), low_rank: Some(beside), output, scratch: &scratch };
+    let product = Many {
+        matrix,
+        diagonal: 1,
+        n,
+        x,
+        bias: Some(&bias),
+        low_rank: Some(beside),
+        output,
+        scratch: &scratch,
+    };
     many_as(&product, plan).unwrap();
     read(&out, !gated)
 }
@@ -276,16 +294,25 @@ fn many_rows_meet_the_factors_in_tiles_of_any_shape() {
 #[test]
 fn factors_of_other_parts_are_refused() {
     let (_, device) = devices(MEMORY).remove(0);
-    let part = |rows| LowRankPart { rows, factors: Some(Factors { a: &[1.0; 32], b: &[1.0; 8][..rows] }) };
-    let low_rank = LowRank::new(&device, &[part(4), part(4)], 32, false).unwrap();
+    let part =
+        |rows| LowRankPart { rows, factors: Some(Factors { down: &[1.0; 32], up: &[1.0; 8][..rows] }) };
+    let low_rank = DeviceLowRank::new(&device, &[part(4), part(4)], 32, false).unwrap();
     let zeros = vec![0; 2 * 8 * 32];
     let matrix = Part { format: Format::BF16, rows: 8, bytes: &zeros };
     let matrix = DeviceMatrix::new(&device, &[matrix], 32, Arrangement::Stacked, false).unwrap();
     let buffer = device.buffer(4096).unwrap();
     let (x, output) = (Strided::whole(&buffer, 32), ManyOutput::Numbers(Strided::whole(&buffer, 8)));
     let beside = Beside { low_rank: &low_rank, between: Strided::whole(&buffer, 8) };
-    let product =
-        Many { matrix: &matrix, diagonal: 1, n: 1, x, bias: None, low_rank: Some(beside), output, scratch: &buffer };
+    let product = Many {
+        matrix: &matrix,
+        diagonal: 1,
+        n: 1,
+        x,
+        bias: None,
+        low_rank: Some(beside),
+        output,
+        scratch: &buffer,
+    };
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         many_as(&product, Plan { rows: 32, splits: 1 })
     }));
