@@ -34,12 +34,7 @@ fn main() {
             let begun = Instant::now();
             while begun.elapsed().as_secs_f64() < 0.4 {
                 let start = Instant::now();
-                cpu.project(
-                    &x,
-                    n,
-                    Activation::Rounded,
-                    &mut [Projection { matrix: &matrix, bias: None, out: &mut out }],
-                );
+                cpu.project(&x, n, Activation::Rounded, &mut [Projection::new(&matrix, &mut out)]);
                 best = best.min(start.elapsed().as_secs_f64());
             }
             let operations = (2 * n * cols * rows) as f64;

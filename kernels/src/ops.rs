@@ -76,8 +76,29 @@ pub struct Projection<'a> {
     pub matrix: &'a Matrix,
     /// `[out]`, added to every row.
     pub bias: Option<&'a [f32]>,
+    /// What an adapter adds.
+    pub low_rank: Option<LowRank<'a>>,
     /// `[n, out]`, overwritten.
     pub out: &'a mut [f32],
+}
+
+impl<'a> Projection<'a> {
+    /// A product without anything added.
+    pub fn new(matrix: &'a Matrix, out: &'a mut [f32]) -> Self {
+        Self { matrix, bias: None, low_rank: None, out }
+    }
+}
+
+/// What a low-rank adapter adds to a product over `x` (LoRA, Hu et al. 2021):
+/// `(x down^T)[first..first + rank] up^T`.
+#[derive(Debug, Clone, Copy)]
+pub struct LowRank<'a> {
+    /// `[ranks, in]`: the first factors of all products of one call, one behind the other; the same for all of them.
+    pub down: &'a Matrix,
+    /// `[out, rank]`: F32 or BF16, its scale already in it.
+    pub up: &'a Matrix,
+    /// Where this product's rank begins among the outputs of `down`.
+    pub first: usize,
 }
 
 /// One product of [`Ops::project_blocks`].

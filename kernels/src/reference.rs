@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::kv::PAGE_TOKENS;
 use crate::ops::{
-    Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
-    ShapeError, Span, Store,
+    Activation, Attention, BlockProjection, CausalConv, DenseAttention, LowRank, Matrix, Ops, Projection,
+    RgLru, Rope, ShapeError, Span, Store,
 };
 use crate::quant::{Format, dequantize};
 
@@ -27,6 +27,17 @@ pub(crate) fn rotate_half(head: &mut [f32], (cos, sin): (&[f32], &[f32])) {
     for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
         (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
     }
+}
+
+/// A row times one output of a matrix.
+fn product(x: &[f32], matrix: &Matrix, output: usize) -> f64 {
+    dot(x.iter().copied(), plain(matrix)[output * matrix.cols..][..matrix.cols].iter().copied())
+}
+
+/// What a row is to the second factor of an adapter.
+fn between(x: &[f32], low_rank: &LowRank<'_>) -> Vec<f32> {
+    let ranks = low_rank.first..low_rank.first + low_rank.up.cols;
+    ranks.map(|output| product(x, low_rank.down, output) as f32).collect()
 }
 
 fn dot(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> f64 {
@@ -60,14 +71,13 @@ impl Ops for Reference {
     fn project(&self, x: &[f32], n: usize, _: Activation, parts: &mut [Projection<'_>]) {
         for part in parts {
             let (rows, cols) = (part.matrix.rows, part.matrix.cols);
-            let w = plain(part.matrix);
             for t in 0..n {
                 let row = &x[t * cols..(t + 1) * cols];
+                let added = part.low_rank.map(|low_rank| (low_rank.up, between(row, &low_rank)));
                 for o in 0..rows {
-                    let weights = &w[o * cols..(o + 1) * cols];
                     let bias = part.bias.map_or(0.0, |bias| f64::from(bias[o]));
-                    part.out[t * rows + o] =
-                        (dot(row.iter().copied(), weights.iter().copied()) + bias) as f32;
+                    let added = added.as_ref().map_or(0.0, |(up, between)| product(between, up, o));
+                    part.out[t * rows + o] = (product(row, part.matrix, o) + bias + added) as f32;
                 }
             }
         }

@@ -15,11 +15,12 @@ use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, bf16::Parts};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::low_rank::{self, Addend, Between};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
-use crate::ops::{Activation, BlockProjection, Matrix, Projection, Store};
+use crate::ops::{Activation, BlockProjection, LowRank, Matrix, Projection, Store};
 use crate::quant::Format;
 
 /// Rows of activations that share one reading of the weights.
@@ -78,8 +79,10 @@ struct Inputs {
 impl Inputs {
     fn new(pool: &Pool, level: Level, x: &[f32], n: usize, ways: &[Way]) -> Self {
         #[cfg(target_arch = "x86_64")]
-        let bf16 =
-            |parts| ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, x, n, parts));
+        let bf16 = |parts| {
+            let columns = amx::bf16::Columns::all(x, n);
+            ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, columns, n, parts))
+        };
         Self {
             int8: ways.contains(&Way::Int8).then(|| Quantized::of(pool, level, x, n)),
             #[cfg(target_arch = "x86_64")]
@@ -162,9 +165,12 @@ fn project_columns(
     parts: &mut [Projection<'_>],
     outputs: Option<Range<usize>>,
 ) {
-    let ways: Vec<Way> =
-        parts.iter().map(|part| Way::of(packed(part.matrix), level, activation, n)).collect();
+    let way = |matrix: &Matrix| Way::of(packed(matrix), level, activation, n);
+    let mut ways: Vec<Way> = parts.iter().map(|part| way(part.matrix)).collect();
+    let down = parts.iter().find_map(|part| part.low_rank.map(|low_rank| low_rank.down));
+    ways.extend(down.map(way));
     let inputs = Inputs::new(pool, level, x, n, &ways);
+    let between = down.map(|down| between(pool, level, inputs.of(way(down), x, down.cols), n, down));
     let jobs: Vec<Job<'_>> = parts
         .iter_mut()
         .zip(&ways)
@@ -181,13 +187,70 @@ fn project_columns(
             let chunk = (panels.len() / (4 * pool.threads())).clamp(1, 16);
             let out = SendPtr(part.out.as_mut_ptr());
             let (first_output, out_stride) = (outputs.start, outputs.len());
-            Job { matrix, bias: part.bias, level, input, n, out, first_output, out_stride, panels, chunk }
+            let added = part.low_rank.zip(between.as_ref());
+            let added = added.map(|(low_rank, between)| addend(pool, level, way, &low_rank, between, matrix));
+            let bias = part.bias;
+            Job { matrix, bias, added, level, input, n, out, first_output, out_stride, panels, chunk }
         })
         .collect();
     run(pool, level, &jobs);
     drop(jobs);
     if let Some(quantized) = inputs.int8 {
         quantized.keep();
+    }
+}
+
+/// The product with an adapter's first factors.
+fn between(pool: &Pool, level: Level, input: Input<'_>, n: usize, down: &Matrix) -> Between {
+    let matrix = packed(down);
+    let between = Between::new(n, matrix.rows);
+    let (out, panels) = (SendPtr(between.as_mut_ptr()), 0..matrix.panels());
+    let (first_output, out_stride, chunk) = (0, matrix.rows, 1);
+    let job = Job {
+        matrix,
+        bias: None,
+        added: None,
+        level,
+        input,
+        n,
+        out,
+        first_output,
+        out_stride,
+        panels,
+        chunk,
+    };
+    run(pool, level, &[job]);
+    between
+}
+
+/// The second factor of a product that meets its activations in this way.
+fn addend<'a>(
+    pool: &Pool,
+    level: Level,
+    way: Way,
+    low_rank: &LowRank<'a>,
+    between: &'a Between,
+    base: &PackedMatrix,
+) -> Addend<'a> {
+    let up = packed(low_rank.up);
+    let ranks = low_rank.first..low_rank.first + up.cols;
+    assert!(matches!(up.format, Format::F32 | Format::BF16), "a second factor is of plain numbers");
+    assert!(up.rows == base.rows && ranks.end <= between.ranks, "the factors belong to the product");
+    #[cfg(target_arch = "x86_64")]
+    let tiles = (way == Way::Bf16(Parts::Rounded) && up.format == Format::BF16).then(|| {
+        // SAFETY: the product with the first factors has run.
+        let numbers = unsafe { between.numbers() };
+        let columns = amx::bf16::Columns { x: numbers, stride: between.ranks, range: ranks.clone() };
+        amx::bf16::Tiles::new(pool, level, columns, between.rows, Parts::Rounded)
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (pool, level, way);
+    Addend {
+        up,
+        between,
+        ranks,
+        #[cfg(target_arch = "x86_64")]
+        tiles,
     }
 }
 
@@ -217,6 +280,7 @@ pub(crate) fn project_blocks(
             jobs.push(Job {
                 matrix,
                 bias: None,
+                added: None,
                 level,
                 input,
                 n,
@@ -239,18 +303,26 @@ fn run(pool: &Pool, level: Level, jobs: &[Job<'_>]) {
             if item < job.items() {
                 let first = job.panels.start + item * job.chunk;
                 let panels = first..(first + job.chunk).min(job.panels.end);
-                #[cfg(target_arch = "x86_64")]
-                match job.input {
-                    Input::Bf16(_) | Input::Int8Tiles(_) => return tiles(job, panels),
-                    _ => {}
+                compute(level, job, panels.clone());
+                if job.added.as_ref().is_some_and(|added| !added.is_in_tiles()) {
+                    // SAFETY: the level was detected; the outputs of these panels were written just now, by this thread.
+                    unsafe { level.run(low_rank::Add { job, panels }) };
                 }
-                // SAFETY: the level was detected; chunks of panels write different columns.
-                unsafe { level.run(Panels { job, panels }) };
                 return;
             }
             item -= job.items();
         }
     });
+}
+
+/// Computes a few panels of a job.
+fn compute(level: Level, job: &Job<'_>, panels: Range<usize>) {
+    #[cfg(target_arch = "x86_64")]
+    if matches!(job.input, Input::Bf16(_) | Input::Int8Tiles(_)) {
+        return tiles(job, panels);
+    }
+    // SAFETY: the level was detected; chunks of panels write different columns.
+    unsafe { level.run(Panels { job, panels }) };
 }
 
 /// Computes a few panels of a job by matrix units.
@@ -292,6 +364,8 @@ pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
 pub(crate) struct Job<'a> {
     pub(crate) matrix: &'a PackedMatrix,
     pub(crate) bias: Option<&'a [f32]>,
+    /// What an adapter adds.
+    pub(super) added: Option<Addend<'a>>,
     pub(crate) level: Level,
     input: Input<'a>,
     pub(crate) n: usize,
@@ -307,6 +381,16 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Where a panel's outputs of row `t` go.
+    ///
+    /// # Safety
+    /// The panel is one that is computed, the row below `n`.
+    #[inline(always)]
+    pub(super) unsafe fn outputs(&self, panel: usize, t: usize) -> *mut f32 {
+        // SAFETY: the caller's contract.
+        unsafe { self.out.get().add(t * self.out_stride + panel * LANES - self.first_output) }
+    }
+
     fn items(&self) -> usize {
         self.panels.len().div_ceil(self.chunk)
     }
@@ -500,7 +584,7 @@ impl<B: Block> TileProduct for Dequantized<B> {
 }
 
 /// Plain numbers, two columns at a time; even and odd columns add up apart.
-trait Plain {
+pub(super) trait Plain {
     /// Bytes of two columns of a panel.
     const PAIR: usize;
     /// # Safety
@@ -508,9 +592,9 @@ trait Plain {
     unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F);
 }
 
-struct PlainF32;
+pub(super) struct PlainF32;
 struct PlainF16;
-struct PlainBF16;
+pub(super) struct PlainBF16;
 
 impl Plain for PlainF32 {
     const PAIR: usize = 8 * LANES;
@@ -584,7 +668,7 @@ pub(super) unsafe fn store<S: Simd>(job: &Job<'_>, panel: usize, t: usize, acc: 
     // SAFETY: `t < n` and `first` is the first of a panel that is computed, so the row's columns from it on are in
     // the output, and `project_columns` has checked that the bias has `rows` numbers.
     unsafe {
-        let to = job.out.get().add(t * job.out_stride + first - job.first_output);
+        let to = job.outputs(panel, t);
         let bias = job.bias.map(|bias| bias.as_ptr().add(first));
         if first + LANES <= rows {
             let sum = if let Some(bias) = bias { S::add(acc, S::load(bias)) } else { acc };

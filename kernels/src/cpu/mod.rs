@@ -9,6 +9,9 @@ mod attention_tests;
 mod dense;
 mod formats;
 mod level;
+mod low_rank;
+#[cfg(test)]
+mod low_rank_tests;
 mod matmul;
 mod measure;
 mod pack;

@@ -10,7 +10,7 @@ pub(super) fn backends() -> Vec<Cpu> {
 
 fn project(ops: &dyn Ops, m: &Matrix, x: &[f32], n: usize, activation: Activation) -> Vec<f32> {
     let mut out = vec![f32::NAN; n * m.rows()];
-    ops.project(x, n, activation, &mut [Projection { matrix: m, bias: None, out: &mut out }]);
+    ops.project(x, n, activation, &mut [Projection::new(m, &mut out)]);
     out
 }
 
@@ -126,11 +126,11 @@ fn a_part_of_a_product_has_the_bits_of_the_whole() {
             let matrix = cpu.matrix(format, rows, cols, &bytes).unwrap();
             for activation in [Activation::F32, Activation::Rounded] {
                 let mut whole = vec![f32::NAN; rows];
-                let part = Projection { matrix: &matrix, bias: Some(&bias), out: &mut whole };
+                let part = Projection { bias: Some(&bias), ..Projection::new(&matrix, &mut whole) };
                 cpu.project(&x, 1, activation, &mut [part]);
                 for outputs in [0..75, 0..16, 16..64, 64..75, 48..48] {
                     let mut out = vec![f32::NAN; outputs.len()];
-                    let part = Projection { matrix: &matrix, bias: Some(&bias), out: &mut out };
+                    let part = Projection { bias: Some(&bias), ..Projection::new(&matrix, &mut out) };
                     cpu.project_part(&x, activation, part, outputs.clone());
                     assert_eq!(out, whole[outputs.clone()], "{format:?} {:?} {outputs:?}", cpu.level());
                 }
@@ -157,7 +157,7 @@ fn bf16_products_of_few_rows_keep_sixteen_bits_of_activations_whatever_the_shape
         let product = |ops: &dyn Ops, x: &[f32], n: usize| {
             let matrix = ops.matrix(Format::BF16, rows, cols, &bytes).unwrap();
             let mut out = vec![f32::NAN; n * rows];
-            let mut parts = [Projection { matrix: &matrix, bias: Some(&bias), out: &mut out }];
+            let mut parts = [Projection { bias: Some(&bias), ..Projection::new(&matrix, &mut out) }];
             ops.project(x, n, Activation::Rounded, &mut parts);
             out
         };
@@ -193,11 +193,8 @@ fn several_products_share_one_input() {
             .map(|(&(f, rows), bytes)| cpu.matrix(f, rows, cols, bytes).unwrap())
             .collect();
         let mut outs: Vec<Vec<f32>> = shapes.iter().map(|&(_, rows)| vec![0.0; 2 * rows]).collect();
-        let mut parts: Vec<_> = matrices
-            .iter()
-            .zip(&mut outs)
-            .map(|(matrix, out)| Projection { matrix, bias: None, out })
-            .collect();
+        let mut parts: Vec<_> =
+            matrices.iter().zip(&mut outs).map(|(matrix, out)| Projection::new(matrix, out)).collect();
         cpu.project(&x, 2, Activation::Rounded, &mut parts);
         for (m, out) in matrices.iter().zip(&outs) {
             assert_eq!(*out, project(&cpu, m, &x, 2, Activation::Rounded));
@@ -219,7 +216,7 @@ fn a_bias_is_added_to_every_row() {
             let want = project(ops, &m, &x, n, Activation::F32);
             let want: Vec<f32> = want.iter().zip(bias.iter().cycle()).map(|(v, b)| v + b).collect();
             let mut got = vec![f32::NAN; want.len()];
-            let mut parts = [Projection { matrix: &m, bias: Some(&bias), out: &mut got }];
+            let mut parts = [Projection { bias: Some(&bias), ..Projection::new(&m, &mut got) }];
             ops.project(&x, n, Activation::F32, &mut parts);
             assert_close(&got, &want, 1e-6, &format!("{format:?} {rows}"));
         }

@@ -211,7 +211,7 @@ impl Tower {
                 ops.average_pool(&normed, spec.side(), spec.pool(), &mut pooled);
                 ops.rms_norm_in_place(&mut pooled, norm, spec.eps);
                 features.resize(spec.tokens * matrix.rows(), 0.0);
-                let mut parts = [Projection { matrix, bias: None, out: features }];
+                let mut parts = [Projection::new(matrix, features)];
                 ops.project(&pooled, spec.tokens, self.activation, &mut parts);
                 true
             }

@@ -45,7 +45,7 @@ impl Weights {
             let matrix = Reference.matrix(*format, *rows_here, self.cols, bytes).unwrap();
             let mut part = vec![0.0; n * rows_here];
             let bias = bias.map(|bias| &bias[before..before + rows_here]);
-            let projection = Projection { matrix: &matrix, bias, out: &mut part };
+            let projection = Projection { bias, ..Projection::new(&matrix, &mut part) };
             Reference.project(x, n, Activation::F32, &mut [projection]);
             for row in 0..n {
                 let to = row * rows + before;

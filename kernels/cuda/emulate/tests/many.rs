@@ -59,7 +59,7 @@ impl Case {
             let matrix = Reference.matrix(*format, *rows, self.cols, bytes).expect("bytes of this shape");
             let mut part = vec![0.0; self.n * rows];
             let bias = self.bias.as_ref().map(|bias| &bias[before..before + rows]);
-            let projection = Projection { matrix: &matrix, bias, out: &mut part };
+            let projection = Projection { bias, ..Projection::new(&matrix, &mut part) };
             Reference.project(&self.x, self.n, Activation::F32, &mut [projection]);
             for (to, from) in out.chunks_exact_mut(self.rows()).zip(part.chunks_exact(*rows)) {
                 to[before..before + rows].copy_from_slice(from);

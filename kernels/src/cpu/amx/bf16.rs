@@ -45,20 +45,36 @@ pub(crate) enum Parts {
     Split = 2,
 }
 
+/// Columns of activations `x [rows, stride]`.
+#[derive(Clone)]
+pub(crate) struct Columns<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) range: Range<usize>,
+}
+
+impl<'a> Columns<'a> {
+    /// All columns of `n` rows.
+    pub(crate) fn all(x: &'a [f32], n: usize) -> Self {
+        let stride = x.len() / n.max(1);
+        Self { x, stride, range: 0..stride }
+    }
+}
+
 impl Tiles {
-    /// Rounds `x [n, cols]`.
-    pub(crate) fn new(pool: &Pool, level: Level, x: &[f32], n: usize, parts: Parts) -> Self {
-        let cols = x.len() / n.max(1);
+    /// Rounds `n` rows.
+    pub(crate) fn new(pool: &Pool, level: Level, x: Columns<'_>, n: usize, parts: Parts) -> Self {
         let row_tiles = n.div_ceil(TILE_ROWS);
         assert!(parts == Parts::Rounded || row_tiles <= 1, "few rows are split");
-        let columns = cols.div_ceil(TILE_COLS);
+        let columns = x.range.len().div_ceil(TILE_COLS);
         let tiles = Scratch::new(row_tiles * columns * parts as usize * TILE_BYTES);
         let to = SendPtr(tiles.as_ptr().cast::<u16>());
         pool.run(row_tiles, &|row_tile| {
-            let rows = &x[row_tile * TILE_ROWS * cols..((row_tile + 1) * TILE_ROWS).min(n) * cols];
+            let rows = row_tile * TILE_ROWS * x.stride..((row_tile + 1) * TILE_ROWS).min(n) * x.stride;
+            let rows = Columns { x: &x.x[rows], ..x.clone() };
             let place = Place { row_tile, row_tiles, columns };
             // SAFETY: the level was detected; row tiles are disjoint parts of the memory.
-            unsafe { level.run(RoundRows { rows, cols, parts, place, to: to.get() }) };
+            unsafe { level.run(RoundRows { rows, parts, place, to: to.get() }) };
         });
         Self { tiles, row_tiles, columns, parts }
     }
@@ -88,8 +104,7 @@ impl Place {
 }
 
 struct RoundRows<'a> {
-    rows: &'a [f32],
-    cols: usize,
+    rows: Columns<'a>,
     parts: Parts,
     place: Place,
     to: *mut u16,
@@ -99,8 +114,8 @@ impl Kernel for RoundRows<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         const TILE: usize = TILE_ROWS * TILE_COLS;
-        for (r, row) in self.rows.chunks_exact(self.cols).enumerate() {
-            for (tile, numbers) in row.chunks(TILE_COLS).enumerate() {
+        for (r, row) in self.rows.x.chunks_exact(self.rows.stride).enumerate() {
+            for (tile, numbers) in row[self.rows.range.clone()].chunks(TILE_COLS).enumerate() {
                 let tile = self.place.tile(tile);
                 // SAFETY: the row tile has room for as many tiles as there are parts for each tile of columns.
                 let to = unsafe { self.to.add(tile * self.parts as usize * TILE + r * TILE_COLS) };
@@ -199,60 +214,78 @@ fn add_up(
     weights: impl Fn(usize, usize) -> *const u8,
     sums: *mut f32,
 ) {
-    let row_tiles = job.n.div_ceil(TILE_ROWS);
     configure(WHOLE);
     for first in (0..x.columns).step_by(DEPTH) {
-        let depth = DEPTH.min(x.columns - first);
-        prepare(first..first + depth);
-        for row_tile in (0..row_tiles).step_by(2) {
-            let pair = row_tile + 1 < row_tiles;
-            let mut panel = panels.start;
-            while panel < panels.end {
-                let weights = |c: usize| weights(panel + c, first);
-                let activations = |r: usize| x.at(row_tile + r, first);
-                let sum = |r: usize, c: usize| {
-                    sums.wrapping_add(((row_tile + r) * panels.len() + panel + c - panels.start) * SUM)
-                };
-                let (left, fresh) = (panels.end - panel, first == 0);
-                // SAFETY: the tiles are configured; all pointers lead to `depth` whole tiles of the
-                // activations and the panels, and to whole tiles of sums of this thread.
-                panel += unsafe {
-                    match (pair, left, x.parts) {
-                        (true, 2.., _) => {
-                            let x = [activations(0), activations(1)];
-                            let w = [weights(0), weights(1)];
-                            let sums = [sum(0, 0), sum(0, 1), sum(1, 0), sum(1, 1)];
-                            square(x, w, sums, depth, fresh);
-                            2
-                        }
-                        (false, 4.., parts) => {
-                            let w = [0, 1, 2, 3].map(weights);
-                            let sums = [0, 1, 2, 3].map(|c| sum(0, c));
-                            match parts {
-                                Parts::Rounded => line(activations(0), w, sums, depth, fresh),
-                                Parts::Split => line_split(activations(0), w, sums, depth, fresh),
-                            }
-                            4
-                        }
-                        (_, _, parts) => {
-                            for r in 0..1 + usize::from(pair) {
-                                match parts {
-                                    Parts::Rounded => {
-                                        one(activations(r), weights(0), sum(r, 0), depth, fresh)
-                                    }
-                                    Parts::Split => {
-                                        one_split(activations(r), weights(0), sum(r, 0), depth, fresh)
-                                    }
-                                }
-                            }
-                            1
-                        }
-                    }
-                };
-            }
+        let columns = first..x.columns.min(first + DEPTH);
+        prepare(columns.clone());
+        add_columns(x, columns, panels.clone(), first == 0, |panel| weights(panel, first), sums);
+    }
+    // What an adapter adds are columns behind those of the base.
+    if let Some((added, x)) = job.added.as_ref().and_then(|added| Some((added, added.tiles.as_ref()?))) {
+        for first in (0..x.columns).step_by(DEPTH) {
+            let columns = first..x.columns.min(first + DEPTH);
+            let weights = |panel| added.up.panel(panel).wrapping_add(first * TILE_BYTES);
+            add_columns(x, columns, panels.clone(), false, weights, sums);
         }
     }
     release();
+}
+
+/// Adds a group of columns to the sums, which begin at zero if `fresh`; `weights` gives a panel's tiles of them.
+#[inline(always)]
+fn add_columns(
+    x: &Tiles,
+    columns: Range<usize>,
+    panels: Range<usize>,
+    fresh: bool,
+    weights: impl Fn(usize) -> *const u8,
+    sums: *mut f32,
+) {
+    let depth = columns.len();
+    for row_tile in (0..x.row_tiles).step_by(2) {
+        let pair = row_tile + 1 < x.row_tiles;
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let weights = |c: usize| weights(panel + c);
+            let activations = |r: usize| x.at(row_tile + r, columns.start);
+            let sum = |r: usize, c: usize| {
+                sums.wrapping_add(((row_tile + r) * panels.len() + panel + c - panels.start) * SUM)
+            };
+            // SAFETY: the tiles are configured; all pointers lead to `depth` whole tiles of the
+            // activations and the panels, and to whole tiles of sums of this thread.
+            panel += unsafe {
+                match (pair, panels.end - panel, x.parts) {
+                    (true, 2.., _) => {
+                        let x = [activations(0), activations(1)];
+                        let w = [weights(0), weights(1)];
+                        let sums = [sum(0, 0), sum(0, 1), sum(1, 0), sum(1, 1)];
+                        square(x, w, sums, depth, fresh);
+                        2
+                    }
+                    (false, 4.., parts) => {
+                        let w = [0, 1, 2, 3].map(weights);
+                        let sums = [0, 1, 2, 3].map(|c| sum(0, c));
+                        match parts {
+                            Parts::Rounded => line(activations(0), w, sums, depth, fresh),
+                            Parts::Split => line_split(activations(0), w, sums, depth, fresh),
+                        }
+                        4
+                    }
+                    (_, _, parts) => {
+                        for r in 0..1 + usize::from(pair) {
+                            match parts {
+                                Parts::Rounded => one(activations(r), weights(0), sum(r, 0), depth, fresh),
+                                Parts::Split => {
+                                    one_split(activations(r), weights(0), sum(r, 0), depth, fresh)
+                                }
+                            }
+                        }
+                        1
+                    }
+                }
+            };
+        }
+    }
 }
 
 /// Copies sums to their rows, with the bias: a row's panels one after the other.
