@@ -10,6 +10,7 @@ use gemma_kernels::cuda::{self, CudaError, Device};
 use gemma_kernels::{Activation, Cpu, Format, KvFormat, Level, Ops, Reference};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::adapter::{self, Adapter};
 use crate::cache::{CacheFolder, CacheStatistics, Kept, Layout};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
@@ -20,7 +21,7 @@ use crate::model::{Network, load_device, load_host};
 use crate::outline::Outline;
 use crate::quantize::{self, QuantType};
 use crate::scheduler::{Command, Expectation, Fallback, Job, Scheduler};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{FimTokens, Tokenizer};
 
 /// What an engine may use of the machine.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +90,42 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// How numbers are computed.
     pub precision: Precision,
+    /// The adapter that runs beside it; requests can do without.
+    pub adapter: AdapterChoice,
+}
+
+impl LoadOptions {
+    /// This model, named by its file, in the default precision, without an adapter.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), name: None, precision: Precision::default(), adapter: AdapterChoice::None }
+    }
+}
+
+/// Which adapter runs beside a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// None.
+    #[default]
+    None,
+    /// The one that comes with the program, where it has one for this model: as it was published first, not tuned to talk.
+    BuiltIn,
+    /// The one at this path; it has to be one for this model.
+    At(PathBuf),
+}
+
+impl AdapterChoice {
+    fn open(&self, base: &Checkpoint) -> Result<Option<Adapter>> {
+        let adapter = match self {
+            Self::None => None,
+            Self::BuiltIn if base.chat_template().is_some() => None,
+            Self::BuiltIn => adapter::built_in(base.config()).transpose()?,
+            Self::At(path) => Some(Adapter::open(path)?),
+        };
+        if let Some(adapter) = &adapter {
+            adapter.check(base.config())?;
+        }
+        Ok(adapter)
+    }
 }
 
 /// Progress of a load: `done` of `total` bytes of weights.
@@ -110,6 +147,7 @@ pub struct Model {
     weight_bytes: u64,
     kv_bytes_per_token: u64,
     chat_template: Option<String>,
+    adapter: Option<Arc<Adapter>>,
     pub(crate) speed: Mutex<Option<Speed>>,
     device: Arc<Mutex<DeviceInfo>>,
     commands: Sender<Command>,
@@ -135,6 +173,20 @@ impl Model {
     /// Bytes that one token's keys and values take in the cache.
     pub fn kv_bytes_per_token(&self) -> u64 {
         self.kv_bytes_per_token
+    }
+    /// The adapter that it was loaded with.
+    pub fn adapter(&self) -> Option<&Arc<Adapter>> {
+        self.adapter.as_ref()
+    }
+    /// The fill-in-the-middle ids that its adapter taught it, else those that its vocabulary names.
+    pub fn fim(&self) -> Option<FimTokens> {
+        let taught = self.adapter.as_ref().and_then(|adapter| adapter.infill());
+        taught.map(|infill| infill.tokens).or_else(|| self.tokenizer.fim())
+    }
+    /// Whether a request that fills nothing in should do without the adapter: one that teaches to fill in was trained on
+    /// nothing else.
+    pub fn adapter_infills(&self) -> bool {
+        self.adapter.as_ref().is_some_and(|adapter| adapter.infill().is_some())
     }
     /// What a token takes, once some were computed.
     pub fn speed(&self) -> Option<Speed> {
@@ -168,6 +220,8 @@ pub struct LogitsRequest {
     pub pictures: Vec<Vec<f32>>,
     /// How many of the tokens are the prompt, which a PaliGemma sees in both directions; `None`: all.
     pub prefix: Option<usize>,
+    /// Computes without the model's adapter.
+    pub base_alone: bool,
 }
 
 /// All logits of a sequence, for holding a checkpoint against another implementation.
@@ -328,6 +382,7 @@ impl Engine {
     pub fn load(&self, options: LoadOptions, progress: &mut dyn FnMut(LoadProgress)) -> Result<Arc<Model>> {
         let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let checkpoint = self.quantised(Checkpoint::open(&options.path)?, options.precision, progress);
+        let adapter = options.adapter.open(&checkpoint)?.map(Arc::new);
         let tokenizer = match checkpoint.tokenizer() {
             // Without one a model still runs by token ids.
             Err(e) if e.kind() == ErrorKind::NotFound => Tokenizer::missing(e, checkpoint.path())?,
@@ -342,7 +397,7 @@ impl Engine {
             let _ = std::thread::Builder::new()
                 .name("gemma-readahead".to_owned())
                 .spawn_scoped(scope, || checkpoint.read_ahead());
-            self.network(&checkpoint, options.precision, progress)
+            self.network(&checkpoint, adapter.as_deref(), options.precision, progress)
         })?;
         let id = self.inner.next_model.fetch_add(1, Ordering::Relaxed);
         let kv = network.layout().kv().format();
@@ -355,19 +410,24 @@ impl Engine {
             weight_bytes: network.weight_bytes(),
             kv_bytes_per_token: network.config().kv_bytes_per_token(kv) as u64,
             chat_template: checkpoint.chat_template().map(str::to_owned),
+            adapter: adapter.clone(),
             speed: Mutex::default(),
             device: device.clone(),
             commands: self.inner.scheduler.sender(),
         };
         let kept = self.inner.cache_folder.as_ref().and_then(|folder| {
-            let how = format!("{:?} {kv:?} {} {:?}", options.precision, info.device, self.inner.cpu.level());
+            // What one adapter computes is of no use to another, or to the base.
+            let adapter = adapter.as_ref().map(|adapter| adapter.digest());
+            let level = self.inner.cpu.level();
+            let how = format!("{:?} {kv:?} {} {level:?} {adapter:?}", options.precision, info.device);
             Kept::look(folder, checkpoint.path(), &how, network.layout())
         });
         let fallback = matches!(network, Network::Device(_)).then(|| {
             let (cpu, info) = (self.inner.cpu.clone(), self.cpu_info(None));
             let kv = kv_format(&checkpoint, options.precision, self.inner.kv_format);
             let again = move |why| {
-                let network = host_network(&checkpoint, options.precision, kv, &cpu, &mut |_| {})?;
+                let network =
+                    host_network(&checkpoint, adapter.as_deref(), options.precision, kv, &cpu, &mut |_| {})?;
                 *device.lock().unwrap_or_else(PoisonError::into_inner) =
                     DeviceInfo { why: Some(why), ..info };
                 Ok(network)
@@ -404,6 +464,7 @@ impl Engine {
     fn network(
         &self,
         checkpoint: &Checkpoint,
+        adapter: Option<&Adapter>,
         precision: Precision,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<(Network, DeviceInfo)> {
@@ -413,7 +474,11 @@ impl Engine {
             Gpu::Missing(error, true) => Some(error.to_string()),
             Gpu::Missing(error, false) => return Err(error.clone().into()),
             Gpu::Open(device, may_fall_back) => {
-                match load_device(checkpoint, device, precision == Precision::Exact, progress) {
+                let loaded = match adapter {
+                    None => load_device(checkpoint, device, precision == Precision::Exact, progress),
+                    Some(_) => Err(Error::new(ErrorKind::Unsupported, "GPU", "it does not run adapters")),
+                };
+                match loaded {
                     Ok(network) => {
                         if self.inner.kv_format.is_some_and(|wished| wished != network.layout().kv().format())
                         {
@@ -432,7 +497,8 @@ impl Engine {
             }
         };
         let kv = kv_format(checkpoint, precision, self.inner.kv_format);
-        Ok((host_network(checkpoint, precision, kv, &self.inner.cpu, progress)?, self.cpu_info(why)))
+        let network = host_network(checkpoint, adapter, precision, kv, &self.inner.cpu, progress)?;
+        Ok((network, self.cpu_info(why)))
     }
 
     /// Has less urgent work put aside for a request of this priority that is being made ready, until what comes back is
@@ -467,12 +533,13 @@ impl Engine {
     /// stand for, and when the split does not add up, or cuts a picture (a PaliGemma's prompt) in two: what
     /// sees forward is computed at once.
     pub fn logits(&self, model: &Arc<Model>, request: LogitsRequest) -> Result<Logits> {
-        let LogitsRequest { ids, split, pictures, prefix } = &request;
+        let LogitsRequest { ids, split, pictures, prefix, base_alone } = &request;
+        let adapted = model.adapter.is_some() && !base_alone;
         check_prompt(model, ids)?;
         let outline = Outline::new(model.config(), ids, pictures.len(), *prefix)?;
         check_split(split.as_deref(), ids.len(), &outline)?;
         let (reply, answer) = channel();
-        self.inner.scheduler.send(Command::Logits { model: model.id, request, outline, reply });
+        self.inner.scheduler.send(Command::Logits { model: model.id, request, adapted, outline, reply });
         answer.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopped, "engine", "it was stopped")))
     }
 
@@ -490,6 +557,7 @@ impl Engine {
 /// A checkpoint's weights on the processor.
 fn host_network(
     checkpoint: &Checkpoint,
+    adapter: Option<&Adapter>,
     precision: Precision,
     kv: KvFormat,
     cpu: &Arc<Cpu>,
@@ -500,7 +568,7 @@ fn host_network(
         Precision::Exact => (cpu.clone(), Activation::F32),
         Precision::Reference => (Arc::new(Reference), Activation::F32),
     };
-    Ok(Network::Host(Box::new(load_host(checkpoint, ops, activation, kv, progress)?)))
+    Ok(Network::Host(Box::new(load_host(checkpoint, adapter, ops, activation, kv, progress)?)))
 }
 
 fn check_split(split: Option<&[usize]>, len: usize, outline: &Outline) -> Result<()> {

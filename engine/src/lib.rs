@@ -6,6 +6,7 @@
 //! **Architecture invariant:** nothing here knows of editors, the language server protocol or the
 //! files of a workspace; what comes in are token ids and options, what goes out are tokens.
 
+pub mod adapter;
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
@@ -22,11 +23,12 @@ pub mod scheduler;
 pub(crate) mod test_cache;
 pub mod tokenizer;
 
+pub use adapter::Adapter;
 pub use cache::{CacheFolder, CacheStatistics};
 pub use config::ModelConfig;
 pub use engine::{
-    DeviceChoice, DeviceInfo, Engine, EngineOptions, Limits, LoadOptions, LoadProgress, Logits,
-    LogitsRequest, Model, Precision, QuantizeAtLoad, Speed, context_bytes,
+    AdapterChoice, DeviceChoice, DeviceInfo, Engine, EngineOptions, Limits, LoadOptions, LoadProgress,
+    Logits, LogitsRequest, Model, Precision, QuantizeAtLoad, Speed, context_bytes,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use gemma_kernels::{KvFormat, Level};

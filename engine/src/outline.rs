@@ -102,12 +102,22 @@ const MOST_KEYS: usize = 1 << 16;
 
 impl SpanKeys {
     /// The keys of a prompt: its token ids, and beyond every vocabulary those of its spans. `digests` tell the
-    /// pictures apart.
-    pub(crate) fn keys(&mut self, ids: &[u32], outline: &Outline, digests: &[&[u8; 32]]) -> Vec<u32> {
+    /// pictures apart. Where the model's adapter is on, no prompt shares anything with one without it.
+    pub(crate) fn keys(
+        &mut self,
+        ids: &[u32],
+        outline: &Outline,
+        digests: &[&[u8; 32]],
+        adapted: bool,
+    ) -> Vec<u32> {
         let mut keys = ids.to_vec();
+        if adapted && let Some(first) = keys.first_mut() {
+            *first = ADAPTED;
+        }
         for span in &outline.spans {
             let mut content = Sha256::new();
             content.update((span.start as u64).to_le_bytes());
+            content.update([u8::from(adapted)]);
             for id in &ids[span.start..span.end] {
                 content.update(id.to_le_bytes());
             }
@@ -134,6 +144,9 @@ impl SpanKeys {
 
 /// Keys of spans are above, token ids below. A span's key means nothing in another process.
 pub(crate) const SPANS: u32 = 1 << 31;
+
+/// The key of the first token of whatever an adapter computes; beyond every vocabulary too.
+const ADAPTED: u32 = SPANS - 1;
 
 /// How much of a prompt a sequence that shares its first `len` keys may be resumed for: no span is cut.
 pub(crate) fn resumable(keys: &[u32], len: usize) -> usize {
@@ -226,16 +239,17 @@ mod tests {
         let mut keys = SpanKeys::default();
         let of_two = outline(Sight::Picture, &TWO, 2);
         let (a, b) = ([1; 32], [2; 32]);
-        let first = keys.keys(&TWO, &of_two, &[&a, &b]);
-        assert_eq!(first, keys.keys(&TWO, &of_two, &[&a, &b]), "the same again");
-        let other = keys.keys(&TWO, &of_two, &[&a, &a]);
+        let first = keys.keys(&TWO, &of_two, &[&a, &b], false);
+        assert_eq!(first, keys.keys(&TWO, &of_two, &[&a, &b], false), "the same again");
+        let other = keys.keys(&TWO, &of_two, &[&a, &a], false);
         assert_eq!(first[..7], other[..7]);
         assert!(first[7..11].iter().all(|key| !other.contains(key) && *key >= SPANS));
         assert_ne!(other[1], other[7], "the same picture elsewhere");
         assert_eq!([first[0], first[5], first[12]], [2, 7, 9]);
 
-        let prefix =
-            |ids: &[u32], keys: &mut SpanKeys| keys.keys(ids, &outline(Sight::Prefix, ids, 2), &[&a, &b]);
+        let prefix = |ids: &[u32], keys: &mut SpanKeys| {
+            keys.keys(ids, &outline(Sight::Prefix, ids, 2), &[&a, &b], false)
+        };
         let (long, short) = (prefix(&TWO, &mut keys), prefix(&TWO[..12], &mut keys));
         assert!(
             long.iter().all(|key| !short.contains(key)),
@@ -246,7 +260,7 @@ mod tests {
     #[test]
     fn no_sequence_is_resumed_inside_a_span() {
         let mut keys = SpanKeys::default();
-        let keys = keys.keys(&TWO, &outline(Sight::Picture, &TWO, 2), &[&[1; 32], &[2; 32]]);
+        let keys = keys.keys(&TWO, &outline(Sight::Picture, &TWO, 2), &[&[1; 32], &[2; 32]], false);
         for (len, whole) in
             [(0, 0), (1, 1), (2, 1), (4, 1), (5, 5), (6, 6), (7, 7), (10, 7), (11, 11), (12, 12)]
         {

@@ -18,8 +18,8 @@ pub mod testing;
 pub use cpu::{Cpu, FEW_ROWS, Level};
 pub use kv::{KvFormat, KvLayout, KvPage, PAGE_TOKENS};
 pub use ops::{
-    Activation, Attention, BlockProjection, CausalConv, DenseAttention, Matrix, Ops, Projection, RgLru, Rope,
-    ShapeError, Span, visible,
+    Activation, Attention, BlockProjection, CausalConv, DenseAttention, LowRank, Matrix, Ops, Projection,
+    RgLru, Rope, ShapeError, Span, visible,
 };
 pub use quant::Format;
 pub use reference::Reference;

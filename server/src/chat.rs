@@ -117,6 +117,7 @@ impl ChatModel {
             sampling,
             stop: Stop { tokens: prompt.stop, texts: prompt.stop_texts, ..Stop::default() },
             cancel,
+            base_alone: prompt.base_alone && model.adapter_infills(),
             ..GenerateRequest::new(model.clone(), prompt.ids, max_tokens)
         });
         Ok(Reply { stream, dropped, prompt_tokens, asked: Turn::new(Role::User, material.question) })

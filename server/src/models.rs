@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use gemma_engine::checkpoint::{self, CATALOGUE, CatalogueEntry, Checkpoint, Found, PullPhase, PullProgress};
-use gemma_engine::{Error, ErrorKind, Result};
+use gemma_engine::{AdapterChoice, Error, ErrorKind, Result};
 use serde::Serialize;
 
 use crate::settings::Settings;
@@ -98,6 +98,24 @@ pub fn choose_writer(named: Option<&str>, settings: &Settings, seeing: &Choice) 
 /// The error of a model that was asked to look at a picture and cannot.
 pub fn blind(model: &str) -> Error {
     Error::new(ErrorKind::Unsupported, model, "this model reads text only, and no pictures").remedy(SEEING)
+}
+
+/// The adapter beside the model that completes: the one named, else the one configured, else what the program has for it.
+pub fn adapter(named: Option<&str>, settings: &Settings, choice: &Choice) -> AdapterChoice {
+    match named.or(settings.adapter.as_deref()) {
+        Some(named) => adapter_named(named),
+        None if follows_instructions(&choice.name) => AdapterChoice::None,
+        None => AdapterChoice::BuiltIn,
+    }
+}
+
+/// An adapter by what a user calls it: `none`, `built-in`, or a path.
+pub fn adapter_named(name: &str) -> AdapterChoice {
+    match name {
+        "none" => AdapterChoice::None,
+        "built-in" => AdapterChoice::BuiltIn,
+        path => AdapterChoice::At(checkpoint::expand_home(path)),
+    }
 }
 
 /// What is asked for, by whom; nothing when the choice is ours.

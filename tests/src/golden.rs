@@ -39,6 +39,9 @@ pub struct Golden {
     pub greedy: Vec<Greedy>,
     /// Pairs of prompts with a common beginning.
     pub branches: Vec<Branch>,
+    /// The case whose model an adapter belongs to.
+    #[serde(default)]
+    pub base: Option<String>,
 }
 
 /// One pass over a prompt.

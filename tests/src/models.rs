@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gemma_engine::{
-    Engine, EngineOptions, Finished, GenerateRequest, Level, LoadOptions, LogitsRequest, Model, Picture,
-    Precision, Sampling, Stop, Token,
+    AdapterChoice, Engine, EngineOptions, Finished, GenerateRequest, Level, LoadOptions, LogitsRequest,
+    Model, Picture, Precision, Sampling, Stop, Token,
 };
 
 use crate::numbers::Matrix;
@@ -80,7 +80,19 @@ impl Loaded {
     /// The same with an engine of these options.
     pub fn with(path: &Path, precision: Precision, options: EngineOptions) -> Self {
         let engine = Engine::start(options).unwrap_or_else(|e| panic!("{e}"));
-        let options = LoadOptions { path: path.to_path_buf(), name: None, precision };
+        Self::loaded(engine, LoadOptions { precision, ..LoadOptions::new(path) })
+    }
+
+    /// A model with an adapter beside it.
+    pub fn adapted(path: &Path, adapter: &Path, arithmetic: impl Into<Arithmetic>) -> Self {
+        let Arithmetic { precision, level } = arithmetic.into();
+        let adapter = AdapterChoice::At(adapter.to_path_buf());
+        let options = LoadOptions { precision, adapter, ..LoadOptions::new(path) };
+        let engine = Engine::start(EngineOptions { level, ..EngineOptions::default() });
+        Self::loaded(engine.unwrap_or_else(|e| panic!("{e}")), options)
+    }
+
+    fn loaded(engine: Engine, options: LoadOptions) -> Self {
         let model = engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
         Self { engine, model }
     }

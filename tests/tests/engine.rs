@@ -170,9 +170,8 @@ fn a_request_keeps_its_model_and_two_models_do_not_mix() {
             .engine
             .load(
                 gemma_engine::LoadOptions {
-                    path: places::golden("gemma1-mqa"),
                     name: Some("other".to_owned()),
-                    precision: Precision::Fast,
+                    ..gemma_engine::LoadOptions::new(places::golden("gemma1-mqa"))
                 },
                 &mut |_| {},
             )

@@ -78,7 +78,7 @@ fn kinds(folder: &Path) -> Vec<Kind> {
 }
 
 fn load(engine: &Engine, kind: &Kind) -> Arc<Model> {
-    let options = LoadOptions { path: kind.path.clone(), name: None, precision: kind.precision };
+    let options = LoadOptions { precision: kind.precision, ..LoadOptions::new(&kind.path) };
     engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{}: {e}", kind.name))
 }
 

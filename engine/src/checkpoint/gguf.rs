@@ -116,6 +116,11 @@ impl Gguf {
         }
     }
 
+    /// Whether the file adds to a model and is none itself.
+    pub(crate) fn is_adapter(&self, bytes: &[u8]) -> bool {
+        self.str(bytes, "general.type") == Some("adapter")
+    }
+
     /// A metadata array.
     pub(crate) fn array(&self, key: &str) -> Option<&Array> {
         match self.get(key)? {

@@ -77,10 +77,19 @@ pub(super) fn parse(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<Network> {
 }
 
 /// The decoder's architecture, if it is one of the family's, and what the keys of the file begin with.
+/// The decoder's architecture by what a file calls itself.
+pub(crate) fn architecture_of(name: &str) -> Option<Architecture> {
+    known(name).map(|(_, architecture)| architecture)
+}
+
+fn known(name: &str) -> Option<(&'static str, Architecture)> {
+    NAMES.into_iter().find(|(known, _)| *known == name)
+}
+
 fn architecture(gguf: &Gguf, bytes: &[u8], path: &Path) -> Result<(Architecture, &'static str)> {
     let name = gguf.str(bytes, "general.architecture");
-    if let Some(known) = NAMES.into_iter().find(|(known, _)| Some(*known) == name) {
-        return Ok((known.1, known.0));
+    if let Some((known, architecture)) = name.and_then(known) {
+        return Ok((architecture, known));
     }
     match name {
         Some(other) => Err(Error::new(

@@ -201,7 +201,8 @@ pub(super) fn at_path(path: PathBuf) -> Found {
     Found { name: name_of(&path), path, source: "path".to_owned(), bytes }
 }
 
-fn expand_home(spec: &str) -> PathBuf {
+/// The path that a user wrote, `~/` being the home folder.
+pub fn expand_home(spec: &str) -> PathBuf {
     match (spec.strip_prefix("~/"), dirs::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(spec),

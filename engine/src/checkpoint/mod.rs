@@ -15,7 +15,7 @@ mod pull;
 #[cfg(test)]
 mod pull_tests;
 mod python_package;
-mod safetensors_folder;
+pub(crate) mod safetensors_folder;
 #[cfg(test)]
 pub(crate) mod test_gguf;
 #[cfg(test)]
@@ -29,12 +29,13 @@ use std::path::{Path, PathBuf};
 use gemma_kernels::Format;
 use serde_json::Value;
 
+use crate::adapter;
 use crate::config::{Architecture, ModelConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::{END_OF_TURN, Tokenizer};
 
 pub use catalogue::{CATALOGUE, CatalogueEntry, DEFAULT_MODEL, LICENCE_PAGE, known};
-pub use locate::{find_all, resolve};
+pub use locate::{expand_home, find_all, resolve};
 pub use names::from_huggingface as canonical_name;
 pub use pull::{PullPhase, PullProgress, pull, reach_hub};
 
@@ -99,6 +100,9 @@ impl Checkpoint {
         }
         if path.join("config.json").is_file() {
             return open_folder(path);
+        }
+        if path.join(adapter::CONFIG_FILE).is_file() {
+            return Err(is_adapter(path));
         }
         open_gguf(&only_gguf(path)?)
     }
@@ -199,6 +203,11 @@ impl Checkpoint {
     }
 }
 
+fn is_adapter(path: &Path) -> Error {
+    Error::new(ErrorKind::Unsupported, path.display(), "is an adapter and no model")
+        .remedy("Give the model that it was trained on, and this with --adapter or the setting `adapter`.")
+}
+
 /// The one `.gguf` file of a folder without config.json.
 fn only_gguf(folder: &Path) -> Result<PathBuf> {
     let entries = std::fs::read_dir(folder).map_err(|e| cannot_read(folder, &e))?;
@@ -230,6 +239,9 @@ fn only_gguf(folder: &Path) -> Result<PathBuf> {
 fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let file = MappedFile::open(path)?;
     let gguf = Gguf::parse(file.bytes(), path)?;
+    if gguf.is_adapter(file.bytes()) {
+        return Err(is_adapter(path));
+    }
     let mut network = gguf_config::parse(&gguf, file.bytes(), path)?;
     if let Some(id) = crate::tokenizer::gguf_token(&gguf, file.bytes(), END_OF_TURN)
         && !network.eos.contains(&id)

@@ -52,7 +52,7 @@ fn unwrapped(name: &str) -> String {
 }
 
 /// The HuggingFace name of a GGUF tensor; `None` for what no text model of the family has.
-pub(super) fn from_gguf(name: &str, architecture: Architecture) -> Option<String> {
+pub(crate) fn from_gguf(name: &str, architecture: Architecture) -> Option<String> {
     match name {
         "token_embd.weight" => return Some(EMBEDDING.to_owned()),
         "output_norm.weight" => return Some(FINAL_NORM.to_owned()),

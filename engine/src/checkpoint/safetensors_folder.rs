@@ -150,7 +150,8 @@ fn read_shards(paths: Vec<PathBuf>) -> Result<Weights> {
     Ok(weights)
 }
 
-fn format_of(dtype: Dtype) -> Result<Format, String> {
+/// The storage format of a type, or its name where this engine does not know it.
+pub(crate) fn format_of(dtype: Dtype) -> Result<Format, String> {
     match dtype {
         Dtype::F32 => Ok(Format::F32),
         Dtype::F16 => Ok(Format::F16),

@@ -63,6 +63,8 @@ pub struct GenerateRequest {
     pub prompt: Vec<u32>,
     /// The pictures that the prompt's runs of image tokens stand for, in order.
     pub pictures: Vec<Arc<Picture>>,
+    /// Computes without the model's adapter.
+    pub base_alone: bool,
     /// Text that the answer has to begin with (token healing): left out of the prompt, part of the answer.
     /// The first tokens are picked among those that spell it. Needs a model with a tokenizer.
     pub begin_with: String,
@@ -95,6 +97,7 @@ impl GenerateRequest {
             model,
             prompt,
             pictures: Vec::new(),
+            base_alone: false,
             begin_with: String::new(),
             cuts: Vec::new(),
             drafts: Vec::new(),

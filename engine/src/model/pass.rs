@@ -27,12 +27,14 @@ pub struct Input<'a> {
     pub pictures: &'a [(usize, &'a [f32])],
     /// Where the whole sequence sees forward. A pass computes a span whole or not at all.
     pub spans: &'a [Span],
+    /// Whether the model's adapter is on.
+    pub adapted: bool,
 }
 
 impl<'a> Input<'a> {
-    /// Text alone, every token behind the last.
+    /// Text alone, every token behind the last, without an adapter.
     pub fn text(ids: &'a [u32]) -> Self {
-        Self { ids, keys: ids, pictures: &[], spans: &[] }
+        Self { ids, keys: ids, pictures: &[], spans: &[], adapted: false }
     }
 }
 

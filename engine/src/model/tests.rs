@@ -15,7 +15,9 @@ fn golden(file: &str) -> PathBuf {
 
 fn network(ops: Arc<dyn Ops>) -> Network {
     let checkpoint = Checkpoint::open(&golden("")).unwrap();
-    Network::Host(Box::new(load_host(&checkpoint, ops, Activation::F32, KvFormat::F32, &mut |_| {}).unwrap()))
+    Network::Host(Box::new(
+        load_host(&checkpoint, None, ops, Activation::F32, KvFormat::F32, &mut |_| {}).unwrap(),
+    ))
 }
 
 fn cpu() -> Arc<dyn Ops> {
@@ -132,7 +134,7 @@ fn an_interrupted_pass_leaves_the_state_as_it_was() {
 #[test]
 fn a_long_pass_gives_the_bits_of_short_ones() {
     let checkpoint = Checkpoint::open(&golden("../gemma2-gqa")).unwrap();
-    let network = load_host(&checkpoint, cpu(), Activation::F32, KvFormat::F32, &mut |_| {}).unwrap();
+    let network = load_host(&checkpoint, None, cpu(), Activation::F32, KvFormat::F32, &mut |_| {}).unwrap();
     let mut network = Network::Host(Box::new(network));
     // More rows than go through an MLP together, twice.
     let ids: Vec<u32> = (0..1100u32).map(|i| 3 + i * 11 % 200).collect();

@@ -211,12 +211,19 @@ impl Job {
         Ok(ended.is_some_and(|reason| self.finish(reason, tools.cache)))
     }
 
+    /// Whether the model's adapter is on.
+    fn adapted(&self) -> bool {
+        self.request.model.adapter().is_some() && !self.request.base_alone
+    }
+
     /// Looks up what of the prompt is known.
     fn start(&mut self, tools: &mut Tools<'_>) {
         let begun = Instant::now();
         self.started = Some(begun);
         self.timings.queue_ms = millis(begun - self.submitted);
-        self.keys = tools.pictures.keys.keys(&self.request.prompt, &self.outline, &self.pictures.digests());
+        let digests = self.pictures.digests();
+        let adapted = self.adapted();
+        self.keys = tools.pictures.keys.keys(&self.request.prompt, &self.outline, &digests, adapted);
         let (model, layout) = (self.model_id(), tools.network.layout());
         let sequence = tools.cache.resume(model, layout, &self.keys);
         let resumed = sequence.tokens().len();
@@ -276,6 +283,7 @@ impl Job {
             keys: &[],
             pictures: &self.pictures.of_pass(&self.outline, from, end),
             spans: &self.outline.spans,
+            adapted: self.adapted(),
         };
         // The end of a prompt is where the next one goes on.
         let cuts = [&self.request.cuts[..], &[len]].concat();
@@ -290,7 +298,8 @@ impl Job {
         let (draft, agreed) = self.draft(tools, 1);
         let (rows, marks) = (1 + draft.len(), Marks { cuts: &[], draft: draft.len() });
         let ids = [&certain[..], &draft].concat();
-        let pass = tools.begin(sequence, Input::text(&ids), rows, marks)?;
+        let input = Input { adapted: self.adapted(), ..Input::text(&ids) };
+        let pass = tools.begin(sequence, input, rows, marks)?;
         Ok(Running::new(pass, certain.clone(), certain, (draft, agreed), rows))
     }
 

@@ -43,7 +43,13 @@ pub(crate) enum Command {
     /// Work on a request.
     Submit(Box<Job>),
     /// Compute all logits of a sequence; its split is there and adds up.
-    Logits { model: u64, request: LogitsRequest, outline: Outline, reply: Sender<Result<Logits>> },
+    Logits {
+        model: u64,
+        request: LogitsRequest,
+        adapted: bool,
+        outline: Outline,
+        reply: Sender<Result<Logits>>,
+    },
     /// Compute the features of a picture given as its pixel values.
     Features { model: u64, pixels: Vec<f32>, reply: Sender<Result<Vec<f32>>> },
     /// Report on the prefix cache.
@@ -257,8 +263,8 @@ impl Worker {
                 self.waiting.take(job.priority());
                 self.jobs.push(*job);
             }
-            Command::Logits { model, request, outline, reply } => {
-                let result = guarded(|| self.logits(model, &request, &outline)).unwrap_or_else(Err);
+            Command::Logits { model, request, adapted, outline, reply } => {
+                let result = guarded(|| self.logits(model, &request, adapted, &outline)).unwrap_or_else(Err);
                 let _ = reply.send(result);
             }
             Command::Features { model, pixels, reply } => {
@@ -328,7 +334,13 @@ impl Worker {
         }
     }
 
-    fn logits(&mut self, model: u64, request: &LogitsRequest, outline: &Outline) -> Result<Logits> {
+    fn logits(
+        &mut self,
+        model: u64,
+        request: &LogitsRequest,
+        adapted: bool,
+        outline: &Outline,
+    ) -> Result<Logits> {
         let pictures = request.pictures.iter().map(|pixels| self.features(model, pixels));
         let features = pictures.collect::<Result<Vec<_>>>()?;
         let network = self.networks.get_mut(&model).ok_or_else(stopped)?;
@@ -344,7 +356,8 @@ impl Worker {
                 .filter(|(run, _)| piece.contains(&run.start))
                 .map(|(run, features)| (run.start - from, features.as_slice()))
                 .collect();
-            let input = Input { pictures: &pictures, spans: &outline.spans, ..Input::text(&ids[piece]) };
+            let text = Input::text(&ids[piece]);
+            let input = Input { pictures: &pictures, spans: &outline.spans, adapted, ..text };
             data.extend(network.forward(&mut sequence, input, Rows::All, &interrupt)?.ok_or_else(stopped)?);
             from += len;
         }

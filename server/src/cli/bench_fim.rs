@@ -22,7 +22,8 @@ Source files of the repository are picked by the seed (not what .gitignore names
 secrets), and in each some text is taken out: the rest of a line, a part inside a line, a few whole lines.
 The model fills it in through the prompts that the server makes when no other file is open, in each order:
 
-  plain          the text before the cursor only, for models that cannot fill in the middle
+  plain          the text before the cursor only, for models that cannot fill in the middle; a model with an
+                 adapter that fills in does without it here: the base, to hold the adapter against
   psm            before, behind: with each key the text behind the cursor is computed anew
   spm            behind, before: typing only appends to the prompt
   spmMiddleLast  the same in another arrangement of the tokens
@@ -96,7 +97,7 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
         ));
     }
     let settings = settings(context, args);
-    let session = Session::open(context, &args.model, settings.precision.into())?;
+    let session = Session::open_completing(context, &args.model)?;
     let filler = Filler { engine: &session.engine, model: &session.model, settings: &settings, root: &root };
     let orders = orders(&args.order, filler.can_fill(), session.model.name())?;
 

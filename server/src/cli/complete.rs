@@ -61,7 +61,7 @@ pub fn run(context: &Context, args: &CompleteArgs) -> Outcome<Exit> {
         return Ok(Exit::Ok);
     }
     let cancel = interrupt::flag();
-    let session = Session::open(context, &args.model, context.settings.precision.into())?;
+    let session = Session::open_completing(context, &args.model)?;
     let request = Request {
         root: document.path.as_deref().and_then(workspace_of),
         document: document.clone(),

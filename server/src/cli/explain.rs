@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use gemma_engine::{CancelFlag, FinishReason, Picture, Precision, Sampling};
+use gemma_engine::{AdapterChoice, CancelFlag, FinishReason, Picture, Precision, Sampling};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -212,7 +212,7 @@ fn load(context: &Context, args: &ExplainArgs, cancel: CancelFlag) -> Outcome<Lo
 
     let engine = session::start(context)?;
     let model = choice.name.clone();
-    let reader = session::load(context, &engine, choice, precision)?;
+    let reader = session::load(context, &engine, choice, AdapterChoice::None, precision)?;
     let options = Options {
         tiles: args.tiles,
         max_tokens: args.max_tokens,
@@ -222,7 +222,7 @@ fn load(context: &Context, args: &ExplainArgs, cancel: CancelFlag) -> Outcome<Lo
     match writer {
         Some(writer) if !explainer.converses() => {
             let chat_model = Some(writer.name.clone());
-            let writer = session::load(context, &engine, writer, precision)?;
+            let writer = session::load(context, &engine, writer, AdapterChoice::None, precision)?;
             Ok(Loaded { explainer: explainer.with_writer(writer), model, chat_model })
         }
         unused => {

@@ -57,6 +57,9 @@ pub struct LogitsArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
+    /// A LoRA adapter beside it: PEFT's folder, llama.cpp's .gguf of one, or `built-in`
+    #[arg(long, value_name = "PATH")]
+    adapter: Option<String>,
     /// How to compute: f32 activations, or as completions do
     #[arg(long, value_enum, default_value_t = Numbers::Exact)]
     precision: Numbers,
@@ -114,7 +117,7 @@ pub fn run(context: &Context, command: &InspectCommand) -> Outcome<Exit> {
 fn logits(context: &Context, args: &LogitsArgs) -> Outcome {
     let precision = precision(args.device, args.precision);
     let input = read_input(&args.input)?;
-    let model = ModelArgs { model: Some(args.model.clone()), no_pull: true };
+    let model = ModelArgs { model: Some(args.model.clone()), adapter: args.adapter.clone(), no_pull: true };
     let device = match args.device {
         Device::Cuda => settings::Device::Cuda,
         Device::Cpu | Device::Reference => settings::Device::Cpu,
@@ -127,7 +130,8 @@ fn logits(context: &Context, args: &LogitsArgs) -> Outcome {
     let types = input.token_type_ids.as_deref();
     let prefix = types.map(|types| prefix(session.model.config(), &input.input_ids, types)).transpose();
     let prefix = prefix.map_err(|what| bad_input(&args.input, what))?.flatten();
-    let request = LogitsRequest { ids: input.input_ids, split: input.split, pictures, prefix };
+    let request =
+        LogitsRequest { ids: input.input_ids, split: input.split, pictures, prefix, base_alone: false };
     let logits = session.engine.logits(&session.model, request)?;
     write(&args.output, &logits)?;
     if !context.global.quiet {

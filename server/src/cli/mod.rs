@@ -161,6 +161,10 @@ struct ModelArgs {
     /// The model: a name such as codegemma-2b, a folder or a .gguf file [default: as `gemma-ls doctor` says]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
+    /// A LoRA adapter beside it: PEFT's folder, llama.cpp's .gguf of one, `built-in` or `none` [default: completions have
+    /// what the setting `adapter` says, all else none]
+    #[arg(long, value_name = "PATH")]
+    adapter: Option<String>,
     /// Fail rather than download the default model when there is none on this machine
     #[arg(long)]
     no_pull: bool,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use gemma_engine::checkpoint::{self, CatalogueEntry, DEFAULT_MODEL, Found, LICENCE_PAGE};
-use gemma_engine::{CancelFlag, Engine, EngineOptions, ErrorKind, LoadOptions, Model, Precision};
+use gemma_engine::{
+    AdapterChoice, CancelFlag, Engine, EngineOptions, ErrorKind, LoadOptions, Model, Precision,
+};
 
 use super::failure::{Failure, Outcome};
 use super::{Context, ModelArgs, output};
@@ -19,9 +21,20 @@ pub struct Session {
 }
 
 impl Session {
-    /// Chooses a model, downloads the default one if there is none and that is allowed, and loads it.
+    /// Chooses a model, downloads the default one if there is none and that is allowed, and loads it; with an adapter only
+    /// if the command line names one.
     pub fn open(context: &Context, wanted: &ModelArgs, precision: Precision) -> Outcome<Self> {
         Self::open_on(context, wanted, precision, context.settings.device)
+    }
+
+    /// The same for completions: with the adapter that a server has beside the model.
+    pub fn open_completing(context: &Context, wanted: &ModelArgs) -> Outcome<Self> {
+        context.report_problems();
+        let choice = choose(context, wanted)?;
+        let adapter = models::adapter(wanted.adapter.as_deref(), &context.settings, &choice);
+        let engine = start(context)?;
+        let precision = context.settings.precision.into();
+        Ok(Self { model: load(context, &engine, choice, adapter, precision)?, engine })
     }
 
     /// The same, on a device that is not the settings'.
@@ -33,8 +46,9 @@ impl Session {
     ) -> Outcome<Self> {
         context.report_problems();
         let choice = choose(context, wanted)?;
+        let adapter = wanted.adapter.as_deref().map(models::adapter_named).unwrap_or_default();
         let engine = start_on(context, device)?;
-        Ok(Self { model: load(context, &engine, choice, precision)?, engine })
+        Ok(Self { model: load(context, &engine, choice, adapter, precision)?, engine })
     }
 }
 
@@ -57,9 +71,16 @@ fn start_on(context: &Context, device: Device) -> Outcome<Engine> {
 }
 
 /// Loads a model into an engine, with a progress bar.
-pub fn load(context: &Context, engine: &Engine, choice: Choice, precision: Precision) -> Outcome<Arc<Model>> {
+pub fn load(
+    context: &Context,
+    engine: &Engine,
+    choice: Choice,
+    adapter: AdapterChoice,
+    precision: Precision,
+) -> Outcome<Arc<Model>> {
     let bar = output::byte_bar(context.global.quiet, format!("Loading {}", choice.name));
-    let options = LoadOptions { path: choice.path, name: Some(choice.name), precision };
+    let name = Some(choice.name);
+    let options = LoadOptions { name, precision, adapter, ..LoadOptions::new(choice.path) };
     let loaded = engine.load(options, &mut |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
@@ -123,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_model_that_was_named_is_never_replaced_by_another() {
-        let wanted = ModelArgs { model: Some("no-such-model".into()), no_pull: false };
+        let wanted = ModelArgs { model: Some("no-such-model".into()), ..ModelArgs::default() };
         let failure = choose(&Context::for_tests(), &wanted).expect_err("there is none");
         assert_eq!(failure.exit(), super::super::failure::Exit::Missing);
     }

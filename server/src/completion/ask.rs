@@ -62,7 +62,7 @@ pub fn prepare(
     request: &Request,
 ) -> Result<Prepared, Error> {
     let fim = fim_tokens(model, settings)?;
-    let order = settings.order.unwrap_or(fim::DEFAULT_ORDER);
+    let order = settings.order.or_else(|| taught_order(model)).unwrap_or(fim::DEFAULT_ORDER);
     let place = place(settings, request, fim.is_none());
     let (before, seam) = Seam::split(&place.site.before);
     // What the editor closes by itself comes and goes with single keys, and where the text behind the cursor
@@ -84,6 +84,7 @@ pub fn prepare(
         Some(ids) => fim::build(&material, ids, order, bos, &tokens)?,
         None => plain::build(&material, bos, &tokens)?,
     };
+    prompt.base_alone &= model.adapter_infills();
     prompt.stop.extend(model.tokenizer().turns().map(|(_, end)| end));
     let here = (&request.document, request.cursor);
     let drafts = request.drafts.gather(&vocabulary(model), model.tokenizer(), here, &request.others)?;
@@ -105,7 +106,7 @@ fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Result<Option<Fim
     if settings.order == Some(FimOrder::Plain) {
         return Ok(None);
     }
-    let Some(configured) = settings.fim else { return Ok(model.tokenizer().fim()) };
+    let Some(configured) = settings.fim else { return Ok(model.fim()) };
     let entries = model.config().vocab.min(model.tokenizer().vocab_size());
     match configured.beyond(entries) {
         None => Ok(Some(configured.into())),
@@ -119,6 +120,12 @@ fn fim_tokens(model: &Model, settings: &CompletionSettings) -> Result<Option<Fim
             Err(Error::new(ErrorKind::Input, "the setting `fim`", problem).remedy(remedy))
         }
     }
+}
+
+/// The order that a model's adapter was trained on, if it says so.
+fn taught_order(model: &Model) -> Option<FimOrder> {
+    let named = model.adapter()?.infill()?.order.as_deref()?;
+    FimOrder::ALL.into_iter().find(|order| order.name() == named)
 }
 
 fn place(settings: &CompletionSettings, request: &Request, blind: bool) -> Place {
@@ -201,6 +208,7 @@ impl Prepared {
         let stream = engine.submit(GenerateRequest {
             begin_with: self.seam.text().to_owned(),
             cuts: self.prompt.cuts,
+            base_alone: self.prompt.base_alone,
             stop: Stop {
                 tokens: self.prompt.stop,
                 texts: self.prompt.stop_texts,
@@ -397,8 +405,7 @@ mod tests {
             return;
         };
         let engine = Engine::start(Default::default()).expect("an engine");
-        let options =
-            gemma_engine::LoadOptions { path: path.into(), name: None, precision: Default::default() };
+        let options = gemma_engine::LoadOptions::new(path);
         let model = engine.load(options, &mut |_| {}).expect("a model");
         let mut settings = CompletionSettings::default();
         let prompt = |text: &str, settings: &CompletionSettings| {

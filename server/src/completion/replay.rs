@@ -40,7 +40,7 @@ fn model() -> Option<(Engine, Arc<Model>)> {
         return None;
     };
     let engine = Engine::start(Default::default()).expect("an engine");
-    let options = LoadOptions { path: path.into(), name: None, precision: Default::default() };
+    let options = LoadOptions::new(path);
     let model = engine.load(options, &mut |_| {}).expect("a model");
     Some((engine, model))
 }

@@ -364,6 +364,7 @@ impl Explainer {
             sampling,
             stop,
             cancel: self.cancel.clone(),
+            base_alone: self.reader.adapter_infills(),
             ..GenerateRequest::new(self.reader.clone(), prompt, max_tokens)
         })
     }

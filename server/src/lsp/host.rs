@@ -40,6 +40,7 @@ struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
     model: Option<String>,
+    adapter: Option<String>,
     device: Device,
     threads: Option<usize>,
     memory_budget_mb: Option<u64>,
@@ -52,6 +53,7 @@ impl Key {
     pub(super) fn of(settings: &Settings) -> Self {
         Self {
             model: settings.model.clone(),
+            adapter: settings.adapter.clone(),
             device: settings.device,
             threads: settings.threads,
             memory_budget_mb: settings.memory_budget_mb,

@@ -1,13 +1,13 @@
 //! The models of this process: one engine, each model loaded once however many uses it has.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gemma_engine::checkpoint::{self, DEFAULT_MODEL};
 use gemma_engine::{
-    CacheFolder, CacheStatistics, CancelFlag, Engine, EngineOptions, Error, ErrorKind, Finished, LoadOptions,
-    Model, Picture,
+    AdapterChoice, CacheFolder, CacheStatistics, CancelFlag, Engine, EngineOptions, Error, ErrorKind,
+    Finished, LoadOptions, Model, Picture,
 };
 
 use crate::chat::{ChatModel, ChatRequest, Conversation};
@@ -31,7 +31,15 @@ pub(super) struct Local {
 struct Running {
     key: EngineKey,
     engine: Engine,
-    models: Vec<(PathBuf, Precision, Weak<Model>)>,
+    models: Vec<(Same, Weak<Model>)>,
+}
+
+/// What makes two models the same one.
+#[derive(PartialEq, Eq)]
+struct Same {
+    path: PathBuf,
+    adapter: AdapterChoice,
+    precision: Precision,
 }
 
 /// The settings that an engine is started with.
@@ -67,10 +75,10 @@ impl Running {
     }
 
     /// A model that is loaded already.
-    fn loaded(&mut self, path: &Path, precision: Precision) -> Option<Arc<Model>> {
-        self.models.retain(|(_, _, model)| model.strong_count() > 0);
-        let same = self.models.iter().find(|(p, how, _)| p == path && *how == precision);
-        same.and_then(|(_, _, model)| model.upgrade())
+    fn loaded(&mut self, same: &Same) -> Option<Arc<Model>> {
+        self.models.retain(|(_, model)| model.strong_count() > 0);
+        let found = self.models.iter().find(|(loaded, _)| loaded == same);
+        found.and_then(|(_, model)| model.upgrade())
     }
 }
 
@@ -93,6 +101,7 @@ impl Local {
         &self,
         settings: &Settings,
         choice: Choice,
+        adapter: AdapterChoice,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Loaded, Error> {
         // A panic in a load leaves the engine without that model, and nothing else behind.
@@ -102,18 +111,20 @@ impl Local {
             None => running.insert(Running::start(settings)?),
         };
         let engine = running.engine.clone();
-        if let Some(model) = running.loaded(&choice.path, settings.precision) {
+        let same = Same { path: choice.path, adapter, precision: settings.precision };
+        if let Some(model) = running.loaded(&same) {
             return Ok(Loaded { engine, model });
         }
         let options = LoadOptions {
-            path: choice.path.clone(),
             name: Some(choice.name),
             precision: settings.precision.into(),
+            adapter: same.adapter.clone(),
+            ..LoadOptions::new(&same.path)
         };
         let model = engine.load(options, &mut |p| {
             progress(Progress { doing: Doing::Loading, done: p.done, total: p.total });
         })?;
-        running.models.push((choice.path, settings.precision, Arc::downgrade(&model)));
+        running.models.push((same, Arc::downgrade(&model)));
         Ok(Loaded { engine, model })
     }
 }
@@ -125,7 +136,8 @@ impl Backend for Local {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Arc<dyn Completer>, Error> {
         let choice = choose(None, settings, progress)?;
-        Ok(Arc::new(self.model(settings, choice, progress)?))
+        let adapter = models::adapter(None, settings, &choice);
+        Ok(Arc::new(self.model(settings, choice, adapter, progress)?))
     }
 
     fn talker(
@@ -134,7 +146,8 @@ impl Backend for Local {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Arc<dyn Talker>, Error> {
         let choice = choose(models::for_chat(settings).as_deref(), settings, progress)?;
-        let loaded = self.model(settings, choice, progress)?;
+        let adapter = beside_completions(settings, &choice);
+        let loaded = self.model(settings, choice, adapter, progress)?;
         let chat = ChatModel::new(loaded.engine.clone(), loaded.model.clone());
         Ok(Arc::new(Talking { loaded, chat }))
     }
@@ -146,12 +159,14 @@ impl Backend for Local {
     ) -> Result<Arc<dyn Viewer>, Error> {
         let choice = models::choose_seeing(None, settings)?;
         let writer = models::choose_writer(None, settings, &choice)?;
-        let loaded = self.model(settings, choice, progress)?;
+        let adapter = beside_completions(settings, &choice);
+        let loaded = self.model(settings, choice, adapter, progress)?;
         let mut viewing = Viewing { loaded, writer: None, looks: Mutex::default() };
         if let Some(writer) = writer
             && !viewing.explainer(CancelFlag::new())?.converses()
         {
-            viewing.writer = Some(self.model(settings, writer, progress)?.model);
+            let adapter = beside_completions(settings, &writer);
+            viewing.writer = Some(self.model(settings, writer, adapter, progress)?.model);
         }
         Ok(Arc::new(viewing))
     }
@@ -173,6 +188,15 @@ fn choose(
             Ok(Choice { name: found.name, path: found.path, why: Why::Found })
         }
         outcome => outcome,
+    }
+}
+
+/// The adapter of a model that does something else than complete: the one that it has where it completes too, so that it is
+/// loaded once for both.
+fn beside_completions(settings: &Settings, choice: &Choice) -> AdapterChoice {
+    match models::choose(None, settings) {
+        Ok(completes) if completes.path == choice.path => models::adapter(None, settings, &completes),
+        _ => AdapterChoice::None,
     }
 }
 

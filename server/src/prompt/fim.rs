@@ -65,6 +65,7 @@ pub fn build(
         stop: vec![fim.prefix, fim.middle, fim.suffix, fim.separator],
         stop_texts: Vec::new(),
         cuts: cuts(&ends),
+        base_alone: false,
     })
 }
 

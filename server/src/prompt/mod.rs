@@ -89,6 +89,8 @@ pub struct Prompt {
     /// How many of the ids later prompts will probably have in common with this one, ascending: those for a
     /// cursor a few keys further on, and those for another place of the document.
     pub cuts: Vec<usize>,
+    /// Whether the model's adapter is left out: one that fills in the middle has nothing to say where nothing is filled in.
+    pub base_alone: bool,
 }
 
 impl Material {

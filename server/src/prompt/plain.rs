@@ -27,7 +27,7 @@ pub fn build(material: &Material, bos: u32, tokens: &dyn Tokens) -> Result<Promp
     stop_texts.sort();
     stop_texts.dedup();
     let cuts = cuts(&[ids.len()]);
-    Ok(Prompt { ids, stop: Vec::new(), stop_texts, cuts })
+    Ok(Prompt { ids, stop: Vec::new(), stop_texts, cuts, base_alone: true })
 }
 
 /// A line that names a file, in the language's own comments.

@@ -24,6 +24,8 @@ pub use schema::{json_schema, markdown_table};
 pub struct Settings {
     /// A model's name or path; `None`: the best one found, see `models`.
     pub model: Option<String>,
+    /// What runs beside the model that completes; `None`: what the program has for it.
+    pub adapter: Option<String>,
     /// Which model answers questions; `None`: the one that completes.
     pub chat_model: Option<String>,
     /// Where to compute.
@@ -67,6 +69,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             model: None,
+            adapter: None,
             chat_model: None,
             device: Device::default(),
             threads: None,

@@ -41,6 +41,14 @@ const KEYS: &[Key] = &[
               or `.gguf` file. `null`: a CodeGemma found on this machine, else Gemma 3 270M.",
     },
     Key {
+        name: "adapter",
+        kind: Kind::Text,
+        optional: true,
+        doc: "A LoRA adapter that runs beside the model that completes: PEFT's folder, or llama.cpp's `.gguf` file of one. \
+              `none`: none. `null` (or `built-in`): the one that comes with gemma-ls, for Gemma 3 270M, which \
+              teaches it to fill in the middle.",
+    },
+    Key {
         name: "chatModel",
         kind: Kind::Text,
         optional: true,

@@ -74,7 +74,7 @@ fn run(arguments: &Arguments) -> Result<serde_json::Value, Error> {
     };
     let options = EngineOptions { threads: arguments.threads, device, ..EngineOptions::default() };
     let engine = Engine::start(options)?;
-    let options = LoadOptions { path: arguments.model.clone(), name: None, precision: Precision::Fast };
+    let options = LoadOptions::new(&arguments.model);
     let begun = std::time::Instant::now();
     let model = engine.load(options, &mut |_| {})?;
     let load = begun.elapsed().as_secs_f64();

@@ -20,8 +20,8 @@ pub struct HostPass {
     /// `[len, hidden]`: the residual stream.
     residual: Vec<f32>,
     /// Tokens.
-    len: usize,
-    next_layer: usize,
+    pub(super) len: usize,
+    pub(super) next_layer: usize,
     /// Rows whose logits are wanted.
     rows: usize,
     /// `[rows, hidden]`: what the product with the vocabulary reads, once the layers are through.
@@ -29,6 +29,7 @@ pub struct HostPass {
     /// `[rows, vocab]`, complete up to `vocab_done` of each row.
     logits: Vec<f32>,
     vocab_done: usize,
+    pub(super) adapted: bool,
 }
 
 /// Parts that the product with the vocabulary is made in: of a small model it is most of a token's time, and a
@@ -80,7 +81,8 @@ impl HostNetwork {
             Rows::All => len,
         };
         let (normed, logits) = (Vec::new(), Vec::new());
-        HostPass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0 }
+        let adapted = input.adapted;
+        HostPass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0, adapted }
     }
 
     /// Computes the next step of a pass over the same sequence; `false` once nothing is left to do.
@@ -101,8 +103,8 @@ impl HostNetwork {
         }
         let mut s = std::mem::take(&mut self.scratch);
         std::mem::swap(&mut s.residual, &mut pass.residual);
-        self.mixer(&mut s, sequence, pass.next_layer, spans, pass.len);
-        self.mlp(&mut s, pass.next_layer);
+        self.mixer(&mut s, sequence, spans, pass);
+        self.mlp(&mut s, pass.next_layer, pass.adapted);
         std::mem::swap(&mut s.residual, &mut pass.residual);
         self.scratch = s;
         pass.next_layer += 1;
@@ -124,22 +126,28 @@ impl HostNetwork {
             ids.to_mut()[*at..at + features.len() / hidden].fill(0);
         }
         self.ops.embed(&self.embedding, &ids, self.config.embed_scale, out);
+        for (out, id) in out.chunks_exact_mut(hidden).zip(input.ids).filter(|_| input.adapted) {
+            if let Some(row) = self.rows.get(id) {
+                let scale = self.config.embed_scale;
+                out.iter_mut().zip(row).for_each(|(out, number)| *out = number * scale);
+            }
+        }
         for (at, features) in input.pictures {
             out[at * hidden..][..features.len()].copy_from_slice(features);
         }
     }
 
-    fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, i: usize, spans: &[Span], n: usize) {
+    fn mixer(&self, s: &mut Scratch, sequence: &mut Sequence, spans: &[Span], pass: &HostPass) {
+        let (i, n) = (pass.next_layer, pass.len);
         let layer = &self.layers[i];
         let hidden = sized(&mut s.hidden, n * self.config.hidden);
         self.ops.rms_norm(&s.residual, &layer.before_mixer, self.config.norm_eps, hidden);
         match (&layer.mixer, &self.config.layers[i].mixer) {
             (MixerWeights::Attention(weights), Mixer::Attention(spec)) => {
-                self.attention(s, sequence, weights, spec, (i, spans, n));
+                self.attention(s, sequence, weights, spec, (spans, pass));
             }
             (MixerWeights::RgLru(weights), Mixer::RgLru(spec)) => {
-                let start = sequence.tokens().len();
-                self.recurrence(s, sequence, weights, spec, (i, start, n));
+                self.recurrence(s, sequence, weights, spec, pass);
             }
             _ => unreachable!("weights are loaded by their layer's specification"),
         }
@@ -155,8 +163,9 @@ impl HostNetwork {
         sequence: &mut Sequence,
         weights: &AttentionWeights,
         spec: &AttentionSpec,
-        (i, spans, n): (usize, &[Span], usize),
+        (spans, pass): (&[Span], &HostPass),
     ) {
+        let (i, n, adapted) = (pass.next_layer, pass.len, pass.adapted);
         let start = sequence.tokens().len();
         let position = self.config.first_position + start;
         let (ops, eps) = (&*self.ops, self.config.norm_eps);
@@ -164,9 +173,9 @@ impl HostNetwork {
         let (q, k) = (sized(&mut s.q, n * q_width), sized(&mut s.k, n * kv_width));
         let v = sized(&mut s.v, n * kv_width);
         let mut parts = [
-            Projection { matrix: &weights.q, bias: None, out: &mut *q },
-            Projection { matrix: &weights.k, bias: None, out: &mut *k },
-            Projection { matrix: &weights.v, bias: None, out: &mut *v },
+            weights.q.adapted(&mut *q, adapted),
+            weights.k.adapted(&mut *k, adapted),
+            weights.v.adapted(&mut *v, adapted),
         ];
         ops.project(&s.hidden, n, self.activation, &mut parts);
         if let Some(weight) = &weights.q_norm {
@@ -195,19 +204,24 @@ impl HostNetwork {
             pages_from: sequence.pages_from(),
             out: &mut *attended,
         });
-        ops.project(attended, n, self.activation, &mut [weights.o.to(&mut s.hidden)]);
+        ops.project(attended, n, self.activation, &mut [weights.o.adapted(&mut s.hidden, adapted)]);
     }
 
-    fn mlp(&self, s: &mut Scratch, i: usize) {
+    fn mlp(&self, s: &mut Scratch, i: usize, adapted: bool) {
         let (ops, layer, eps) = (&*self.ops, &self.layers[i], self.config.norm_eps);
         let ffn = self.config.layers[i].mlp.ffn;
         ops.rms_norm(&s.residual, &layer.before_mlp, eps, &mut s.hidden);
         for rows in s.hidden.chunks_mut(MLP_ROWS * self.config.hidden) {
             let n = rows.len() / self.config.hidden;
             let (gate, up) = (sized(&mut s.gate, n * ffn), sized(&mut s.up, n * ffn));
-            ops.project(rows, n, self.activation, &mut [layer.gate.to(gate), layer.up.to(up)]);
+            ops.project(
+                rows,
+                n,
+                self.activation,
+                &mut [layer.gate.adapted(gate, adapted), layer.up.adapted(up, adapted)],
+            );
             ops.geglu(gate, up);
-            ops.project(gate, n, self.activation, &mut [layer.down.to(rows)]);
+            ops.project(gate, n, self.activation, &mut [layer.down.adapted(rows, adapted)]);
         }
         if let Some(weight) = &layer.after_mlp {
             ops.rms_norm_in_place(&mut s.hidden, weight, eps);
@@ -233,11 +247,11 @@ impl HostNetwork {
             let part = (vocab / VOCABULARY_PARTS).next_multiple_of(16);
             let outputs = pass.vocab_done..(pass.vocab_done + part).min(vocab);
             let out = &mut pass.logits[outputs.clone()];
-            let product = Projection { matrix, bias: None, out };
+            let product = Projection::new(matrix, out);
             self.ops.project_part(&pass.normed, self.activation, product, outputs.clone());
             pass.vocab_done = outputs.end;
         } else {
-            let mut product = [Projection { matrix, bias: None, out: &mut pass.logits }];
+            let mut product = [Projection::new(matrix, &mut pass.logits)];
             self.ops.project(&pass.normed, pass.rows, self.activation, &mut product);
             pass.vocab_done = vocab;
         }

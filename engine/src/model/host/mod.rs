@@ -1,11 +1,13 @@
 //! A network on the processor: its weights in the backend's layout, one decoder that runs every text model of the
 //! family by its layer specifications, and the tower that reads pictures.
 
+mod adapter;
 mod decoder;
 mod recurrent;
 mod siglip;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gemma_kernels::{Activation, Matrix, Ops, Projection, Rope};
@@ -31,6 +33,8 @@ pub struct HostNetwork {
     tower: Option<siglip::Tower>,
     final_norm: Vec<f32>,
     ropes: Vec<Rotation>,
+    /// What an adapter puts in place of the embeddings of tokens.
+    rows: BTreeMap<u32, Vec<f32>>,
     scratch: decoder::Scratch,
 }
 
@@ -46,15 +50,59 @@ struct Layer {
     down: Linear,
 }
 
-/// A product, perhaps with a bias.
+impl Layer {
+    /// All products but those of gates, with the names of their modules, those over one input together.
+    fn sites(&mut self) -> Vec<Vec<(&'static str, &mut Linear)>> {
+        let mut sites = match &mut self.mixer {
+            MixerWeights::Attention(a) => vec![
+                vec![
+                    ("self_attn.q_proj", &mut a.q),
+                    ("self_attn.k_proj", &mut a.k),
+                    ("self_attn.v_proj", &mut a.v),
+                ],
+                vec![("self_attn.o_proj", &mut a.o)],
+            ],
+            MixerWeights::RgLru(r) => vec![
+                vec![("temporal_block.linear_x", &mut r.x), ("temporal_block.linear_y", &mut r.y)],
+                vec![("temporal_block.linear_out", &mut r.out)],
+            ],
+        };
+        sites.push(vec![("mlp.gate_proj", &mut self.gate), ("mlp.up_proj", &mut self.up)]);
+        sites.push(vec![("mlp.down_proj", &mut self.down)]);
+        sites
+    }
+
+    /// All products but those of gates.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let mixer = match &self.mixer {
+            MixerWeights::Attention(a) => vec![&a.q, &a.k, &a.v, &a.o],
+            MixerWeights::RgLru(r) => vec![&r.x, &r.y, &r.out],
+        };
+        mixer.into_iter().chain([&self.gate, &self.up, &self.down])
+    }
+}
+
+/// A product, perhaps with a bias and with what an adapter adds.
 struct Linear {
     matrix: Matrix,
     bias: Option<Vec<f32>>,
+    adapter: Option<adapter::Beside>,
 }
 
 impl Linear {
+    fn new(matrix: Matrix, bias: Option<Vec<f32>>) -> Self {
+        Self { matrix, bias, adapter: None }
+    }
+
+    /// The product alone.
     fn to<'a>(&'a self, out: &'a mut [f32]) -> Projection<'a> {
-        Projection { matrix: &self.matrix, bias: self.bias.as_deref(), out }
+        Projection { bias: self.bias.as_deref(), ..Projection::new(&self.matrix, out) }
+    }
+
+    /// The product with the adapter, if it has one and it is on.
+    fn adapted<'a>(&'a self, out: &'a mut [f32], on: bool) -> Projection<'a> {
+        let low_rank = self.adapter.as_ref().filter(|_| on).map(adapter::Beside::low_rank);
+        Projection { low_rank, ..self.to(out) }
     }
 }
 
@@ -64,9 +112,9 @@ enum MixerWeights {
 }
 
 struct AttentionWeights {
-    q: Matrix,
-    k: Matrix,
-    v: Matrix,
+    q: Linear,
+    k: Linear,
+    v: Linear,
     o: Linear,
     q_norm: Option<Vec<f32>>,
     k_norm: Option<Vec<f32>>,
@@ -119,19 +167,17 @@ impl HostNetwork {
 
     /// Bytes of all matrices in memory.
     pub fn weight_bytes(&self) -> u64 {
-        let layers = self.layers.iter().flat_map(|layer| {
-            let mut all = vec![&layer.gate.matrix, &layer.up.matrix, &layer.down.matrix];
-            match &layer.mixer {
-                MixerWeights::Attention(a) => all.extend([&a.q, &a.k, &a.v, &a.o.matrix]),
-                MixerWeights::RgLru(r) => {
-                    all.extend([&r.x.matrix, &r.y.matrix, &r.out.matrix]);
-                    all.extend(r.input_gate.blocks.iter().chain(&r.recurrence_gate.blocks));
-                }
-            }
-            all
+        let linears = self.layers.iter().flat_map(Layer::linears);
+        let products: usize = linears
+            .map(|linear| linear.matrix.bytes() + linear.adapter.as_ref().map_or(0, adapter::Beside::bytes))
+            .sum();
+        let gates = self.layers.iter().flat_map(|layer| match &layer.mixer {
+            MixerWeights::Attention(_) => [].iter().chain(&[]),
+            MixerWeights::RgLru(r) => r.input_gate.blocks.iter().chain(&r.recurrence_gate.blocks),
         });
-        let text: u64 = layers.chain([&self.embedding]).chain(&self.output).map(|m| m.bytes() as u64).sum();
-        text + self.tower.as_ref().map_or(0, siglip::Tower::bytes)
+        let matrices = gates.chain([&self.embedding]).chain(&self.output);
+        let text = products + matrices.map(Matrix::bytes).sum::<usize>();
+        text as u64 + self.tower.as_ref().map_or(0, siglip::Tower::bytes)
     }
 
     /// Begins to read a picture, `[3, image_size, image_size]`; `None` if the network reads none of this size.

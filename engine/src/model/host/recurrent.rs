@@ -6,7 +6,7 @@
 
 use gemma_kernels::{BlockProjection, CausalConv, Ops, RgLru};
 
-use super::decoder::{Scratch, sized};
+use super::decoder::{HostPass, Scratch, sized};
 use super::{HostNetwork, RgLruWeights};
 use crate::cache::Sequence;
 use crate::config::RgLruSpec;
@@ -23,18 +23,20 @@ pub(super) struct Buffers {
 }
 
 impl HostNetwork {
-    /// Layer `i`'s recurrent block over `n` rows of `s.hidden`, in place.
+    /// The recurrent block of a pass's next layer over the rows of `s.hidden`, in place.
     pub(super) fn recurrence(
         &self,
         s: &mut Scratch,
         sequence: &mut Sequence,
         weights: &RgLruWeights,
         spec: &RgLruSpec,
-        (i, start, n): (usize, usize, usize),
+        pass: &HostPass,
     ) {
+        let (i, n, adapted) = (pass.next_layer, pass.len, pass.adapted);
+        let start = sequence.tokens().len();
         let (ops, len, b): (&dyn Ops, _, _) = (&*self.ops, n * spec.width, &mut s.recurrent);
         let (x, y) = (sized(&mut b.x, len), sized(&mut b.y, len));
-        let mut branches = [weights.x.to(x), weights.y.to(y)];
+        let mut branches = [weights.x.adapted(x, adapted), weights.y.adapted(y, adapted)];
         ops.project(&s.hidden, n, self.activation, &mut branches);
         let (state, carried) = sequence.state(i);
         let convolved = sized(&mut b.convolved, len);
@@ -60,6 +62,6 @@ impl HostNetwork {
         });
         sequence.record(i, x, states);
         ops.geglu(y, states);
-        ops.project(y, n, self.activation, &mut [weights.out.to(&mut s.hidden)]);
+        ops.project(y, n, self.activation, &mut [weights.out.adapted(&mut s.hidden, adapted)]);
     }
 }

@@ -273,7 +273,7 @@ mod tests {
         let mut linear = |rows: usize, cols: usize| {
             let bytes: Vec<u8> = vector(rows * cols).iter().flat_map(|v| v.to_le_bytes()).collect();
             let matrix = ops.matrix(Format::F32, rows, cols, &bytes).unwrap();
-            Linear { matrix, bias: Some(vector(rows)) }
+            Linear::new(matrix, Some(vector(rows)))
         };
         let norm = |seed| LayerNorm { weight: numbers(seed, hidden), bias: numbers(seed + 1, hidden) };
         let layers = (0..spec.layers as u32).map(|i| TowerLayer {

@@ -9,15 +9,18 @@ use super::siglip::{LayerNorm, ProjectorWeights, Tower, TowerLayer};
 use super::{
     AttentionWeights, Gate, HostNetwork, Layer, Linear, MixerWeights, RgLruWeights, Rotation, decoder,
 };
+use crate::adapter::Adapter;
 use crate::cache::Layout;
 use crate::checkpoint::Checkpoint;
 use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Projector, RgLruSpec, VisionSpec};
 use crate::engine::LoadProgress;
 use crate::error::Result;
 
-/// Reads all weights of a checkpoint. `activation` and `kv` say how numbers are computed and kept.
+/// Reads all weights of a checkpoint, and puts an adapter that was checked beside them. `activation` and `kv` say how
+/// numbers are computed and kept.
 pub(crate) fn load(
     checkpoint: &Checkpoint,
+    adapter: Option<&Adapter>,
     ops: Arc<dyn Ops>,
     activation: Activation,
     kv: KvFormat,
@@ -28,7 +31,11 @@ pub(crate) fn load(
     let mut ropes: Vec<Rotation> = Vec::new();
     let mut layers = Vec::with_capacity(config.layers.len());
     for (i, spec) in config.layers.iter().enumerate() {
-        layers.push(loader.layer(&config, i, spec, &mut ropes)?);
+        let mut layer = loader.layer(&config, i, spec, &mut ropes)?;
+        for mut site in layer.sites() {
+            loader.adapt(adapter, activation, i, &mut site)?;
+        }
+        layers.push(layer);
     }
     let (hidden, vocab) = (config.hidden, config.vocab);
     let embedding = loader.matrix("model.embed_tokens.weight", vocab, hidden)?;
@@ -54,13 +61,14 @@ pub(crate) fn load(
         tower,
         final_norm,
         ropes,
+        rows: adapter.map(|adapter| adapter.rows().clone()).unwrap_or_default(),
         scratch,
     })
 }
 
-struct Loader<'a> {
-    tensors: Tensors<'a>,
-    ops: &'a dyn Ops,
+pub(super) struct Loader<'a> {
+    pub(super) tensors: Tensors<'a>,
+    pub(super) ops: &'a dyn Ops,
 }
 
 impl Loader<'_> {
@@ -106,9 +114,9 @@ impl Loader<'_> {
             a.qk_norm.then(|| loader.tensors.norm(config, &name(part), a.head_dim)).transpose()
         };
         Ok(AttentionWeights {
-            q: self.matrix(&name("q_proj.weight"), q_width, hidden)?,
-            k: self.matrix(&name("k_proj.weight"), kv_width, hidden)?,
-            v: self.matrix(&name("v_proj.weight"), kv_width, hidden)?,
+            q: self.linear(&name("q_proj"), q_width, hidden, false)?,
+            k: self.linear(&name("k_proj"), kv_width, hidden, false)?,
+            v: self.linear(&name("v_proj"), kv_width, hidden, false)?,
             o: self.linear(&name("o_proj"), hidden, q_width, a.out_bias)?,
             q_norm: qk_norm(self, "q_norm.weight")?,
             k_norm: qk_norm(self, "k_norm.weight")?,
@@ -192,7 +200,8 @@ impl Loader<'_> {
         let matrix = self.ops.matrix(tensor.format, rows, cols, tensor.bytes);
         let matrix = matrix.map_err(|e| self.tensors.bad(&weight, e))?;
         self.tensors.report(tensor.bytes.len());
-        Ok(Linear { matrix, bias: Some(self.tensors.numbers(&format!("{name}.bias"), &[rows])?) })
+        let bias = self.tensors.numbers(&format!("{name}.bias"), &[rows])?;
+        Ok(Linear::new(matrix, Some(bias)))
     }
 
     /// A matrix that the file holds as `[cols, rows]`.
@@ -209,7 +218,7 @@ impl Loader<'_> {
     fn linear(&mut self, name: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear> {
         let matrix = self.matrix(&format!("{name}.weight"), rows, cols)?;
         let bias = bias.then(|| self.tensors.numbers(&format!("{name}.bias"), &[rows])).transpose()?;
-        Ok(Linear { matrix, bias })
+        Ok(Linear::new(matrix, bias))
     }
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {

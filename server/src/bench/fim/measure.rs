@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::bench::fim::samples::Sample;
 use crate::completion::{self, Layouts, Request};
+use crate::prompt::Prompt;
 use crate::settings::{FimOrder, Settings};
 
 /// So many characters are typed behind the place, to see what a key costs.
@@ -56,7 +57,7 @@ pub struct Filler<'a> {
 impl Filler<'_> {
     /// Whether the model knows, or was told, how to fill in the middle.
     pub fn can_fill(&self) -> bool {
-        self.settings.completion.fim.is_some() || self.model.tokenizer().fim().is_some()
+        self.settings.completion.fim.is_some() || self.model.fim().is_some()
     }
 
     /// Fills a place in an order, inside a runtime.
@@ -75,7 +76,7 @@ impl Filler<'_> {
             .finished
             .ok_or_else(|| Error::new(ErrorKind::Internal, "bench fim", "the model was not asked"))?;
         let raw = finished.text.strip_prefix(&seam).unwrap_or_default();
-        let (nll, nll_tokens) = self.likelihood(prompt.ids, &seam, middle).await?;
+        let (nll, nll_tokens) = self.likelihood(prompt, &seam, middle).await?;
         let mut filled = Filled {
             exact: answer.text.trim_end() == middle.trim_end(),
             first_token: self.first_token(raw)? == self.first_token(middle)?,
@@ -129,7 +130,7 @@ impl Filler<'_> {
     /// The negative logarithm of the probability of `middle` behind a prompt and the seam, and how many tokens
     /// spell it. The model is held to the text as it is to the word before a cursor: of the tokens that go on
     /// with it, the likeliest is taken each time.
-    async fn likelihood(&self, ids: Vec<u32>, seam: &str, middle: &str) -> Result<(f64, usize), Error> {
+    async fn likelihood(&self, prompt: Prompt, seam: &str, middle: &str) -> Result<(f64, usize), Error> {
         let text = format!("{seam}{middle}");
         let (from, to) = (seam.len(), text.len());
         let stop = Stop {
@@ -143,7 +144,8 @@ impl Filler<'_> {
             stop,
             priority: Priority::Completion,
             speculate: false,
-            ..GenerateRequest::new(self.model.clone(), ids, to + 1)
+            base_alone: prompt.base_alone,
+            ..GenerateRequest::new(self.model.clone(), prompt.ids, to + 1)
         });
         let (mut nll, mut tokens, mut said) = (0.0, 0, 0);
         while let Some(event) = stream.next().await {

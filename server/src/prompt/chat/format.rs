@@ -97,7 +97,8 @@ impl Format {
             }
         }
         let stop_texts = if self.has_turns() { Vec::new() } else { vec![format!("\n{QUESTION}")] };
-        Ok(Prompt { ids: encode(&parts, tokens)?, stop: self.stop(tokens), stop_texts, cuts: Vec::new() })
+        let ids = encode(&parts, tokens)?;
+        Ok(Prompt { ids, stop: self.stop(tokens), stop_texts, cuts: Vec::new(), base_alone: true })
     }
 
     /// Text of a turn that has no ids of its own.
