@@ -110,7 +110,8 @@ fn project(format: Format, bytes: &[u8], x: &[f32], cols: usize, n: usize, bias:
     let rows = bytes.len() / format.row_bytes(cols).unwrap();
     let matrix = Reference.matrix(format, rows, cols, bytes).unwrap();
     let mut out = vec![0.0; n * rows];
-    Reference.project(x, n, Activation::F32, &mut [Projection { matrix: &matrix, bias, out: &mut out }]);
+    let projection = Projection { bias, ..Projection::new(&matrix, &mut out) };
+    Reference.project(x, n, Activation::F32, &mut [projection]);
     out
 }
 
