@@ -475,11 +475,7 @@ impl Engine {
             Gpu::Missing(error, true) => Some(error.to_string()),
             Gpu::Missing(error, false) => return Err(error.clone().into()),
             Gpu::Open(device, may_fall_back) => {
-                let loaded = match adapter {
-                    None => load_device(checkpoint, device, precision == Precision::Exact, progress),
-                    Some(_) => Err(Error::new(ErrorKind::Unsupported, "GPU", "it does not run adapters")),
-                };
-                match loaded {
+                match load_device(checkpoint, adapter, device, precision == Precision::Exact, progress) {
                     Ok(network) => {
                         if self.inner.kv_format.is_some_and(|wished| wished != network.layout().kv().format())
                         {

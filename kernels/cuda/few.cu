@@ -109,10 +109,11 @@ __device__ inline void finish(const Work& w, const Part* parts, int job, int fir
   const int outputs = w.gate_up ? w.rows0 : w.rows0 + w.rows1 + w.rows2;
   if (o >= part.end) return;
   float v = whole_sum(partial, n, row, output);
-  if (w.bias != nullptr) v += w.bias[o];
+  const float* bias = w.bias == nullptr ? nullptr : w.bias + (long long)(first + row) * w.bias_stride + o;
+  if (bias != nullptr) v += *bias;
   if (w.output == GATED) {
     float up = whole_sum(partial + WARPS * n * PARTIAL_STRIDE, n, row, output);
-    if (w.bias != nullptr) up += w.bias[w.rows0 + o];
+    if (bias != nullptr) up += bias[w.rows0];
     v = gelu_tanh(v) * up;
   } else if (w.output == GELU) {
     v = gelu_tanh(v);

@@ -5,7 +5,7 @@
 
 #define WARPS NORM_WARPS
 #define THREADS NORM_THREADS
-enum OutputKind { NUMBERS, GATED, GELU };
+enum OutputKind { NUMBERS, GATED, GELU, ROUNDED };
 
 // The kernels' arguments.
 struct Work {
@@ -23,6 +23,7 @@ struct Work {
   float* residual_out;                         // [n, cols]
   float eps;
   const float* bias;                           // [outputs] or null
+  int bias_stride;                             // from one row's bias to the next one's; 0 where all have one
   void* out;                                   // [n, outputs], or [n, outputs / 2] of gate_up
   int output;                                  // OutputKind
   float soft_cap;                              // 0 without one
@@ -31,12 +32,12 @@ struct Work {
   const unsigned char *part0, const unsigned char *part1, const unsigned char *part2, int formats,           \
     int rows0, int rows1, int rows2, int gate_up, int cols, int n, int rows_a_block, int stages,             \
     int stage_bytes, int weight_bytes, int staged, const void *plain, const float *residual, const float *y, \
-    const float *post_norm, const float *norm, float *residual_out, float eps, const float *bias, void *out, \
-    int output, float soft_cap
+    const float *post_norm, const float *norm, float *residual_out, float eps, const float *bias,            \
+    int bias_stride, void *out, int output, float soft_cap
 #define WORK                                                                                                 \
   { part0, part1, part2, formats, rows0, rows1, rows2, gate_up, cols, n, rows_a_block, stages, stage_bytes,  \
-    weight_bytes, staged, plain, residual, y, post_norm, norm, residual_out, eps, bias, out, output,         \
-    soft_cap }
+    weight_bytes, staged, plain, residual, y, post_norm, norm, residual_out, eps, bias, bias_stride, out,    \
+    output, soft_cap }
 
 __device__ inline int groups_of(const Work& w) { return (w.cols + GROUP_INPUTS - 1) / GROUP_INPUTS; }
 __device__ inline int group_rows(int rows) { return (rows + 15) / 16; }

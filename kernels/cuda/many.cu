@@ -64,8 +64,10 @@ __device__ inline Task task_at(const Product& p, const Position& at) {
   return task;
 }
 
+// `more` comes to the product: another one with the same outputs and rows, its weights in bf16, of few
+// inputs; of none where there is no other. Of splits the first one has it.
 template <class S>
-__device__ inline void product(const Product& p) {
+__device__ inline void product(const Product& p, const Product& more) {
   SHARED_DYN(unsigned char, memory);
   const Position at = position<S>(p, blockIdx.x);
   const Task task = task_at<S>(p, at);
@@ -81,6 +83,8 @@ __device__ inline void product(const Product& p) {
     case Q5_K: accumulate<S, Q5_K>(sums, memory, task); break;
     default: accumulate<S, Q6_K>(sums, memory, task);
   }
+  if (more.cols != 0 && blockIdx.y == 0)
+    accumulate<S, BF16>(sums, memory, task_at<S>(more, position<S>(more, opaque(int(blockIdx.x)))));
   // Found anew, so that it takes no registers from the sums.
   const Position end = position<S>(p, opaque(int(blockIdx.x)));
   Output out = p.out;
@@ -93,17 +97,23 @@ __device__ inline void product(const Product& p) {
   const unsigned char *weights0, int format0, int rows0, const unsigned char *weights1, int format1,        \
     int rows1, const unsigned char *weights2, int format2, int rows2, int cols, int diagonal, const bf16 *x,\
     int stride, int n, void *to, int to_stride, int kind, int columns, int vectors, const float *bias,      \
-    int splits, int part_blocks, int stages
+    int splits, int part_blocks, int stages, const unsigned char *more0, const unsigned char *more1,        \
+    const unsigned char *more2, int more_cols, const bf16 *more_x, int more_stride, int more_stages
 #define GIVEN                                                                                               \
   {                                                                                                         \
     {{weights0, format0, rows0}, {weights1, format1, rows1}, {weights2, format2, rows2}}, cols, diagonal, x,\
       stride, n, {to, to_stride, kind, columns, bool(vectors), bias}, splits, part_blocks, stages           \
   }
+#define MORE                                                                                                \
+  {                                                                                                         \
+    {{more0, BF16, rows0}, {more1, BF16, rows1}, {more2, BF16, rows2}}, more_cols, 0, more_x, more_stride,  \
+      n, {to, to_stride, kind, columns, bool(vectors), bias}, 1, part_blocks, more_stages                   \
+  }
 
-KERNEL_OF(256, 1) many_256(PARAMETERS) { product<Shape<2, 4, 4, 8>>(GIVEN); }
-KERNEL_OF(128, 2) many_128(PARAMETERS) { product<Shape<2, 2, 4, 8>>(GIVEN); }
-KERNEL_OF(128, 2) many_64(PARAMETERS) { product<Shape<4, 1, 2, 8>>(GIVEN); }
-KERNEL_OF(128, 4) many_32(PARAMETERS) { product<Shape<4, 1, 2, 4>>(GIVEN); }
+KERNEL_OF(256, 1) many_256(PARAMETERS) { product<Shape<2, 4, 4, 8>>(GIVEN, MORE); }
+KERNEL_OF(128, 2) many_128(PARAMETERS) { product<Shape<2, 2, 4, 8>>(GIVEN, MORE); }
+KERNEL_OF(128, 2) many_64(PARAMETERS) { product<Shape<4, 1, 2, 8>>(GIVEN, MORE); }
+KERNEL_OF(128, 4) many_32(PARAMETERS) { product<Shape<4, 1, 2, 4>>(GIVEN, MORE); }
 
 // The sums of a row's W outputs over all splits, and what becomes of them.
 template <int W>

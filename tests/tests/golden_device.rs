@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use gemma_emulation::{Emulated, SCHEDULES, Schedule, ampere, hopper};
 use gemma_engine::{
-    DeviceChoice, EngineOptions, ErrorKind, GenerateRequest, LogitsRequest, Picture, Precision, Sampling,
-    Stop,
+    AdapterChoice, DeviceChoice, Engine, EngineOptions, ErrorKind, GenerateRequest, LoadOptions,
+    LogitsRequest, Picture, Precision, Sampling, Stop,
 };
 use gemma_kernels::cuda::{Device, Properties};
 use gemma_tests::golden::{Case, Prompt};
@@ -26,6 +26,10 @@ const SEEING: [(&str, &[&str]); 3] = [
     ("paligemma2", &["image.png"]),
     ("gemma3-mm", &["image0.png", "image1.png"]),
 ];
+
+/// Adapters beside models of these.
+const ADAPTERS: [&str; 4] =
+    ["gemma1-mqa-lora", "gemma2-gqa-rslora", "gemma3-text-patterns", "gemma3-text-rows"];
 
 /// How far the default precision may stand from the f32 reference: activations are rounded to bf16 where they meet
 /// weights, keys and values to f16; as far as a bf16 checkpoint may in the reference itself.
@@ -49,6 +53,22 @@ fn on(device: Device, case: &Case, precision: Precision) -> Loaded {
     let loaded = Loaded::with(folder.path(), precision, EngineOptions { device, ..EngineOptions::default() });
     assert_eq!(loaded.model.device().device, "cuda", "{:?}", loaded.model.device().why);
     loaded
+}
+
+/// An adapter's case, and a model with it, or its base without.
+fn with_adapter(device: Device, name: &str, adapted: bool, precision: Precision) -> (Case, Loaded) {
+    let case = Case::read(&format!("adapters/{name}"));
+    let base = places::golden(case.golden.base.as_deref().expect("an adapter's case names its base"));
+    let adapter = match adapted {
+        true => AdapterChoice::At(places::golden(&case.name)),
+        false => AdapterChoice::None,
+    };
+    let options = EngineOptions { device: DeviceChoice::Given(device), ..EngineOptions::default() };
+    let engine = Engine::start(options).unwrap();
+    let options = LoadOptions { precision, adapter, ..LoadOptions::new(base) };
+    let model = engine.load(options, &mut |_| {}).unwrap();
+    assert_eq!(model.device().device, "cuda", "{:?}", model.device().why);
+    (case, Loaded { engine, model })
 }
 
 /// Holds the logits of a prompt, fed in pieces, against the reference's.
@@ -87,6 +107,57 @@ fn logits_are_the_references() {
         }
     }
     findings.assert_none();
+}
+
+#[test]
+fn adapters_give_pefts_logits() {
+    let mut findings = Findings::default();
+    for (number, name) in ADAPTERS.iter().enumerate() {
+        for precision in [Precision::Exact, Precision::Fast] {
+            let (case, loaded) = with_adapter(gpu(number), name, true, precision);
+            let (long, short) = (case.prompt("long"), case.prompt("short"));
+            let tolerance = |prompt: &Prompt| match precision {
+                Precision::Fast => FAST_TOLERANCE,
+                _ => prompt.tolerance(),
+            };
+            let both = (&case, &loaded);
+            // Passes of many, of few, and of single tokens, which are recorded unless a trained row stands there.
+            for split in [None, Some(vec![1, 3, long.ids.len() - 4]), Some(vec![12, long.ids.len() - 12])] {
+                check(&mut findings, both, long, split, tolerance(long));
+            }
+            check(&mut findings, both, short, Some(vec![1; short.ids.len()]), tolerance(short));
+            if precision == Precision::Exact {
+                let greedy = &case.golden.greedy[0];
+                let got = loaded.greedy(&case.prompt(&greedy.prompt).ids, 4).ids();
+                assert_eq!(got, greedy.ids[..4], "{name}");
+            }
+        }
+    }
+    findings.assert_none();
+}
+
+#[test]
+fn without_its_adapter_a_model_has_the_bits_of_its_base() {
+    for (number, name) in ADAPTERS.iter().enumerate() {
+        for precision in [Precision::Exact, Precision::Fast] {
+            let (case, adapted) = with_adapter(gpu(number), name, true, precision);
+            let plain = with_adapter(gpu(number), name, false, precision).1;
+            let ids = &case.prompt("long").ids;
+            let singles = vec![1; 3].into_iter().chain([5, ids.len() - 8]).collect::<Vec<_>>();
+            for split in [vec![ids.len()], singles] {
+                let ask = |loaded: &Loaded, base_alone| {
+                    let (ids, split) = (ids.clone(), Some(split.clone()));
+                    let request = LogitsRequest { ids, split, base_alone, ..LogitsRequest::default() };
+                    loaded.logits_of(request).data
+                };
+                // The same passes with it, without it, and with it again: what is recorded of one is not the other's.
+                let (with, without) = (ask(&adapted, false), ask(&adapted, true));
+                assert_ne!(with, without, "{name} {precision:?} {split:?}: the adapter counts");
+                assert_eq!(without, ask(&plain, false), "{name} {precision:?} {split:?}");
+                assert_eq!(with, ask(&adapted, false), "{name} {precision:?} {split:?}");
+            }
+        }
+    }
 }
 
 #[test]

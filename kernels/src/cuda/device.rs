@@ -56,6 +56,11 @@ impl<'a> Strided<'a> {
     pub fn whole(buffer: &'a Buffer, width: usize) -> Self {
         Self { buffer, first: 0, stride: width }
     }
+
+    /// A buffer's first row again and again.
+    pub fn repeated(buffer: &'a Buffer) -> Self {
+        Self { buffer, first: 0, stride: 0 }
+    }
 }
 
 /// Launches that can be asked for as one. The memory that they name is kept until it is dropped.

@@ -3,7 +3,7 @@
 
 use super::matrix::{GROUP_INPUTS, MOST_PARTS};
 use super::repack::{group_bytes, head_bytes};
-use super::{Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch};
+use super::{Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch, Strided};
 use crate::quant::Format;
 
 /// Most rows with bf16 activations.
@@ -68,6 +68,8 @@ pub enum Input<'a> {
 pub enum Output<'a> {
     /// f32 `[n, rows]`.
     Numbers(&'a Buffer),
+    /// Activation numbers `[n, rows]`.
+    Rounded(&'a Buffer),
     /// Activation numbers `[n, rows / 2]` of an [`Arrangement::GateUp`]: `gelu_tanh(gate) * up`.
     Gated(&'a Buffer),
     /// Activation numbers `[n, rows]`: `gelu_tanh(product)`.
@@ -82,7 +84,7 @@ pub enum Output<'a> {
 }
 
 /// `input * matrix^T + bias` for up to [`MOST_ROWS`] rows, or any number of them where the matrix is exact. `bias` is
-/// f32 `[rows]`, of a gated matrix gate's and then up's.
+/// f32 `[n, rows]`, of a gated matrix gate's and then up's, or [the same for all](Strided::repeated).
 ///
 /// A row's bits do not depend on how many rows are computed beside it.
 ///
@@ -91,7 +93,7 @@ pub fn few(
     matrix: &DeviceMatrix,
     n: usize,
     input: Input<'_>,
-    bias: Option<&Buffer>,
+    bias: Option<Strided<'_>>,
     output: Output<'_>,
 ) -> Result<(), CudaError> {
     assert!(n > 0 && (matrix.exact() || n <= MOST_ROWS), "{n} rows are few");
@@ -100,7 +102,7 @@ pub fn few(
     args.extend([n, plan.rows_a_block, plan.stages, plan.stage_bytes, plan.weight_bytes].map(int));
     args.push(Arg::Int(i32::from(plan.staged)));
     args.extend(input_args(matrix, n, input));
-    args.push(bias.map_or(Arg::Address(0), |bias| whole(bias, 4 * matrix.rows(), "bias")));
+    args.extend(bias_args(matrix, n, bias));
     args.extend(output_args(matrix, n, output));
     let launch = Launch {
         kernel: match (matrix.exact(), plan.rows_a_block > TILE_ROWS) {
@@ -256,16 +258,25 @@ fn input_args(matrix: &DeviceMatrix, n: usize, input: Input<'_>) -> [Arg; 7] {
     }
 }
 
+/// `bias` and `bias_stride`.
+fn bias_args(matrix: &DeviceMatrix, n: usize, bias: Option<Strided<'_>>) -> [Arg; 2] {
+    let Some(Strided { buffer, first, stride }) = bias else { return [Arg::Address(0), Arg::Int(0)] };
+    let numbers = (n - 1) * stride + matrix.rows();
+    [part(buffer, 4 * first, 4 * numbers, "bias"), int(stride)]
+}
+
 /// From `out` to `soft_cap`.
 fn output_args(matrix: &DeviceMatrix, n: usize, output: Output<'_>) -> [Arg; 3] {
     const NUMBERS: i32 = 0;
     const GATED: i32 = 1;
     const GELU: i32 = 2;
+    const ROUNDED: i32 = 3;
     let rows = matrix.rows();
     assert_eq!(gate_up(matrix), matches!(output, Output::Gated(_)), "gate and up are for a gated activation");
     let number = number_bytes(matrix.exact());
     let (out, bytes, kind, soft_cap) = match output {
         Output::Numbers(out) => (out, 4 * rows, NUMBERS, None),
+        Output::Rounded(out) => (out, number * rows, ROUNDED, None),
         Output::Gated(out) => (out, number * rows / 2, GATED, None),
         Output::Gelu(out) => (out, number * rows, GELU, None),
         Output::Logits { out, soft_cap } => (out, 4 * rows, NUMBERS, soft_cap),

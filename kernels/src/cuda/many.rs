@@ -1,5 +1,6 @@
 //! Products of many rows of bf16 activations with a matrix, on tensor cores: prompts, pictures.
 
+use super::low_rank::DeviceLowRank;
 use super::matrix::{GROUP_INPUTS, GROUP_OUTPUTS, MOST_PARTS, Placed};
 use super::repack::{group_bytes, head_bytes};
 use super::{Address, Arg, Arrangement, Buffer, CudaError, DeviceMatrix, Launch, Properties, Strided};
@@ -13,6 +14,8 @@ const BLOCK_OUTPUTS: usize = 128;
 const GROUP_ROWS: usize = 2048;
 /// Shared memory that the hardware takes for itself from each block.
 const RESERVED_SHARED: usize = 1 << 10;
+/// Stages of a block's pipeline.
+const MOST_STAGES: usize = 4;
 /// Threads of a block that sums up.
 const SUM_THREADS: u32 = 256;
 
@@ -65,7 +68,7 @@ impl<'a> ManyOutput<'a> {
 /// As in `OutputKind`.
 const NUMBERS: i32 = 0;
 
-/// A product: `x * matrix^T + bias`.
+/// A product: `x * matrix^T + between * up^T + bias`.
 #[derive(Debug, Clone, Copy)]
 pub struct Many<'a> {
     /// `[rows, cols]`, not exact; `cols` is a multiple of 8.
@@ -79,11 +82,22 @@ pub struct Many<'a> {
     pub x: Strided<'a>,
     /// f32 `[rows]`, of a gated matrix gate's and then up's.
     pub bias: Option<&'a Buffer>,
+    /// What comes to it from beside an ordinary matrix.
+    pub low_rank: Option<Beside<'a>>,
     /// Where to.
     pub output: ManyOutput<'a>,
     /// Of any size; see [`SCRATCH_BYTES`]. A gated product whose two parts differ in format needs `4 * rows` bytes for
     /// each row of x that it takes at once.
     pub scratch: &'a Buffer,
+}
+
+/// The second half of a low-rank product.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    /// For a matrix with the parts of the large one.
+    pub low_rank: &'a DeviceLowRank,
+    /// bf16 `[n, rank]`: what [`DeviceLowRank::many`] gave for the same rows of x; `first` and `stride` are multiples of 8.
+    pub between: Strided<'a>,
 }
 
 /// How a product is divided among blocks.
@@ -196,7 +210,7 @@ impl Target {
     }
 }
 
-impl Many<'_> {
+impl<'a> Many<'a> {
     /// Whether sums go through the scratch memory.
     fn summed_up(&self, plan: Plan) -> bool {
         plan.splits > 1 || self.is_mixed()
@@ -220,9 +234,10 @@ impl Many<'_> {
     /// The same product of some rows of x.
     fn rows(&self, first: usize, n: usize) -> Self {
         let below = |at: Strided<'_>| at.first + first * at.stride;
-        let x = Strided { first: below(self.x), ..self.x };
-        let at = self.output.at();
-        Self { n, x, output: self.output.moved(Strided { first: below(at), ..at }), ..*self }
+        let moved = |at: Strided<'a>| Strided { first: below(at), ..at };
+        let beside = |beside: Beside<'a>| Beside { between: moved(beside.between), ..beside };
+        let output = self.output.moved(moved(self.output.at()));
+        Self { n, x: moved(self.x), low_rank: self.low_rank.map(beside), output, ..*self }
     }
 
     /// Tiles of outputs. Gate and up take turns where one block has both.
@@ -238,13 +253,19 @@ impl Many<'_> {
 
 /// The asserts that [`many`] promises, but for the output's.
 fn check(product: &Many<'_>) {
-    let Many { matrix, diagonal, n, x, bias, .. } = *product;
+    let Many { matrix, diagonal, n, x, bias, low_rank, .. } = *product;
     let (rows, cols) = (matrix.rows(), matrix.cols());
     assert!(!matrix.exact() && n > 0 && diagonal > 0, "a product in bf16");
     assert!([cols, x.first, x.stride].iter().all(|number| number.is_multiple_of(8)), "x in whole 16 bytes");
     assert!(diagonal * cols <= x.stride, "x has all columns");
-    let end = x.first + (n - 1) * x.stride + diagonal * cols;
-    assert!(2 * end <= x.buffer.bytes(), "x has all rows");
+    assert!(fits(x, n, diagonal * cols), "x has all rows");
+    if let Some(Beside { low_rank, between }) = low_rank {
+        let rows = |matrix: &DeviceMatrix| matrix.parts().iter().map(|part| part.rows).collect::<Vec<_>>();
+        assert!(rows(low_rank.up()) == rows(matrix) && !low_rank.up().exact(), "the parts of the matrix");
+        let eights = [between.first, between.stride].iter().all(|number| number.is_multiple_of(8));
+        assert!(eights && low_rank.rank() <= between.stride, "numbers between in whole 16 bytes");
+        assert!(fits(between, n, low_rank.rank()) && diagonal == 1, "numbers between for all rows");
+    }
     assert!(bias.is_none_or(|bias| 4 * rows <= bias.bytes()), "a bias for each output");
     let gated = matches!(product.output, ManyOutput::Gated(_));
     assert_eq!(gated, matrix.arrangement() == Arrangement::GateUp, "gate and up are for a gated activation");
@@ -259,14 +280,20 @@ fn check(product: &Many<'_>) {
     }
 }
 
+/// Whether a buffer has `n` such rows of `width` bf16 numbers.
+fn fits(at: Strided<'_>, n: usize, width: usize) -> bool {
+    2 * (at.first + (n - 1) * at.stride + width) <= at.buffer.bytes()
+}
+
 /// Launches the product itself.
 fn multiply(product: &Many<'_>, plan: Plan, target: &Target) -> Result<(), CudaError> {
-    let Many { matrix, diagonal, n, x, .. } = *product;
+    let Many { matrix, diagonal, n, x, low_rank, .. } = *product;
     let tile = plan.tile();
     let (_, stages) = tile.pipeline(matrix);
+    let mut shared = stages * tile.stage_bytes(matrix);
     let output_blocks = product.output_blocks(plan);
     let parts = matrix.parts();
-    let mut args = Vec::with_capacity(23);
+    let mut args = Vec::with_capacity(32);
     for i in 0..MOST_PARTS {
         let part = parts.get(i);
         args.push(Arg::Address(part.map_or(0, |part| matrix.address(part))));
@@ -275,15 +302,25 @@ fn multiply(product: &Many<'_>, plan: Plan, target: &Target) -> Result<(), CudaE
     }
     args.push(int(matrix.cols()));
     args.push(int(if diagonal > 1 { matrix.rows() / diagonal } else { 0 }));
-    args.push(Arg::Address(x.buffer.address() + 2 * x.first as u64));
-    args.extend([int(x.stride), int(n)]);
+    args.extend([bf16_at(x), int(x.stride), int(n)]);
     args.extend(target.args());
     args.extend([int(plan.splits), int(output_blocks), int(stages)]);
+    if let Some(Beside { low_rank, between }) = low_rank {
+        let (up, stage) = (low_rank.up(), tile.stage_bytes(low_rank.up()));
+        shared = shared.max(2 * stage);
+        let address = |i: usize| up.parts().get(i).map_or(0, |part| up.address(part));
+        args.extend((0..MOST_PARTS).map(|i| Arg::Address(address(i))));
+        args.extend([int(up.cols()), bf16_at(between), int(between.stride)]);
+        args.push(int(MOST_STAGES.min(shared / stage)));
+    } else {
+        args.extend([Arg::Address(0); MOST_PARTS]);
+        args.extend([int(0), Arg::Address(0), int(0), int(0)]);
+    }
     let launch = Launch {
         kernel: tile.kernel,
         grid: [(output_blocks * n.div_ceil(tile.rows)) as u32, plan.splits as u32, 1],
         block: tile.threads,
-        shared: (stages * tile.stage_bytes(matrix)) as u32,
+        shared: shared as u32,
         overlaps: true,
         args: &args,
     };
@@ -311,6 +348,11 @@ fn sum_up(product: &Many<'_>, plan: Plan) -> Result<(), CudaError> {
     unsafe { product.matrix.device().launch(&launch) }
 }
 
+/// Where rows of bf16 begin.
+fn bf16_at(at: Strided<'_>) -> Arg {
+    Arg::Address(at.buffer.address() + 2 * at.first as u64)
+}
+
 fn int(number: usize) -> Arg {
     Arg::Int(i32::try_from(number).expect("sizes of a product are ints"))
 }
@@ -327,7 +369,7 @@ impl Tile {
     /// two blocks for two.
     fn pipeline(&self, matrix: &DeviceMatrix) -> (usize, usize) {
         let (stage, properties) = (self.stage_bytes(matrix), matrix.device().properties());
-        let stages = |resident| (share(properties, resident) / stage).min(4);
+        let stages = |resident| (share(properties, resident) / stage).min(MOST_STAGES);
         let enough = |resident: &usize| stages(*resident) >= if *resident > 2 { 3 } else { 2 };
         let resident = (1..=self.resident).rev().find(enough).expect("two stages fit any device");
         (resident, stages(resident))
@@ -371,7 +413,8 @@ impl Plan {
         // A multiprocessor that is not full waits for what no other block hides.
         let full = busiest.min(resident) / tile.resident as f64;
         let group = ((1.4 - 0.4 * full) * group).max(tile.stage_bytes(matrix) as f64 / L2);
-        let groups = matrix.groups().div_ceil(self.splits) as f64;
+        let beside = product.low_rank.map_or(0, |beside| beside.low_rank.up().groups());
+        let groups = (matrix.groups().div_ceil(self.splits) + beside) as f64;
         let turns = (busiest / resident).ceil();
         let read = matrix.bytes() as f64 * product.n.div_ceil(GROUP_ROWS) as f64 / (MEMORY * multiprocessors);
         let sums = (8 * self.splits * product.n * product.width()) as f64 / (L2 * multiprocessors) + LAUNCH;

@@ -9,6 +9,7 @@ mod device;
 mod driver;
 pub mod embed;
 pub mod few;
+pub mod low_rank;
 pub mod many;
 pub mod matrix;
 mod measure;

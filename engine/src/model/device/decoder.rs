@@ -9,22 +9,22 @@ use gemma_kernels::cuda::attention::{Attend, Turn, attend_exact, attend_few, att
 use gemma_kernels::cuda::best::{self, best};
 use gemma_kernels::cuda::embed::embed;
 use gemma_kernels::cuda::few::{self, MOST_NORMED_ROWS, Output, Stream, Update, few};
-use gemma_kernels::cuda::many::{Many, ManyOutput, many};
+use gemma_kernels::cuda::many::{Beside, Many, ManyOutput, many};
 use gemma_kernels::cuda::recurrent::{Recurrent, RecurrentWeights, recurrent_few, recurrent_many};
 use gemma_kernels::cuda::rows::add_norm;
-use gemma_kernels::cuda::{Buffer, CudaError, DeviceMatrix, PageBuffer, Standing, Strided};
+use gemma_kernels::cuda::{Buffer, CudaError, PageBuffer, Standing, Strided};
 use gemma_kernels::{KvPage, PAGE_TOKENS, visible};
 
 use super::super::pass::{Input, Rows};
-use super::work::{LOGIT_ROWS, Work};
-use super::{AttentionWeights, DeviceNetwork, Linear, MixerWeights, RgLruWeights};
+use super::work::{LOGIT_ROWS, Shape, Work};
+use super::{AttentionWeights, DeviceNetwork, MixerWeights, Product, RgLruWeights};
 use crate::cache::{Marks, Sequence};
 use crate::config::{AttentionSpec, Mixer};
 use crate::error::Result;
 use crate::generate::Scores;
 
 /// Tokens of a pass that goes the way of few.
-const FEW: usize = few::MOST_ROWS;
+pub(super) const FEW: usize = few::MOST_ROWS;
 /// Tokens of a pass that is recorded: a generated one and what is tried behind it.
 const RECORDED: usize = 8;
 /// Layers that are asked for ahead of what is computed: what becomes more urgent meanwhile waits for them.
@@ -40,6 +40,8 @@ pub struct DevicePass {
     /// Whether what the last step gives was asked for: logits, or a whole recorded pass.
     done: bool,
     recorded: bool,
+    /// Whether the network's adapter runs.
+    adapted: bool,
 }
 
 impl DeviceNetwork {
@@ -59,12 +61,15 @@ impl DeviceNetwork {
             Rows::Last(count) => count.min(len),
             Rows::All => len,
         };
-        let recorded = !self.exact && input.pictures.is_empty() && len <= RECORDED && rows > 0;
+        let replaced = self.replaced(input);
+        let embedded = input.pictures.is_empty() && replaced.is_empty();
+        let recorded = !self.exact && embedded && len <= RECORDED && rows > 0;
         if let Err(error) = self.prepare(&mut work, sequence, input, &pages, recorded) {
             self.idle.push(work);
             return Err(error);
         }
-        Ok(DevicePass { work, len, rows, next_layer: 0, done: false, recorded })
+        let adapted = input.adapted && self.adapter.is_some();
+        Ok(DevicePass { work, len, rows, next_layer: 0, done: false, recorded, adapted })
     }
 
     /// Brings to the device what the pass reads: where it stands, its tokens, the state.
@@ -97,6 +102,9 @@ impl DeviceNetwork {
         if !recorded {
             self.embed(work, len)?;
         }
+        for (at, row) in self.replaced(input) {
+            work.streams[0].upload(4 * at * hidden, row)?;
+        }
         for (at, features) in input.pictures {
             let features = bytes(features.iter().map(|number| number.to_le_bytes()));
             work.streams[0].upload(4 * at * hidden, &features)?;
@@ -114,6 +122,13 @@ impl DeviceNetwork {
         Ok(())
     }
 
+    /// Places in the input whose tokens the adapter has rows of its own for, and these.
+    fn replaced(&self, input: Input<'_>) -> Vec<(usize, &[u8])> {
+        let Some(adapter) = self.adapter.as_ref().filter(|_| input.adapted) else { return Vec::new() };
+        let row = |(at, id)| Some((at, adapter.rows.get(id)?.as_slice()));
+        input.ids.iter().enumerate().filter_map(row).collect()
+    }
+
     /// Asks for the next step of a pass; `false` once nothing is left to do.
     pub fn step(&mut self, pass: &mut DevicePass) -> Result<bool> {
         if pass.done {
@@ -122,7 +137,7 @@ impl DeviceNetwork {
         if pass.recorded {
             self.replay(pass)?;
         } else if pass.next_layer < self.layers.len() {
-            self.layer(&pass.work, pass.len, pass.next_layer)?;
+            self.layer(&pass.work, pass.len, pass.next_layer, pass.adapted)?;
             pass.next_layer += 1;
             if pass.next_layer.is_multiple_of(AHEAD) {
                 self.device.finish()?;
@@ -179,15 +194,16 @@ impl DeviceNetwork {
 
     /// The whole pass as one: recorded the first time.
     fn replay(&self, pass: &mut DevicePass) -> Result<()> {
-        let DevicePass { work, len, rows, .. } = pass;
-        let shape = (*len, *rows);
+        let DevicePass { work, len, rows, adapted, .. } = pass;
+        let shape = Shape { tokens: *len, rows: *rows, adapted: *adapted };
         if let Some((_, recording)) = work.recordings.iter().find(|(of, _)| *of == shape) {
             return Ok(recording.replay()?);
         }
+        let Shape { tokens, rows, adapted } = shape;
         let recording = self.device.record(|| {
-            self.embed(work, shape.0)?;
-            (0..self.layers.len()).try_for_each(|layer| self.layer(work, shape.0, layer))?;
-            self.logits(work, shape.0 - shape.1, shape.1)
+            self.embed(work, tokens)?;
+            (0..self.layers.len()).try_for_each(|layer| self.layer(work, tokens, layer, adapted))?;
+            self.logits(work, tokens - rows, rows)
         })?;
         recording.replay()?;
         work.recordings.push((shape, recording));
@@ -199,28 +215,28 @@ impl DeviceNetwork {
     }
 
     /// Layer `i` over `n` tokens.
-    fn layer(&self, work: &Work, n: usize, i: usize) -> Result<(), CudaError> {
-        let layer = &self.layers[i];
+    fn layer(&self, work: &Work, n: usize, i: usize, adapted: bool) -> Result<(), CudaError> {
+        let (layer, adapter) = (&self.layers[i], work.adapter(adapted));
         let before = i.checked_sub(1).map(|before| &self.layers[before]);
         let update = before.map(|before| Update { y: &work.y, norm: before.after_mlp.as_ref() });
         let stream = self.stream(work, 2 * i, update, &layer.before_mixer);
         match (&layer.mixer, &self.config.layers[i].mixer) {
             (MixerWeights::Attention(weights), Mixer::Attention(spec)) => {
-                self.product(work, n, stream, (&weights.qkv, None), false)?;
+                self.product(work, n, stream, weights.qkv.product(adapter), false)?;
                 self.attention(work, n, i, weights, spec)?;
-                self.added(&work.attended, n, &weights.o, work)?;
+                self.added(&work.attended, n, weights.o.product(adapter), work)?;
             }
             (MixerWeights::RgLru(weights), Mixer::RgLru(_)) => {
-                self.product(work, n, stream, (&weights.xy.matrix, weights.xy.bias.as_ref()), false)?;
+                self.product(work, n, stream, weights.xy.product(adapter), false)?;
                 self.recurrence(work, n, i, weights)?;
-                self.added(&work.attended, n, &weights.out, work)?;
+                self.added(&work.attended, n, weights.out.product(adapter), work)?;
             }
             _ => unreachable!("weights are loaded by their layer's specification"),
         }
         let update = Update { y: &work.y, norm: layer.after_mixer.as_ref() };
         let stream = self.stream(work, 2 * i + 1, Some(update), &layer.before_mlp);
-        self.product(work, n, stream, (&layer.gate_up.matrix, layer.gate_up.bias.as_ref()), true)?;
-        self.added(&work.inner, n, &layer.down, work)
+        self.product(work, n, stream, layer.gate_up.product(adapter), true)?;
+        self.added(&work.inner, n, layer.down.product(adapter), work)
     }
 
     /// The residual stream in front of the `sublayer`-th sublayer; the two buffers take turns.
@@ -248,19 +264,20 @@ impl DeviceNetwork {
         work: &Work,
         n: usize,
         stream: Stream<'_>,
-        (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
+        product: Product<'_>,
         gated: bool,
     ) -> Result<(), CudaError> {
         if self.is_few(n) {
             let output = if gated { Output::Gated(&work.inner) } else { Output::Numbers(&work.mixed) };
-            return self.few_normed(work, n, stream, (matrix, bias), output);
+            return self.few_normed(work, n, stream, product, output);
         }
         add_norm(&stream, n, &work.x, false)?;
+        let rows = product.matrix.rows();
         let output = match gated {
-            true => ManyOutput::Gated(Strided::whole(&work.inner, matrix.rows() / 2)),
-            false => ManyOutput::Numbers(Strided::whole(&work.mixed, matrix.rows())),
+            true => ManyOutput::Gated(Strided::whole(&work.inner, rows / 2)),
+            false => ManyOutput::Numbers(Strided::whole(&work.mixed, rows)),
         };
-        self.many((matrix, bias), n, &work.x, output)
+        self.many(product, n, &work.x, output)
     }
 
     /// The product of few rows of a stream's norm.
@@ -269,35 +286,54 @@ impl DeviceNetwork {
         work: &Work,
         n: usize,
         stream: Stream<'_>,
-        (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
+        product: Product<'_>,
         output: Output<'_>,
     ) -> Result<(), CudaError> {
         if n <= MOST_NORMED_ROWS {
-            return few(matrix, n, few::Input::Normed(stream), bias, output);
+            return self.few(product, n, few::Input::Normed(stream), output);
         }
         add_norm(&stream, n, &work.x, self.exact)?;
-        few(matrix, n, few::Input::Plain(&work.x), bias, output)
+        self.few(product, n, few::Input::Plain(&work.x), output)
+    }
+
+    /// The product of few rows: what the adapter adds is computed first, bias and all.
+    pub(super) fn few(
+        &self,
+        Product { matrix, bias, low_rank }: Product<'_>,
+        n: usize,
+        input: few::Input<'_>,
+        output: Output<'_>,
+    ) -> Result<(), CudaError> {
+        let Some((low_rank, work)) = low_rank else {
+            return few(matrix, n, input, bias.map(Strided::repeated), output);
+        };
+        low_rank.few(n, input, bias, &work.between, &work.added)?;
+        few(matrix, n, input, Some(Strided::whole(&work.added, matrix.rows())), output)
     }
 
     /// The product of many rows of activation numbers.
     pub(super) fn many(
         &self,
-        (matrix, bias): (&DeviceMatrix, Option<&Buffer>),
+        Product { matrix, bias, low_rank }: Product<'_>,
         n: usize,
         x: &Buffer,
         output: ManyOutput<'_>,
     ) -> Result<(), CudaError> {
-        let x = Strided::whole(x, matrix.cols());
-        many(&Many { matrix, diagonal: 1, n, x, bias, output, scratch: &self.scratch })
+        let (x, scratch) = (Strided::whole(x, matrix.cols()), &self.scratch);
+        let mut beside = None;
+        if let Some((low_rank, work)) = low_rank {
+            low_rank.many(n, x, &work.between, scratch)?;
+            beside = Some(Beside { low_rank, between: Strided::whole(&work.between, low_rank.rank()) });
+        }
+        many(&Many { matrix, diagonal: 1, n, x, bias, low_rank: beside, output, scratch })
     }
 
     /// The product that a sublayer ends with, from activation numbers into `work.y`.
-    fn added(&self, x: &Buffer, n: usize, linear: &Linear, work: &Work) -> Result<(), CudaError> {
-        let (matrix, bias) = (&linear.matrix, linear.bias.as_ref());
+    fn added(&self, x: &Buffer, n: usize, product: Product<'_>, work: &Work) -> Result<(), CudaError> {
         if self.is_few(n) {
-            return few(matrix, n, few::Input::Plain(x), bias, Output::Numbers(&work.y));
+            return self.few(product, n, few::Input::Plain(x), Output::Numbers(&work.y));
         }
-        self.many((matrix, bias), n, x, ManyOutput::Numbers(Strided::whole(&work.y, matrix.rows())))
+        self.many(product, n, x, ManyOutput::Numbers(Strided::whole(&work.y, product.matrix.rows())))
     }
 
     fn attention(
@@ -368,7 +404,8 @@ impl DeviceNetwork {
         let stream = self.stream(work, 2 * self.layers.len(), update, &self.final_norm);
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         let output = Output::Logits { out: &work.logits, soft_cap: self.config.final_soft_cap };
-        self.few_normed(work, count, Stream { first, ..stream }, (matrix, None), output)?;
+        let product = Product { matrix, bias: None, low_rank: None };
+        self.few_normed(work, count, Stream { first, ..stream }, product, output)?;
         best(&work.logits, count, self.config.vocab, &work.best_scratch, &work.best)
     }
 

@@ -2,8 +2,10 @@
 //! tokens come out.
 //!
 //! A pass of few tokens launches five kernels a layer, each of which does what the host's decoder does in several
-//! operations; one of many tokens goes through tensor cores. The steps are those of [`super::host`].
+//! operations; one of many tokens goes through tensor cores. An adapter takes two more with each
+//! product that it adds to. The steps are those of [`super::host`].
 
+mod adapter;
 mod decoder;
 mod tower;
 mod weights;
@@ -11,6 +13,7 @@ mod work;
 
 use std::sync::Arc;
 
+use gemma_kernels::cuda::low_rank::DeviceLowRank;
 use gemma_kernels::cuda::recurrent::GateMatrix;
 use gemma_kernels::cuda::{Buffer, CudaError, Device, DeviceMatrix};
 
@@ -18,6 +21,7 @@ use crate::cache::Layout;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind};
 
+use adapter::{AdapterWork, DeviceAdapter};
 pub use decoder::DevicePass;
 pub use tower::Encoding;
 use tower::Tower;
@@ -38,6 +42,8 @@ pub struct DeviceNetwork {
     /// `[hidden]`, with the 1 added.
     final_norm: Buffer,
     tower: Option<Tower>,
+    /// What of an adapter is not with the products.
+    adapter: Option<DeviceAdapter>,
     /// For products whose inputs are split.
     scratch: Buffer,
     /// The windows that there are; a layer's sight is an index into them.
@@ -58,10 +64,40 @@ struct Layer {
     down: Linear,
 }
 
-/// A product, perhaps with a bias.
+/// A product, perhaps with a bias and an adapter's factors.
 struct Linear {
     matrix: DeviceMatrix,
     bias: Option<Buffer>,
+    low_rank: Option<DeviceLowRank>,
+}
+
+/// What a product multiplies with and adds.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    matrix: &'a DeviceMatrix,
+    bias: Option<&'a Buffer>,
+    /// Factors, where they shall run, with their buffers.
+    low_rank: Option<(&'a DeviceLowRank, &'a AdapterWork)>,
+}
+
+impl Linear {
+    fn new(matrix: DeviceMatrix, bias: Option<Buffer>) -> Self {
+        Self { matrix, bias, low_rank: None }
+    }
+
+    /// The product; with the adapter's factors where there are buffers for it.
+    fn product<'a>(&'a self, adapter: Option<&'a AdapterWork>) -> Product<'a> {
+        Product {
+            matrix: &self.matrix,
+            bias: self.bias.as_ref(),
+            low_rank: self.low_rank.as_ref().zip(adapter),
+        }
+    }
+
+    /// Bytes of its matrices.
+    fn bytes(&self) -> usize {
+        self.matrix.bytes() + self.low_rank.as_ref().map_or(0, DeviceLowRank::bytes)
+    }
 }
 
 enum MixerWeights {
@@ -70,7 +106,7 @@ enum MixerWeights {
 }
 
 struct AttentionWeights {
-    qkv: DeviceMatrix,
+    qkv: Linear,
     o: Linear,
     q_norm: Option<Buffer>,
     k_norm: Option<Buffer>,
@@ -110,13 +146,13 @@ impl DeviceNetwork {
     pub fn weight_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(|layer| {
             let mixer = match &layer.mixer {
-                MixerWeights::Attention(a) => a.qkv.bytes() + a.o.matrix.bytes(),
+                MixerWeights::Attention(a) => a.qkv.bytes() + a.o.bytes(),
                 MixerWeights::RgLru(r) => {
                     let gates = r.input_gate.bytes() + r.recurrence_gate.bytes();
-                    r.xy.matrix.bytes() + r.out.matrix.bytes() + gates
+                    r.xy.bytes() + r.out.bytes() + gates
                 }
             };
-            mixer + layer.gate_up.matrix.bytes() + layer.down.matrix.bytes()
+            mixer + layer.gate_up.bytes() + layer.down.bytes()
         });
         let tower = self.tower.as_ref().map_or(0, Tower::bytes);
         let tables = [Some(&self.embedding), self.output.as_ref()];

@@ -3,7 +3,7 @@
 
 use gemma_kernels::Format;
 use gemma_kernels::cuda::attention::{Dense, attend_dense, dense_scratch_bytes};
-use gemma_kernels::cuda::few::{self, Output, few};
+use gemma_kernels::cuda::few::{self, Output};
 use gemma_kernels::cuda::many::ManyOutput;
 use gemma_kernels::cuda::rows::{add, average_pool, layer_norm, norm_in_place, round};
 use gemma_kernels::cuda::{Arrangement, Buffer, CudaError, Part, Strided};
@@ -108,7 +108,7 @@ impl Loader<'_> {
                 let matrix = self.packed(name, &[part], hidden, Arrangement::Stacked)?;
                 ProjectorWeights::Pool {
                     norm: self.device.numbers(&norm)?,
-                    linear: Linear { matrix, bias: None },
+                    linear: Linear::new(matrix, None),
                 }
             }
         };
@@ -132,7 +132,7 @@ impl Loader<'_> {
         let part = Part { format: Format::F32, rows, bytes: &bytes };
         let matrix = self.packed(&weight, &[part], padded(cols), Arrangement::Stacked)?;
         let bias = self.tensors.numbers(&format!("{name}.bias"), &[rows])?;
-        Ok(Linear { matrix, bias: Some(self.device.numbers(&bias)?) })
+        Ok(Linear::new(matrix, Some(self.device.numbers(&bias)?)))
     }
 
     fn one(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
@@ -163,7 +163,7 @@ impl Tower {
         let projector = match &self.projector {
             ProjectorWeights::Linear(linear) | ProjectorWeights::Pool { linear, .. } => linear,
         };
-        layers.chain([&self.patches, projector]).map(|linear| linear.matrix.bytes()).sum()
+        layers.chain([&self.patches, projector]).map(|linear| linear.bytes()).sum()
     }
 }
 
@@ -281,23 +281,22 @@ impl DeviceNetwork {
 
     fn tower_product(
         &self,
-        Linear { matrix, bias }: &Linear,
+        linear: &Linear,
         n: usize,
         x: &Buffer,
         becomes: Becomes<'_>,
     ) -> Result<(), CudaError> {
-        let bias = bias.as_ref();
         if self.exact {
             let output = match becomes {
                 Becomes::Numbers(out) => Output::Numbers(out),
                 Becomes::Gelu(out) => Output::Gelu(out),
             };
-            return few(matrix, n, few::Input::Plain(x), bias, output);
+            return self.few(linear.product(None), n, few::Input::Plain(x), output);
         }
         let output = match becomes {
-            Becomes::Numbers(out) => ManyOutput::Numbers(Strided::whole(out, matrix.rows())),
-            Becomes::Gelu(out) => ManyOutput::Gelu(Strided::whole(out, matrix.rows())),
+            Becomes::Numbers(out) => ManyOutput::Numbers(Strided::whole(out, linear.matrix.rows())),
+            Becomes::Gelu(out) => ManyOutput::Gelu(Strided::whole(out, linear.matrix.rows())),
         };
-        self.many((matrix, bias), n, x, output)
+        self.many(linear.product(None), n, x, output)
     }
 }

@@ -9,7 +9,8 @@ use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, MatrixError
 use gemma_kernels::{KvFormat, Rope};
 
 use super::super::tensors::{LayerNorms, RecurrentNumbers, Tensors};
-use super::{AttentionWeights, DeviceNetwork, Layer, Linear, MixerWeights, RgLruWeights};
+use super::{AttentionWeights, DeviceAdapter, DeviceNetwork, Layer, Linear, MixerWeights, RgLruWeights};
+use crate::adapter::Adapter;
 use crate::cache::Layout;
 use crate::checkpoint::Checkpoint;
 use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, RgLruSpec, RopeSpec};
@@ -20,9 +21,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// uses the device.
 const PAGES_SHARE: f64 = 0.75;
 
-/// Reads all weights of a checkpoint to a device. `exact` computes everything in f32.
+/// Reads all weights of a checkpoint to a device, and an adapter for it. `exact` computes everything in f32.
 pub(crate) fn load(
     checkpoint: &Checkpoint,
+    adapter: Option<&Adapter>,
     device: &Device,
     exact: bool,
     progress: &mut dyn FnMut(LoadProgress),
@@ -32,7 +34,9 @@ pub(crate) fn load(
     let tensors = Tensors::new(checkpoint, progress);
     let mut loader = Loader { tensors, device, exact, frequencies: Vec::new(), windows: Vec::new() };
     let layers = config.layers.iter().enumerate().map(|(i, spec)| loader.layer(&config, i, spec));
-    let layers = layers.collect::<Result<_>>()?;
+    let mut layers = layers.collect::<Result<Vec<_>>>()?;
+    let adapter = adapter.map(|adapter| DeviceAdapter::new(adapter, &config, device, exact, &mut layers));
+    let adapter = adapter.transpose()?;
     let (hidden, vocab) = (config.hidden, config.vocab);
     let embedding = loader.matrix(&[("model.embed_tokens.weight", vocab)], hidden, Arrangement::Stacked)?;
     let output = checkpoint
@@ -52,6 +56,7 @@ pub(crate) fn load(
         layers,
         final_norm: device.numbers(&final_norm)?,
         tower,
+        adapter,
         scratch: device.buffer(SCRATCH_BYTES)?,
         windows: loader.windows,
         idle: Vec::new(),
@@ -129,7 +134,7 @@ impl Loader<'_> {
         let hidden = config.hidden;
         let (q_width, kv_width) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
         let name = |part: &str| format!("model.layers.{i}.self_attn.{part}");
-        let [q, k, v] = ["q_proj.weight", "k_proj.weight", "v_proj.weight"].map(name);
+        let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(name);
         let parts = [(q.as_str(), q_width), (k.as_str(), kv_width), (v.as_str(), kv_width)];
         let mut norm = |part: &str| -> Result<Option<Buffer>> {
             if !a.qk_norm {
@@ -140,7 +145,7 @@ impl Loader<'_> {
         };
         let (q_norm, k_norm) = (norm("q_norm.weight")?, norm("k_norm.weight")?);
         Ok(AttentionWeights {
-            qkv: self.matrix(&parts, hidden, Arrangement::Stacked)?,
+            qkv: self.linear(&parts, hidden, Arrangement::Stacked, false)?,
             o: self.linear(&[(&name("o_proj"), hidden)], q_width, Arrangement::Stacked, a.out_bias)?,
             q_norm,
             k_norm,
@@ -212,7 +217,7 @@ impl Loader<'_> {
             numbers.extend(self.tensors.numbers(&format!("{name}.bias"), &[*rows])?);
         }
         let bias = bias.then(|| self.device.numbers(&numbers)).transpose()?;
-        Ok(Linear { matrix, bias })
+        Ok(Linear::new(matrix, bias))
     }
 
     fn matrix(

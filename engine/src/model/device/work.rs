@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gemma_kernels::cuda::{Buffer, CudaError, Place, Recording, States, attention, best, recurrent};
 
-use super::DeviceNetwork;
+use super::{AdapterWork, DeviceNetwork};
 use crate::config::Mixer;
 
 /// Rows of logits that are kept on the device: a token and what was tried behind it.
@@ -38,8 +38,20 @@ pub(super) struct Work {
     /// The best tokens of `LOGIT_ROWS` rows.
     pub(super) best: Buffer,
     pub(super) recurrent: Option<RecurrentWork>,
-    /// Whole passes of so many tokens, and rows of logits, launched as one.
-    pub(super) recordings: Vec<((usize, usize), Recording)>,
+    /// Where the network has an adapter.
+    pub(super) adapter: Option<AdapterWork>,
+    /// Whole passes, launched as one.
+    pub(super) recordings: Vec<(Shape, Recording)>,
+}
+
+/// What a recorded pass is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) tokens: usize,
+    /// Of logits.
+    pub(super) rows: usize,
+    /// Whether the adapter runs.
+    pub(super) adapted: bool,
 }
 
 /// What recurrent layers need.
@@ -50,6 +62,13 @@ pub(super) struct RecurrentWork {
     /// Where states behind rows of the pass are left.
     pub(super) left: Vec<Arc<Buffer>>,
     pub(super) scratch: Buffer,
+}
+
+impl Work {
+    /// The adapter's buffers, for a pass that it runs in.
+    pub(super) fn adapter(&self, adapted: bool) -> Option<&AdapterWork> {
+        self.adapter.as_ref().filter(|_| adapted)
+    }
 }
 
 impl DeviceNetwork {
@@ -106,6 +125,11 @@ impl DeviceNetwork {
             best_scratch: device.buffer(best::scratch_bytes(LOGIT_ROWS, config.vocab))?,
             best: device.buffer(best::out_bytes(LOGIT_ROWS))?,
             recurrent: self.recurrent_work(rows)?,
+            adapter: self
+                .adapter
+                .as_ref()
+                .map(|adapter| adapter.work(device, rows, self.exact))
+                .transpose()?,
             recordings: Vec::new(),
         })
     }

@@ -5,7 +5,7 @@
 use gemma_emulation::{covers, devices};
 use gemma_kernels::cuda::few::{Input, Output, Stream, Update, few};
 use gemma_kernels::cuda::rows::add_norm;
-use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part};
+use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part, Strided};
 use gemma_kernels::reference::gelu_tanh;
 use gemma_kernels::testing::{FORMATS, Random};
 use gemma_kernels::{Activation, Format, Ops, Projection, Reference};
@@ -224,7 +224,7 @@ fn parts_of_different_formats_and_odd_sizes_stand_side_by_side() {
             let (out, bias) = (device.buffer(4 * n * rows).unwrap(), device.numbers(&bias).unwrap());
             let x = activations(&device, &x, exact);
             let logits = Output::Logits { out: &out, soft_cap: Some(5.0) };
-            few(&matrix, n, Input::Plain(&x), Some(&bias), logits).unwrap();
+            few(&matrix, n, Input::Plain(&x), Some(Strided::repeated(&bias)), logits).unwrap();
             let error = error(&out.read_numbers(0, n * rows).unwrap(), &want);
             assert!(error < 1e-5, "{name}, exact {exact}: {error}");
         }
@@ -247,7 +247,7 @@ fn gate_and_up_meet_in_the_gated_activation() {
             let matrix = weights.on(&device, Arrangement::GateUp, exact);
             let out = device.buffer(if exact { 4 } else { 2 } * n * half).unwrap();
             let (x, bias) = (activations(&device, &x, exact), device.numbers(&bias).unwrap());
-            few(&matrix, n, Input::Plain(&x), Some(&bias), Output::Gated(&out)).unwrap();
+            few(&matrix, n, Input::Plain(&x), Some(Strided::repeated(&bias)), Output::Gated(&out)).unwrap();
             let error = error(&read_activations(&out, exact), &want);
             assert!(error < most, "{name}, exact {exact}: {error}");
         }

@@ -129,6 +129,7 @@ impl OnDevice {
             n: self.n,
             x: Strided::whole(&self.x, self.matrix.cols()),
             bias: self.bias.as_ref(),
+            low_rank: None,
             output,
             scratch: &self.scratch,
         }
@@ -302,7 +303,7 @@ fn a_plan_fills_the_device() {
     let buffer = device.buffer(4 * 4096 * rows).unwrap();
     let plan = |n, scratch: &Buffer| {
         let (x, output) = (Strided::whole(&buffer, cols), ManyOutput::Numbers(Strided::whole(&buffer, rows)));
-        Plan::new(&Many { matrix: &matrix, diagonal: 1, n, x, bias: None, output, scratch })
+        Plan::new(&Many { matrix: &matrix, diagonal: 1, n, x, bias: None, low_rank: None, output, scratch })
     };
     let (scratch, none) = (device.buffer(SCRATCH_BYTES).unwrap(), device.buffer(0).unwrap());
     assert_eq!(plan(2048, &scratch), Plan { rows: 256, splits: 1 });
