@@ -15,6 +15,7 @@ pub mod error;
 pub mod generate;
 pub mod machine;
 pub mod model;
+pub mod options;
 mod outline;
 pub mod picture;
 pub mod quantize;
@@ -26,10 +27,7 @@ pub mod tokenizer;
 pub use adapter::Adapter;
 pub use cache::{CacheFolder, CacheStatistics};
 pub use config::ModelConfig;
-pub use engine::{
-    AdapterChoice, DeviceChoice, DeviceInfo, Engine, EngineOptions, Limits, LoadOptions, LoadProgress,
-    Logits, LogitsRequest, Model, Precision, QuantizeAtLoad, Speed, context_bytes,
-};
+pub use engine::{DeviceInfo, Engine, Limits, Logits, LogitsRequest, Model, Speed, context_bytes};
 pub use error::{Error, ErrorKind, Result};
 pub use gemma_kernels::{KvFormat, Level};
 pub use generate::{
@@ -37,6 +35,9 @@ pub use generate::{
     TokenStream,
 };
 pub use machine::{GpuInfo, Machine};
+pub use options::{
+    AdapterChoice, DeviceChoice, EngineOptions, LoadOptions, LoadProgress, Precision, QuantizeAtLoad,
+};
 pub use picture::{Picture, Resample};
 pub use quantize::{QuantType, QuantizeOptions, Quantized, quantize};
 pub use scheduler::Expectation;

@@ -179,6 +179,10 @@ impl Adapter {
         }
         let shapes: HashMap<String, Vec<usize>> = names::required(base).into_iter().collect();
         for (module, factors) in &self.modules {
+            if !module.starts_with("model.layers.") {
+                let problem = format!("adds to {module}; only layers of the decoder can be added to");
+                return Err(Error::new(ErrorKind::Unsupported, format!("adapter {}", self.name), problem));
+            }
             let found = [factors.outputs(), factors.inputs()];
             match shapes.get(&format!("{module}.weight")) {
                 Some(shape) if **shape == found => {}

@@ -4,8 +4,8 @@ use gemma_kernels::{Format, quant, quantize};
 
 use crate::checkpoint::{Checkpoint, TensorView};
 use crate::config::{LayerSpec, ModelConfig, Norms, RgLruSpec};
-use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::LoadProgress;
 
 /// A checkpoint while its weights are read.
 pub(super) struct Tensors<'a> {

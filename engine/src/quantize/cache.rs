@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use super::{QuantType, QuantizeOptions, metadata, plan, write};
 use crate::cache::checkpoint_files;
 use crate::checkpoint::Checkpoint;
-use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::CancelFlag;
+use crate::options::LoadProgress;
 
 /// After this a file that is being written is what a crash has left.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -17,9 +17,9 @@ use crate::checkpoint::gguf::Gguf;
 use crate::checkpoint::gguf_writer::Header;
 use crate::checkpoint::{Checkpoint, names};
 use crate::config::{Architecture, Mixer, ModelConfig, Sight};
-use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::CancelFlag;
+use crate::options::LoadProgress;
 
 pub(crate) use cache::cached;
 

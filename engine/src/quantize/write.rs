@@ -13,9 +13,9 @@ use gemma_kernels::{Cpu, quantize};
 use super::metadata::{self, is_same_network};
 use super::{Plan, QuantizeOptions, Quantized, Tensor};
 use crate::checkpoint::Checkpoint;
-use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::CancelFlag;
+use crate::options::LoadProgress;
 
 /// Numbers that are converted at a time by a thread.
 const PIECE: usize = 1 << 20;

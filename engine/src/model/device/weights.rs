@@ -14,8 +14,8 @@ use crate::adapter::Adapter;
 use crate::cache::Layout;
 use crate::checkpoint::Checkpoint;
 use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, RgLruSpec, RopeSpec};
-use crate::engine::LoadProgress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::LoadProgress;
 
 /// Of the memory that the weights leave, the part that keys and values may take: passes need the rest, and whoever else
 /// uses the device.

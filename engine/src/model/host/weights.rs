@@ -13,8 +13,8 @@ use crate::adapter::Adapter;
 use crate::cache::Layout;
 use crate::checkpoint::Checkpoint;
 use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Projector, RgLruSpec, VisionSpec};
-use crate::engine::LoadProgress;
 use crate::error::Result;
+use crate::options::LoadProgress;
 
 /// Reads all weights of a checkpoint, and puts an adapter that was checked beside them. `activation` and `kv` say how
 /// numbers are computed and kept.
