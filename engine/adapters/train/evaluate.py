@@ -41,19 +41,28 @@ def judge_kind(base, examples, batch):
         some = examples[start:start + batch]
         ids, labels = (torch.tensor(rows, device=base.model.device) for rows in batch_of(some))
         hidden = base.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        for row, example in enumerate(some):
-            at = (labels[row] != IGNORED).nonzero().flatten()
-            wanted = labels[row, at].cpu()
-            chances = torch.log_softmax(logits(base.model, hidden[row, at], base.model.lm_head.weight), -1).cpu()
-            best = chances.argmax(-1)
-            right = best[:-1] == wanted[:-1]
+        counts = labels != IGNORED
+        chances, best = chosen(base.model, hidden[counts], labels[counts])
+        lengths = counts.sum(1).tolist()
+        for example, chance, picked, wanted in zip(some, *(t.split(lengths) for t in (chances, best, labels[counts].cpu()))):
+            right = picked[:-1] == wanted[:-1]
             exact += bool(right.all())
             first += bool(right[0])
-            ends += bool((best[-1] == ending).any())
-            nats -= chances[:-1].gather(1, wanted[:-1, None]).sum().item()
+            ends += bool((picked[-1] == ending).any())
+            nats -= chance[:-1].sum().item()
             characters += len(example.text)
     n = len(examples)
     return dict(cases=n, exact=exact / n, first=first / n, nats=nats / characters, ends=ends / n)
+
+
+def chosen(model, hidden, wanted, rows=64):
+    """(log-probability of each wanted token, likeliest token), some rows at a time: whole they would fill gigabytes."""
+    chances, best = [], []
+    for start in range(0, len(wanted), rows):
+        out = torch.log_softmax(logits(model, hidden[start:start + rows], model.lm_head.weight), -1)
+        chances.append(out.gather(1, wanted[start:start + rows, None]).flatten().cpu())
+        best.append(out.argmax(-1).cpu())
+    return torch.cat(chances), torch.cat(best)
 
 
 def logits(model, hidden, weight):
