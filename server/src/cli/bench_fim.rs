@@ -20,7 +20,8 @@ use crate::settings::{FimIds, FimOrder, Settings};
 const EXAMPLES: &str = "\
 Source files of the repository are picked by the seed (not what .gitignore names, no file that may hold
 secrets), and in each some text is taken out: the rest of a line, a part inside a line, a few whole lines.
-The model fills it in through the prompts that the server makes when no other file is open, in each order:
+The model fills it in through the prompts that the server makes when no other file is open (or, with --open,
+some are), in each order:
 
   plain          the text before the cursor only, for models that cannot fill in the middle; a model with an
                  adapter that fills in does without it here: the base, to hold the adapter against
@@ -66,6 +67,9 @@ pub struct FimArgs {
     /// Pick places in at most so many files
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     files: u32,
+    /// So many other files of the place's language are open, as in an editor
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
+    open: u8,
     /// Fill so many places
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     samples: u32,
@@ -102,7 +106,13 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
     }
     let settings = settings(context, args);
     let session = Session::open_completing(context, &args.model)?;
-    let filler = Filler { engine: &session.engine, model: &session.model, settings: &settings, root: &root };
+    let filler = Filler {
+        engine: &session.engine,
+        model: &session.model,
+        settings: &settings,
+        root: &root,
+        open: (&sources, args.open.into()),
+    };
     let orders = orders(&args.order, filler.can_fill(), session.model.name())?;
 
     let cancel = interrupt::flag();
@@ -129,6 +139,7 @@ pub fn run(context: &Context, args: &FimArgs) -> Outcome<Exit> {
             "adapter": session.model.adapter().map(|adapter| adapter.name()),
             "device": device.to_string(),
             "files": sources.len(),
+            "open": args.open,
             "samples": places.len(),
             "seed": args.seed,
             "max_tokens": args.max_tokens,

@@ -6,6 +6,9 @@ first = join_words(left, right, separator=", ", limit=100)
 second = join_words(left, right, separator=", ", limit=100)
 third = join_wor`;
 
+/** Says nothing of how the others go on: what is open beside them is shown to the model too. */
+export const APART = 'print("nothing of interest")\n';
+
 /** Goes on for several lines, where the server lets it. */
 export const BLOCK = `\
 def read_first(path):

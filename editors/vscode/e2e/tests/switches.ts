@@ -3,7 +3,7 @@
 import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { tests } from '../src/runner.ts';
 import { answer, shown, typeLast } from '../src/suggestion.ts';
-import { LINE } from '../src/texts.ts';
+import { APART, LINE } from '../src/texts.ts';
 import { insist, until } from '../src/wait.ts';
 import type { Window } from '../src/window.ts';
 import type { World } from '../src/world.ts';
@@ -31,7 +31,7 @@ export const switches = tests({
   'a language is turned off in the menu, is silent, says why, and is turned on again': async (world) => {
     const window = await world.window();
     world.restoreSettings();
-    world.write('before.py', LINE);
+    world.write('before.py', APART);
     await window.show('before.py');
     await window.choose('Turn off for python');
     await until('the server to know', async () => (await status(world, 'before.py')).settings.languagesOff.includes('python'));
@@ -59,7 +59,7 @@ export const switches = tests({
   'with manual completion nothing comes by itself, and Alt+\\ asks': async (world) => {
     const window = await world.window();
     world.restoreSettings();
-    world.write('before.py', LINE);
+    world.write('before.py', APART);
     await window.show('before.py');
     await window.choose('Complete only when asked');
     await until('the server to know', async () => (await status(world, 'before.py')).settings.trigger === 'manual');

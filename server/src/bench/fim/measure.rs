@@ -6,8 +6,9 @@ use std::sync::Arc;
 use gemma_engine::{CancelFlag, Engine, Error, ErrorKind, Event, GenerateRequest, Model, Priority, Stop};
 use serde::Serialize;
 
-use crate::bench::fim::samples::Sample;
+use crate::bench::fim::samples::{Sample, Source};
 use crate::completion::{self, Layouts, Request};
+use crate::documents::Snapshot;
 use crate::prompt::Prompt;
 use crate::settings::{FimOrder, Settings};
 
@@ -52,6 +53,8 @@ pub struct Filler<'a> {
     pub settings: &'a Settings,
     /// The repository.
     pub root: &'a Path,
+    /// Its files, of which so many of a place's language are open besides.
+    pub open: (&'a [Arc<Source>], usize),
 }
 
 impl Filler<'_> {
@@ -107,7 +110,7 @@ impl Filler<'_> {
         Request {
             document,
             cursor,
-            others: Vec::new(),
+            others: self.others(sample),
             index: None,
             drafts: Arc::default(),
             root: Some(self.root.to_owned()),
@@ -116,6 +119,15 @@ impl Filler<'_> {
             variant: 0,
             layouts: layouts.clone(),
         }
+    }
+
+    /// Other files of a place's language: those that come next, beginning anew behind the last.
+    fn others(&self, sample: &Sample) -> Vec<Snapshot> {
+        let (sources, count) = self.open;
+        let here = sources.iter().position(|source| Arc::ptr_eq(source, &sample.source)).unwrap_or(0);
+        let next = sources[here..].iter().chain(&sources[..here]).skip(1);
+        let same = next.filter(|source| source.language == sample.source.language);
+        same.take(count).map(|source| source.snapshot()).collect()
     }
 
     async fn complete(&self, settings: &Settings, request: Request) -> Result<completion::Answer, Error> {

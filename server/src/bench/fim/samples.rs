@@ -39,6 +39,17 @@ pub enum Kind {
 /// All kinds, in the order in which they are reported.
 pub const KINDS: [Kind; 3] = [Kind::LineEnd, Kind::Inner, Kind::Block];
 
+impl Source {
+    /// The file as an editor has it open.
+    pub fn snapshot(&self) -> Snapshot {
+        self.with_text(&self.text)
+    }
+
+    fn with_text(&self, text: &str) -> Snapshot {
+        Snapshot::new(&uri_of(&self.path), self.language.id(), text)
+    }
+}
+
 impl Kind {
     /// As it is asked for.
     pub fn name(self) -> &'static str {
@@ -216,7 +227,7 @@ impl Sample {
         let (before, after) = (&self.source.text[..self.range.start], &self.source.text[self.range.end..]);
         let text = format!("{before}{typed}{after}");
         let cursor = before.chars().count() + typed.chars().count();
-        (Snapshot::new(&uri_of(&self.source.path), self.source.language.id(), &text), cursor)
+        (self.source.with_text(&text), cursor)
     }
 }
 
