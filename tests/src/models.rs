@@ -80,7 +80,7 @@ impl Loaded {
     /// The same with an engine of these options.
     pub fn with(path: &Path, precision: Precision, options: EngineOptions) -> Self {
         let engine = Engine::start(options).unwrap_or_else(|e| panic!("{e}"));
-        Self::loaded(engine, LoadOptions { precision, ..LoadOptions::new(path) })
+        Self::load(engine, LoadOptions { precision, ..LoadOptions::new(path) })
     }
 
     /// A model with an adapter beside it.
@@ -89,10 +89,10 @@ impl Loaded {
         let adapter = AdapterChoice::At(adapter.to_path_buf());
         let options = LoadOptions { precision, adapter, ..LoadOptions::new(path) };
         let engine = Engine::start(EngineOptions { level, ..EngineOptions::default() });
-        Self::loaded(engine.unwrap_or_else(|e| panic!("{e}")), options)
+        Self::load(engine.unwrap_or_else(|e| panic!("{e}")), options)
     }
 
-    fn loaded(engine: Engine, options: LoadOptions) -> Self {
+    fn load(engine: Engine, options: LoadOptions) -> Self {
         let model = engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
         Self { engine, model }
     }
