@@ -64,9 +64,9 @@ fn with_adapter(device: Device, name: &str, adapted: bool, precision: Precision)
         false => AdapterChoice::None,
     };
     let options = EngineOptions { device: DeviceChoice::Given(device), ..EngineOptions::default() };
-    let engine = Engine::start(options).unwrap();
+    let engine = Engine::start(options).expect("an engine starts");
     let options = LoadOptions { precision, adapter, ..LoadOptions::new(base) };
-    let model = engine.load(options, &mut |_| {}).unwrap();
+    let model = engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(model.device().device, "cuda", "{:?}", model.device().why);
     (case, Loaded { engine, model })
 }
