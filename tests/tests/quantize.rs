@@ -178,7 +178,8 @@ fn a_paligemma_sees_from_a_file_too() {
         for prompt in &case.golden.prompts {
             let pictures = case.pixels()[..prompt.pictures()].to_vec();
             let (ids, prefix) = (prompt.ids.clone(), case.prefix(prompt));
-            let logits = loaded.logits_of(LogitsRequest { ids, split: None, pictures, prefix });
+            let logits =
+                loaded.logits_of(LogitsRequest { ids, pictures, prefix, ..LogitsRequest::default() });
             let distance = off(&logits, case.tensor(&prompt.logits));
             println!("{name} {}: {distance} of the logits' spread", prompt.name);
             findings.check(distance <= 0.04, || format!("{name}, {}: {distance}", prompt.name));
