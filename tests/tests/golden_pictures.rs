@@ -59,7 +59,13 @@ impl Subject {
     /// A prompt, or more tokens that begin like it, as a request.
     fn request(&self, prompt: &Prompt, ids: &[u32], split: Option<Vec<usize>>) -> LogitsRequest {
         let pictures = self.case.pixels()[..prompt.pictures()].to_vec();
-        LogitsRequest { ids: ids.to_vec(), split, pictures, prefix: self.case.prefix(prompt) }
+        LogitsRequest {
+            ids: ids.to_vec(),
+            split,
+            pictures,
+            prefix: self.case.prefix(prompt),
+            base_alone: false,
+        }
     }
 
     /// Where a prompt may be cut in two: not where tokens see forward.
