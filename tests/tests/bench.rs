@@ -144,7 +144,12 @@ fn orders_are_measured_on_the_code_of_a_folder() {
     let chosen = report["verdict"]["order"].as_str().expect("an order");
     assert!(["plain", "spm"].contains(&chosen), "{report:#}");
 
-    let refused = run(arguments.iter().chain(&["--order", "psm"])).expect_refusal(2);
+    let adapted = run(arguments.iter().chain(&["--json", "--order", "plain,spm", "--kind", "inner"]));
+    let adapted = adapted.expect_code(0).json();
+    assert_eq!(adapted["setup"]["adapter"], "gemma-3-270m-fim", "the base and its adapter side by side");
+    let places = adapted["places"].as_array().expect("places are a list");
+    assert!(places.iter().all(|place| place["kind"] == "inside a line"), "{adapted:#}");
+    let refused = run(arguments.iter().chain(&["--adapter", "none", "--order", "psm"])).expect_refusal(2);
     assert!(refused.err.contains("--fim-ids"), "{refused:?}");
     run(["bench", "fim", "--repo", &format!("{repo}/none"), "--model", &model]).expect_refusal(3);
 }

@@ -454,9 +454,17 @@ mod tests {
     fn the_json_has_all_that_is_documented() {
         let config = paligemma();
         let json = facts(&config).to_json();
-        let documented: Vec<&str> = EXAMPLES.split_once("JSON:").expect("the help names the keys").1[..]
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .collect();
+        let (_, help) = EXAMPLES.split_once("JSON:").expect("the help names the keys");
+        let (model, adapter) = help.split_once("Of an adapter:").expect("and those of an adapter");
+        let words = |text: &'static str| text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let documented: Vec<&str> = words(model).collect();
+        let case = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/golden/adapters/gemma3-text-rows");
+        let of_adapter =
+            adapter_info::Facts::at(Path::new(case)).expect("it is one").expect("it can be read");
+        let documented_too: Vec<&str> = words(adapter).collect();
+        for name in of_adapter.to_json().as_object().expect("an object").keys() {
+            assert!(documented_too.contains(&name.as_str()), "the help does not name {name}");
+        }
         for name in keys(&json) {
             assert!(documented.contains(&name.as_str()), "the help does not name {name}");
         }

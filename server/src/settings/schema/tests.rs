@@ -14,7 +14,7 @@ fn every_field_has_a_key_and_every_key_a_field() {
 /// A valid value other than the default for each key: the table and the types agree on all of them.
 fn all_changed() -> Value {
     json!({
-        "model": "codegemma-2b", "chatModel": "gemma-3-1b-it", "device": "cpu", "threads": 3,
+        "model": "codegemma-2b", "adapter": "./ours", "chatModel": "gemma-3-1b-it", "device": "cpu", "threads": 3,
         "memoryBudgetMb": 512, "precision": "exact", "trigger": "manual", "multiLine": "never",
         "maxTokens": 32, "maxTimeMs": 900.0, "prefixTokens": 99, "suffixTokens": 0,
         "otherFilesTokens": 7, "speculation": false, "languagesOff": ["markdown"], "filesOff": ["**/vendor/**"],
