@@ -10,6 +10,8 @@
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
+use super::amx::TILE_ROWS;
+#[cfg(target_arch = "x86_64")]
 use super::amx::bf16::{Columns, Parts, Tiles};
 use super::matmul::{Input, Job, Plain, PlainBF16, PlainF32, Way, packed, run};
 use super::pack::PackedMatrix;
@@ -74,22 +76,32 @@ impl Addend<'_> {
 pub(super) fn between(pool: &Pool, level: Level, input: Input<'_>, n: usize, down: &Matrix) -> Between {
     let matrix = packed(down);
     let between = Between::new(n, matrix.rows);
-    let (out, panels) = (SendPtr(between.as_mut_ptr()), 0..matrix.panels());
-    let (first_output, out_stride, chunk) = (0, matrix.rows, 1);
-    let job = Job {
+    let job = |input, first: usize, n, chunk| Job {
         matrix,
         bias: None,
         added: None,
         level,
         input,
         n,
-        out,
-        first_output,
-        out_stride,
-        panels,
+        out: SendPtr(between.as_mut_ptr().wrapping_add(first * matrix.rows)),
+        first_output: 0,
+        out_stride: matrix.rows,
+        panels: 0..matrix.panels(),
         chunk,
     };
-    run(pool, level, &[job]);
+    #[cfg(target_arch = "x86_64")]
+    if let Input::Bf16(x) = input {
+        // There are few panels, and reading the activations is what takes the time: threads share the rows.
+        let group = x.row_tiles().div_ceil(2 * pool.threads()).next_multiple_of(2);
+        let rows = group * TILE_ROWS;
+        let jobs = x.by_rows(group).map(|(first, x)| {
+            let n = rows.min(n - first);
+            job(Input::Bf16(x), first, n, matrix.panels().max(1))
+        });
+        run(pool, level, &jobs.collect::<Vec<_>>());
+        return between;
+    }
+    run(pool, level, &[job(input, 0, n, 1)]);
     between
 }
 

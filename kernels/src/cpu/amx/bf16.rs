@@ -40,6 +40,9 @@ pub(crate) struct Tiles {
 pub(crate) struct BlockTiles<'a> {
     tiles: &'a Tiles,
     block: usize,
+    /// The first row tile, and how many.
+    first: usize,
+    row_tiles: usize,
 }
 
 /// What is kept of an activation.
@@ -93,15 +96,29 @@ impl Tiles {
 
     /// One of the blocks.
     pub(crate) fn block(&self, block: usize) -> BlockTiles<'_> {
-        BlockTiles { tiles: self, block }
+        BlockTiles { tiles: self, block, first: 0, row_tiles: self.row_tiles }
     }
 }
 
-impl BlockTiles<'_> {
+impl<'a> BlockTiles<'a> {
+    /// The same in groups of at most so many row tiles, each with its first row.
+    pub(crate) fn by_rows(self, row_tiles: usize) -> impl Iterator<Item = (usize, BlockTiles<'a>)> {
+        let firsts = (0..self.row_tiles).step_by(row_tiles);
+        firsts.map(move |first| {
+            let row_tiles = row_tiles.min(self.row_tiles - first);
+            (first * TILE_ROWS, BlockTiles { first: self.first + first, row_tiles, ..self })
+        })
+    }
+
+    /// Row tiles.
+    pub(crate) fn row_tiles(self) -> usize {
+        self.row_tiles
+    }
+
     /// The tiles of a row tile, from the first of a group of columns on.
     fn at(self, row_tile: usize, first: usize) -> *const u8 {
         let Tiles { row_tiles, columns, parts, ref tiles } = *self.tiles;
-        let tile = Place { row_tile, row_tiles, columns }.tile(self.block, first);
+        let tile = Place { row_tile: self.first + row_tile, row_tiles, columns }.tile(self.block, first);
         tiles.as_ptr().wrapping_add(tile * parts as usize * TILE_BYTES)
     }
 }
@@ -274,7 +291,7 @@ fn add_up(
         // The next group is prepared a little after each product: vectors work while matrix units do, and memory is
         // waited for by neither.
         let next = group((first + DEPTH).min(x.tiles.columns));
-        let (all, mut prepared) = (x.tiles.row_tiles * panels.len(), 0);
+        let (all, mut prepared) = (x.row_tiles * panels.len(), 0);
         let after = |done: usize| {
             let due = next.len() * panels.len() * done / all;
             prepare(&next, prepared..due);
@@ -309,7 +326,7 @@ fn add_columns(
     sums: *mut f32,
     mut after: impl FnMut(usize),
 ) {
-    let (depth, row_tiles) = (columns.len(), x.tiles.row_tiles);
+    let (depth, row_tiles) = (columns.len(), x.row_tiles);
     let mut done = 0;
     for row_tile in (0..row_tiles).step_by(2) {
         let pair = row_tile + 1 < row_tiles;
