@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where its device fails")]
 
+mod numbers;
+
 use gemma_emulation::{Emulated, Schedule, covers, devices, hopper};
 use gemma_kernels::cuda::many::{Many, ManyOutput, Plan, SCRATCH_BYTES, many, many_as};
 use gemma_kernels::cuda::{Arrangement, Buffer, Device, DeviceMatrix, Part, Strided};
 use gemma_kernels::testing::{FORMATS, Random};
 use gemma_kernels::{Activation, Format, Ops, Projection, Reference};
-use half::bf16;
+use numbers::{activations, error, read_activations, rounded};
 
 const MEMORY: u64 = 16 << 20;
 /// Rows of x in a block's tile.
@@ -26,7 +28,7 @@ struct Case {
 impl Case {
     fn new(parts: &[(Format, usize)], cols: usize, n: usize) -> Self {
         let mut random = Random::new((cols * n + parts.len()) as u64);
-        let x = random.numbers(n * cols).into_iter().map(|x| bf16::from_f32(x).to_f32()).collect();
+        let x = rounded(&random.numbers(n * cols));
         let parts = parts.iter().map(|&(format, rows)| (format, rows, random.matrix(format, rows, cols)));
         Self { parts: parts.collect(), arrangement: Arrangement::Stacked, cols, n, x, bias: None }
     }
@@ -83,25 +85,6 @@ impl Case {
     }
 }
 
-fn rounded(device: &Device, numbers: &[f32]) -> Buffer {
-    let bytes: Vec<u8> = numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
-    device.buffer_of(&bytes).expect("the device does it")
-}
-
-fn read_rounded(buffer: &Buffer) -> Vec<f32> {
-    let mut bytes = vec![0; buffer.bytes()];
-    buffer.download(0, &mut bytes).expect("the device does it");
-    bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-}
-
-/// The greatest difference, as a part of the greatest number.
-fn error(got: &[f32], want: &[f32]) -> f32 {
-    assert_eq!(got.len(), want.len());
-    let size = want.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let worst = got.iter().zip(want).map(|(a, b)| (a - b).abs());
-    worst.fold(0.0f32, |m, x| if x.is_nan() { f32::INFINITY } else { m.max(x) }) / size
-}
-
 /// A case on a device.
 struct OnDevice {
     matrix: DeviceMatrix,
@@ -115,7 +98,7 @@ impl OnDevice {
     fn new(device: &Device, case: &Case) -> Self {
         Self {
             matrix: case.matrix(device),
-            x: rounded(device, &case.x),
+            x: activations(device, &case.x, false),
             bias: case.bias.as_ref().map(|bias| device.numbers(bias).expect("the device does it")),
             scratch: device.buffer(1 << 20).expect("the device does it"),
             n: case.n,
@@ -214,7 +197,7 @@ fn gates_meet_what_they_gate() {
                 Plan { rows, splits },
             )
             .unwrap();
-            let error = error(&read_rounded(&out), &want);
+            let error = error(&read_activations(&out, false), &want);
             assert!(error < 5e-3, "{columns} gates on {name}, tiles of {rows}, {splits} splits: {error}");
         }
     }
@@ -237,15 +220,15 @@ fn outputs_are_rounded_activated_or_added_where_they_belong() {
         for (name, device) in devices(MEMORY) {
             for splits in [1, 2] {
                 let on_device = OnDevice::new(&device, &case);
-                let (short, long) = (rounded(&device, &old), device.numbers(&old).unwrap());
+                let (short, long) = (activations(&device, &old, false), device.numbers(&old).unwrap());
                 let at = |buffer| Strided { buffer, first: before, stride };
                 let run = |output| many_as(&on_device.product(output), Plan { rows: 32, splits }).unwrap();
 
                 run(ManyOutput::Rounded(at(&short)));
-                let got = read_rounded(&short);
+                let got = read_activations(&short, false);
                 assert!(error(&rows_of(&got), &products) < 3e-3, "rounded on {name}, {splits} splits");
                 run(ManyOutput::Gelu(at(&short)));
-                let got = read_rounded(&short);
+                let got = read_activations(&short, false);
                 assert!(error(&rows_of(&got), &activated) < 3e-3, "GELU on {name}, {splits} splits");
                 run(ManyOutput::Added(at(&long)));
                 let got = long.read_numbers(0, old.len()).unwrap();
@@ -282,7 +265,8 @@ fn blocks_on_the_diagonal_meet_their_own_columns() {
         }
     }
     for (name, device) in devices(MEMORY) {
-        let on_device = OnDevice { x: rounded(&device, &wide.x), n, ..OnDevice::new(&device, &weights) };
+        let on_device =
+            OnDevice { x: activations(&device, &wide.x, false), n, ..OnDevice::new(&device, &weights) };
         let out = device.buffer(4 * want.len()).unwrap();
         let output = ManyOutput::Numbers(Strided::whole(&out, blocks * side));
         let x = Strided::whole(&on_device.x, blocks * side);
