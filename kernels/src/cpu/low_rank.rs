@@ -12,7 +12,7 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::amx::TILE_ROWS;
 #[cfg(target_arch = "x86_64")]
-use super::amx::bf16::{Columns, Parts, Tiles};
+use super::amx::tiles::{Columns, Parts, Tiles};
 use super::matmul::{Input, Job, Plain, PlainBF16, PlainF32, Way, packed, run};
 use super::pack::PackedMatrix;
 use super::pool::Pool;
@@ -108,7 +108,6 @@ pub(super) fn between(pool: &Pool, level: Level, input: Input<'_>, n: usize, dow
 /// The second factor of a product that meets its activations in this way.
 pub(super) fn addend<'a>(
     pool: &Pool,
-    level: Level,
     way: Way,
     low_rank: &LowRank<'a>,
     between: &'a Between,
@@ -123,10 +122,10 @@ pub(super) fn addend<'a>(
         // SAFETY: the product with the first factors has run.
         let numbers = unsafe { between.numbers() };
         let columns = Columns { x: numbers, stride: between.ranks, range: ranks.clone(), blocks: 1 };
-        Tiles::new(pool, level, columns, between.rows, Parts::Rounded)
+        Tiles::new(pool, columns, between.rows, Parts::Rounded)
     });
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (pool, level, way);
+    let _ = (pool, way);
     Addend {
         up,
         between,

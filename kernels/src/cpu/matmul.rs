@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::FEW_ROWS;
 use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
-use super::amx::{self, bf16::Parts};
+use super::amx::{self, tiles::Parts};
 use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
@@ -74,17 +74,17 @@ struct Inputs {
     #[cfg(target_arch = "x86_64")]
     int8_tiles: Option<amx::int8::Tiles>,
     #[cfg(target_arch = "x86_64")]
-    rounded: Option<amx::bf16::Tiles>,
+    rounded: Option<amx::tiles::Tiles>,
     #[cfg(target_arch = "x86_64")]
-    split: Option<amx::bf16::Tiles>,
+    split: Option<amx::tiles::Tiles>,
 }
 
 impl Inputs {
     fn new(pool: &Pool, level: Level, x: &[f32], n: usize, ways: &[Way]) -> Self {
         #[cfg(target_arch = "x86_64")]
         let bf16 = |parts| {
-            let columns = amx::bf16::Columns::all(x, n);
-            ways.contains(&Way::Bf16(parts)).then(|| amx::bf16::Tiles::new(pool, level, columns, n, parts))
+            let columns = amx::tiles::Columns::all(x, n);
+            ways.contains(&Way::Bf16(parts)).then(|| amx::tiles::Tiles::new(pool, columns, n, parts))
         };
         Self {
             int8: ways.contains(&Way::Int8).then(|| Quantized::of(pool, level, x, n)),
@@ -124,7 +124,7 @@ pub(super) enum Input<'a> {
     #[cfg(target_arch = "x86_64")]
     Int8Tiles(&'a amx::int8::Tiles),
     #[cfg(target_arch = "x86_64")]
-    Bf16(amx::bf16::BlockTiles<'a>),
+    Bf16(amx::tiles::BlockTiles<'a>),
 }
 
 /// `out = x w^T` for every part; see [`crate::Ops::project`].
@@ -188,12 +188,16 @@ fn project_columns(
             let input = inputs.of(way, x, matrix.cols);
             let outputs = outputs.clone().unwrap_or(0..matrix.rows);
             let panels = outputs.start / LANES..outputs.end.div_ceil(LANES);
-            let chunk = (panels.len() / (4 * pool.threads())).clamp(1, 16);
+            let mut chunk = pool.chunk(panels.len(), 16);
+            if !matches!(way, Way::F32 | Way::Int8) {
+                // Matrix units take panels in pairs.
+                chunk = (chunk & !1).max(2);
+            }
             let out = SendPtr(part.out.as_mut_ptr());
             let (first_output, out_stride) = (outputs.start, outputs.len());
             let added = part.low_rank.zip(between.as_ref());
-            let added = added
-                .map(|(low_rank, between)| low_rank::addend(pool, level, way, &low_rank, between, matrix));
+            let added =
+                added.map(|(low_rank, between)| low_rank::addend(pool, way, &low_rank, between, matrix));
             let bias = part.bias;
             Job { matrix, bias, added, level, input, n, out, first_output, out_stride, panels, chunk }
         })

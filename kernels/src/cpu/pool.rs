@@ -82,6 +82,12 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// How many of so many pieces of work to take at a time, at most `most`: a quarter of a thread's share, so that none waits
+    /// long for the others at the end.
+    pub(super) fn chunk(&self, pieces: usize, most: usize) -> usize {
+        (pieces / (4 * self.threads())).clamp(1, most)
+    }
+
     /// Calls `body` with every index below `items`, spread over the threads, and returns when all are
     /// done. Items are taken one at a time, so an uneven machine stays busy. A panic in `body` is
     /// passed on to the caller. Not to be called from inside `body`.

@@ -12,201 +12,20 @@ use std::ops::Range;
 
 use super::super::formats::Block;
 use super::super::matmul::{Job, store};
-use super::super::pack::{PackedMatrix, TILE_COLS};
-use super::super::pool::Pool;
+use super::super::pack::PackedMatrix;
 use super::super::scratch::Scratch;
 use super::super::simd::{Kernel, LANES, Simd};
-use super::super::{Level, SendPtr};
-use super::tile_products::{TILE_BYTES, line, line_split, one, one_split, square};
+use super::tile_products::{Stretch, Sums, TILE_BYTES, column, line, line_split, one, one_split, square};
+use super::tiles::{BlockTiles, DEPTH, Parts};
 use super::widen::widen;
 use super::{TILE_ROWS, WHOLE, configure, release};
-
-/// Tiles of columns worked on before the next: two row tiles and two panels of so many lie in the first cache together,
-/// and so many of a chunk of panels in the second.
-const DEPTH: usize = 8;
-
-/// Activations in tiles `[block, column tiles / DEPTH, row tile, DEPTH, part]` (the last group of columns may be narrower),
-/// the order in which they are read; columns past a block's last are zero, rows past the last whatever.
-pub(crate) struct Tiles {
-    tiles: Scratch,
-    row_tiles: usize,
-    /// Tiles of columns of a block.
-    columns: usize,
-    parts: Parts,
-}
-
-/// What a product reads of them.
-#[derive(Clone, Copy)]
-pub(crate) struct BlockTiles<'a> {
-    tiles: &'a Tiles,
-    block: usize,
-    /// The first row tile, and how many.
-    first: usize,
-    row_tiles: usize,
-}
-
-/// What is kept of an activation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parts {
-    /// The nearest bf16.
-    Rounded = 1,
-    /// And the nearest bf16 of what that leaves; of one row tile at most.
-    Split = 2,
-}
-
-/// Columns of activations `x [rows, stride]`, cut into blocks of equal width.
-#[derive(Clone)]
-pub(crate) struct Columns<'a> {
-    pub(crate) x: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) range: Range<usize>,
-    pub(crate) blocks: usize,
-}
-
-impl<'a> Columns<'a> {
-    /// All columns of `n` rows.
-    pub(crate) fn all(x: &'a [f32], n: usize) -> Self {
-        let stride = x.len() / n.max(1);
-        Self { x, stride, range: 0..stride, blocks: 1 }
-    }
-
-    /// Columns of a block.
-    fn width(&self) -> usize {
-        self.range.len() / self.blocks
-    }
-}
-
-impl Tiles {
-    /// Rounds `n` rows.
-    pub(crate) fn new(pool: &Pool, level: Level, x: Columns<'_>, n: usize, parts: Parts) -> Self {
-        let (blocks, row_tiles) = (x.blocks, n.div_ceil(TILE_ROWS));
-        assert!(parts == Parts::Rounded || row_tiles <= 1, "few rows are split");
-        let columns = x.width().div_ceil(TILE_COLS);
-        let tiles = Scratch::new(blocks * row_tiles * columns * parts as usize * TILE_BYTES);
-        let to = SendPtr(tiles.as_ptr().cast::<u16>());
-        pool.run(row_tiles, &|row_tile| {
-            let rows = row_tile * TILE_ROWS * x.stride..((row_tile + 1) * TILE_ROWS).min(n) * x.stride;
-            let rows = Columns { x: &x.x[rows], ..x.clone() };
-            let place = Place { row_tile, row_tiles, columns };
-            // SAFETY: the level was detected; row tiles are disjoint parts of the memory.
-            unsafe { level.run(RoundRows { rows, parts, place, to: to.get() }) };
-        });
-        Self { tiles, row_tiles, columns, parts }
-    }
-
-    /// One of the blocks.
-    pub(crate) fn block(&self, block: usize) -> BlockTiles<'_> {
-        BlockTiles { tiles: self, block, first: 0, row_tiles: self.row_tiles }
-    }
-}
-
-impl<'a> BlockTiles<'a> {
-    /// The same in groups of at most so many row tiles, each with its first row.
-    pub(crate) fn by_rows(self, row_tiles: usize) -> impl Iterator<Item = (usize, BlockTiles<'a>)> {
-        let firsts = (0..self.row_tiles).step_by(row_tiles);
-        firsts.map(move |first| {
-            let row_tiles = row_tiles.min(self.row_tiles - first);
-            (first * TILE_ROWS, BlockTiles { first: self.first + first, row_tiles, ..self })
-        })
-    }
-
-    /// Row tiles.
-    pub(crate) fn row_tiles(self) -> usize {
-        self.row_tiles
-    }
-
-    /// The tiles of a row tile, from the first of a group of columns on.
-    fn at(self, row_tile: usize, first: usize) -> *const u8 {
-        let Tiles { row_tiles, columns, parts, ref tiles } = *self.tiles;
-        let tile = Place { row_tile: self.first + row_tile, row_tiles, columns }.tile(self.block, first);
-        tiles.as_ptr().wrapping_add(tile * parts as usize * TILE_BYTES)
-    }
-}
-
-/// Where the tiles of a row tile lie.
-#[derive(Clone, Copy)]
-struct Place {
-    row_tile: usize,
-    row_tiles: usize,
-    columns: usize,
-}
-
-impl Place {
-    #[inline(always)]
-    fn tile(self, block: usize, column: usize) -> usize {
-        let first = column / DEPTH * DEPTH;
-        let depth = DEPTH.min(self.columns - first);
-        (block * self.columns + first) * self.row_tiles + self.row_tile * depth + column - first
-    }
-}
-
-struct RoundRows<'a> {
-    rows: Columns<'a>,
-    parts: Parts,
-    place: Place,
-    to: *mut u16,
-}
-
-impl Kernel for RoundRows<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for (r, row) in self.rows.x.chunks_exact(self.rows.stride).enumerate() {
-            let row = &row[self.rows.range.clone()];
-            for (block, row) in row.chunks_exact(self.rows.width()).enumerate() {
-                for (tile, numbers) in row.chunks(TILE_COLS).enumerate() {
-                    let tile = self.place.tile(block, tile);
-                    // SAFETY: the row tile has room for as many tiles as there are parts for each tile of columns.
-                    unsafe {
-                        self.round(numbers, self.to.add(tile * self.parts as usize * TILE + r * TILE_COLS))
-                    };
-                }
-            }
-        }
-    }
-}
-
-/// Numbers of a tile.
-const TILE: usize = TILE_ROWS * TILE_COLS;
-
-impl RoundRows<'_> {
-    /// Rounds a row of a tile, or less at a block's end.
-    ///
-    /// # Safety
-    /// There is room for a row in the tile `to`, and in the one behind it where there are two parts.
-    #[inline(always)]
-    unsafe fn round(&self, numbers: &[f32], to: *mut u16) {
-        let mut padded = [0.0; TILE_COLS];
-        let numbers: &[f32; TILE_COLS] = numbers.try_into().unwrap_or_else(|_| {
-            padded[..numbers.len()].copy_from_slice(numbers);
-            &padded
-        });
-        for i in 0..TILE_COLS {
-            // SAFETY: the caller's.
-            unsafe { *to.add(i) = round(numbers[i]) };
-        }
-        if self.parts == Parts::Split {
-            for i in 0..TILE_COLS {
-                let rest = numbers[i] - f32::from_bits(u32::from(round(numbers[i])) << 16);
-                // SAFETY: the caller's.
-                unsafe { *to.add(TILE + i) = round(rest) };
-            }
-        }
-    }
-}
-
-/// The nearest bf16, ties to even. Finite numbers only: infinities of a network gone wrong stay infinite or
-/// become NaN.
-#[inline(always)]
-fn round(x: f32) -> u16 {
-    let bits = x.to_bits();
-    (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
-}
 
 /// Computes a few panels of a job of bf16 weights against all rows. AMX is available.
 pub(crate) fn project(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
     let tiles = |panel: usize, first: usize| job.matrix.panel(panel).wrapping_add(first * TILE_BYTES);
     if job.n <= 2 * TILE_ROWS {
-        return multiply(job, x, panels, |_, _| {}, tiles);
+        let weights = |first| Weights::of(job.matrix, panels.start, first);
+        return multiply(job, x, panels.clone(), |_, _| {}, weights);
     }
     // Read again and again, weights are better copied: panels that lie a power of two apart drive each other out of the
     // cache.
@@ -242,38 +61,63 @@ fn multiply_prepared(
         let to = place(panel, columns.start);
         prepare(panel, columns, to);
     };
-    multiply(job, x, panels.clone(), prepare, |panel, first| place(panel, first).cast_const());
+    let weights = |first| Weights { first: place(panels.start, first), stride: DEPTH * TILE_BYTES };
+    multiply(job, x, panels.clone(), prepare, weights);
 }
 
-/// The loops of all products. `prepare` is called for the tiles of a panel before they are used; `weights` gives them from
-/// the first of a group of columns on.
+/// The loops of all products. `prepare` is called for the tiles of a panel before they are used; `weights` gives those of a
+/// group of columns, by its first.
 #[inline(always)]
 fn multiply(
     job: &Job<'_>,
     x: BlockTiles<'_>,
     panels: Range<usize>,
     prepare: impl Fn(usize, Range<usize>),
-    weights: impl Fn(usize, usize) -> *const u8,
+    weights: impl Fn(usize) -> Weights,
 ) {
     let sums = Scratch::new(job.n.div_ceil(TILE_ROWS) * panels.len() * SUM * 4);
-    add_up(job, x, panels.clone(), prepare, weights, sums.as_ptr().cast());
-    // SAFETY: there are that many sums, all of them written; rows and columns are the job's.
-    unsafe { job.level.run(Write { job, panels, sums: sums.as_ptr().cast() }) };
+    let rows = Rows::of(job, &panels);
+    add_up(job, x, panels.clone(), prepare, weights, sums.as_ptr().cast(), &rows);
+    let first = rows.row_tiles * TILE_ROWS;
+    // SAFETY: there are that many sums, all but those of the rows before written; rows and columns are the job's.
+    unsafe { job.level.run(Write { job, panels, first, sums: sums.as_ptr().cast() }) };
 }
 
 /// Numbers of a tile of sums.
 const SUM: usize = TILE_ROWS * LANES;
 
-/// Fills `sums`, a tile for each row tile and panel.
+/// Outputs that whole tiles of sums are stored to at last, those of the first row tiles: without a bias there is nothing
+/// else to do.
+struct Rows {
+    /// Those of the first row and panel.
+    out: *mut f32,
+    /// Numbers from a row to the next.
+    stride: usize,
+    row_tiles: usize,
+}
+
+impl Rows {
+    fn of(job: &Job<'_>, panels: &Range<usize>) -> Self {
+        let whole = job.bias.is_none() && panels.end * LANES <= job.matrix.rows;
+        // No product has a part of its row tiles among these: four are the most.
+        let row_tiles = if whole { (job.n / TILE_ROWS) & !3 } else { 0 };
+        // SAFETY: the panel is the job's, and where it has no rows nothing is written.
+        Self { out: unsafe { job.outputs(panels.start, 0) }, stride: job.out_stride, row_tiles }
+    }
+}
+
+/// Fills `sums`, a tile for each row tile and panel, but for those that end up in `rows`.
 #[inline(always)]
 fn add_up(
     job: &Job<'_>,
     x: BlockTiles<'_>,
     panels: Range<usize>,
     prepare: impl Fn(usize, Range<usize>),
-    weights: impl Fn(usize, usize) -> *const u8,
+    weights: impl Fn(usize) -> Weights,
     sums: *mut f32,
+    rows: &Rows,
 ) {
+    let mut behind = columns_behind(job, panels.start).peekable();
     let group = |first: usize| first..(first + DEPTH).min(x.tiles.columns);
     // Prepares some of a group's tiles, counted panel by panel.
     let prepare = |columns: &Range<usize>, tiles: Range<usize>| {
@@ -297,97 +141,177 @@ fn add_up(
             prepare(&next, prepared..due);
             prepared = due;
         };
-        add_columns(x, group(first), panels.clone(), first == 0, |panel| weights(panel, first), sums, after);
+        let base = Group { x, columns: group(first), weights: weights(first) };
+        let ends = first + DEPTH >= x.tiles.columns;
+        let second = behind.next_if(|_| ends);
+        let rows = (ends && behind.peek().is_none()).then_some(rows);
+        Addition { group: base, second, panels: panels.len(), fresh: first == 0, sums, rows }.run(after);
     }
-    if let Some((added, x)) = job.added.as_ref().and_then(|added| Some((added, added.tiles.as_ref()?))) {
-        add_behind(added.up, x.block(0), panels, sums);
+    while let Some(group) = behind.next() {
+        let rows = behind.peek().is_none().then_some(rows);
+        Addition { group, second: None, panels: panels.len(), fresh: false, sums, rows }.run(|_| {});
     }
     release();
 }
 
-/// Adds what an adapter has to the sums: columns behind those of the base.
-fn add_behind(up: &PackedMatrix, x: BlockTiles<'_>, panels: Range<usize>, sums: *mut f32) {
-    for first in (0..x.tiles.columns).step_by(DEPTH) {
-        let columns = first..(first + DEPTH).min(x.tiles.columns);
-        let weights = |panel| up.panel(panel).wrapping_add(first * TILE_BYTES);
-        add_columns(x, columns, panels.clone(), false, weights, sums, |_| {});
+/// What an adapter adds to the sums of the panels from `panel` on, in groups of columns behind those of the base.
+fn columns_behind<'a>(job: &'a Job<'_>, panel: usize) -> impl Iterator<Item = Group<'a>> {
+    let tiles = job.added.as_ref().and_then(|added| Some((added.up, added.tiles.as_ref()?)));
+    tiles.into_iter().flat_map(move |(up, tiles)| {
+        (0..tiles.columns).step_by(DEPTH).map(move |first| Group {
+            x: tiles.block(0),
+            columns: first..(first + DEPTH).min(tiles.columns),
+            weights: Weights::of(up, panel, first),
+        })
+    })
+}
+
+/// Where some panels' tiles of a group of columns lie.
+#[derive(Clone, Copy)]
+struct Weights {
+    /// Those of the first panel, one after the other.
+    first: *const u8,
+    /// Bytes from a panel to the next.
+    stride: usize,
+}
+
+impl Weights {
+    /// In a matrix of bf16, from a panel on.
+    fn of(matrix: &PackedMatrix, panel: usize, column: usize) -> Self {
+        let first = matrix.panel(panel).wrapping_add(column * TILE_BYTES);
+        Self { first, stride: matrix.shape.bytes() }
     }
 }
 
-/// Adds a group of columns to the sums, which begin at zero if `fresh`; `weights` gives a panel's tiles of them. `after` is
-/// called with the number of tiles of sums that are done.
-#[inline(always)]
-fn add_columns(
-    x: BlockTiles<'_>,
+/// Activations and weights of some columns.
+struct Group<'a> {
+    x: BlockTiles<'a>,
     columns: Range<usize>,
-    panels: Range<usize>,
-    fresh: bool,
-    weights: impl Fn(usize) -> *const u8,
-    sums: *mut f32,
-    mut after: impl FnMut(usize),
-) {
-    let (depth, row_tiles) = (columns.len(), x.row_tiles);
-    let mut done = 0;
-    for row_tile in (0..row_tiles).step_by(2) {
-        let pair = row_tile + 1 < row_tiles;
-        let mut panel = panels.start;
-        while panel < panels.end {
-            let weights = |c: usize| weights(panel + c);
-            let activations = |r: usize| x.at(row_tile + r, columns.start);
-            let sum = |r: usize, c: usize| {
-                sums.wrapping_add(((row_tile + r) * panels.len() + panel + c - panels.start) * SUM)
-            };
-            // SAFETY: the tiles are configured; all pointers lead to `depth` whole tiles of the
-            // activations and the panels, and to whole tiles of sums of this thread.
-            let wide = unsafe {
-                match (pair, panels.end - panel, x.tiles.parts) {
-                    (true, 2.., _) => {
-                        let x = [activations(0), activations(1)];
-                        let w = [weights(0), weights(1)];
-                        let sums = [sum(0, 0), sum(0, 1), sum(1, 0), sum(1, 1)];
-                        square(x, w, sums, depth, fresh);
-                        2
-                    }
-                    (false, 4.., parts) => {
-                        let w = [0, 1, 2, 3].map(weights);
-                        let sums = [0, 1, 2, 3].map(|c| sum(0, c));
-                        match parts {
-                            Parts::Rounded => line(activations(0), w, sums, depth, fresh),
-                            Parts::Split => line_split(activations(0), w, sums, depth, fresh),
-                        }
-                        4
-                    }
-                    (_, _, parts) => {
-                        for r in 0..1 + usize::from(pair) {
-                            match parts {
-                                Parts::Rounded => one(activations(r), weights(0), sum(r, 0), depth, fresh),
-                                Parts::Split => {
-                                    one_split(activations(r), weights(0), sum(r, 0), depth, fresh)
-                                }
-                            }
-                        }
-                        1
-                    }
-                }
-            };
-            panel += wide;
-            done += wide * (1 + usize::from(pair));
-            after(done);
+    weights: Weights,
+}
+
+impl Group<'_> {
+    /// What the row tiles and panels from these on have to multiply.
+    #[inline(always)]
+    fn stretch<const X: usize, const W: usize>(&self, row_tile: usize, panel: usize) -> Stretch<X, W> {
+        Stretch {
+            x: std::array::from_fn(|r| self.x.at(row_tile + r, self.columns.start)),
+            w: std::array::from_fn(|p| self.weights.first.wrapping_add((panel + p) * self.weights.stride)),
+            depth: self.columns.len(),
         }
     }
 }
+
+/// A group of columns that is added to sums, and a second one behind it: an adapter's, for which sums are not loaded and
+/// stored once more.
+struct Addition<'a> {
+    group: Group<'a>,
+    second: Option<Group<'a>>,
+    panels: usize,
+    /// Whether the sums begin at zero.
+    fresh: bool,
+    sums: *mut f32,
+    /// Where sums go that are whole with this.
+    rows: Option<&'a Rows>,
+}
+
+impl Addition<'_> {
+    /// All row tiles and panels. `after` is called with the number of tiles of sums that are done.
+    #[inline(always)]
+    fn run(&self, mut after: impl FnMut(usize)) {
+        let mut done = 0;
+        let mut did = |tiles: usize| {
+            done += tiles;
+            after(done);
+        };
+        // Four sums at a time wherever there are as many: with fewer, a product waits for the one before.
+        let (pairs, wide) = (self.group.x.row_tiles & !1, self.panels & !1);
+        for row_tile in (0..pairs).step_by(2) {
+            for panel in (0..wide).step_by(2) {
+                self.add(square, row_tile, panel);
+                did(4);
+            }
+        }
+        if wide < self.panels {
+            let fours = pairs & !3;
+            for row_tile in (0..fours).step_by(4) {
+                self.add(column, row_tile, wide);
+                did(4);
+            }
+            for row_tile in fours..pairs {
+                self.add(one, row_tile, wide);
+                did(1);
+            }
+        }
+        if pairs < self.group.x.row_tiles {
+            let (four, single): (Product<1, 4, 4>, Product<1, 1, 1>) = match self.group.x.tiles.parts {
+                Parts::Rounded => (line, one),
+                Parts::Split => (line_split, one_split),
+            };
+            let fours = self.panels & !3;
+            for panel in (0..fours).step_by(4) {
+                self.add(four, pairs, panel);
+                did(4);
+            }
+            for panel in fours..self.panels {
+                self.add(single, pairs, panel);
+                did(1);
+            }
+        }
+    }
+
+    /// Sums of `X` row tiles and `W` panels.
+    #[inline(always)]
+    fn add<const X: usize, const W: usize, const N: usize>(
+        &self,
+        product: Product<X, W, N>,
+        row_tile: usize,
+        panel: usize,
+    ) {
+        let place = |i| (row_tile + i / W, panel + i % W);
+        let kept: [_; N] = std::array::from_fn(|i| {
+            let (row_tile, panel) = place(i);
+            self.sums.wrapping_add((row_tile * self.panels + panel) * SUM)
+        });
+        let (to, stride) = match self.rows.filter(|rows| row_tile < rows.row_tiles) {
+            Some(rows) => {
+                let to = std::array::from_fn(|i| {
+                    let (row_tile, panel) = place(i);
+                    rows.out.wrapping_add(row_tile * TILE_ROWS * rows.stride + panel * LANES)
+                });
+                (to, rows.stride)
+            }
+            None => (kept, LANES),
+        };
+        let sums = Sums { from: kept.map(<*mut f32>::cast_const), to, stride: stride * size_of::<f32>() };
+        let first = self.group.stretch(row_tile, panel);
+        // SAFETY: the tiles are configured; all pointers lead to as many whole tiles of the activations and the panels as
+        // the groups have columns, and to whole tiles of sums or rows of outputs of this thread.
+        unsafe {
+            match &self.second {
+                Some(second) => product(&[first, second.stretch(row_tile, panel)], &sums, self.fresh),
+                None => product(&[first], &sums, self.fresh),
+            }
+        }
+    }
+}
+
+/// A function that adds stretches of columns of `X` row tiles and `W` panels to their `N` tiles of sums.
+type Product<const X: usize, const W: usize, const N: usize> = unsafe fn(&[Stretch<X, W>], &Sums<N>, bool);
 
 /// Copies sums to their rows, with the bias: a row's panels one after the other.
 struct Write<'a> {
     job: &'a Job<'a>,
     panels: Range<usize>,
+    /// The first row.
+    first: usize,
     sums: *const f32,
 }
 
 impl Kernel for Write<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for t in 0..self.job.n {
+        for t in self.first..self.job.n {
             for (i, panel) in self.panels.clone().enumerate() {
                 let tile = t / TILE_ROWS * self.panels.len() + i;
                 // SAFETY: the tile is one of the sums; the row and the panel are the job's.

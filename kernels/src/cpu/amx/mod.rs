@@ -8,6 +8,7 @@
 pub(super) mod bf16;
 pub(super) mod int8;
 pub(super) mod tile_products;
+pub(super) mod tiles;
 mod widen;
 
 use std::sync::OnceLock;

@@ -42,17 +42,35 @@ pub(crate) fn busy(steps: usize) -> f64 {
     (steps.max(1) * 4 * 16 * 16 * 32 * 2) as f64
 }
 
-/// Writes a function that adds `depth` tiles to four tiles of sums in tmm0 to tmm3, which begin at zero if `fresh`.
+/// Tiles of a few columns: pointers to activations and to weights, from where `depth` tiles lie one after the other.
+#[repr(C)]
+pub(super) struct Stretch<const X: usize, const W: usize> {
+    pub(super) x: [*const u8; X],
+    pub(super) w: [*const u8; W],
+    pub(super) depth: usize,
+}
+
+/// Where tiles of sums are loaded from, and where they are stored: whole tiles, or rows that lie apart.
+#[repr(C)]
+pub(super) struct Sums<const N: usize> {
+    pub(super) from: [*const f32; N],
+    pub(super) to: [*mut f32; N],
+    /// Bytes from a row to the next, where they are stored.
+    pub(super) stride: usize,
+}
+
+/// Writes a function that adds up stretches of columns in four tiles of sums, tmm0 to tmm3, which begin at zero if `fresh`.
 macro_rules! four_sums {
     (
         $(#[$doc:meta])*
-        $name:ident($($argument:ident: $type:ty),*), [$($line:expr,)*], { $($operands:tt)* }
+        $name:ident, $x:literal, $w:literal, [$($read:literal,)*], [$($line:expr,)*], { $($operands:tt)* }
     ) => {
         $(#[$doc])*
         ///
         /// # Safety
-        /// Tiles are configured; pointers lead to `depth` tiles (activations, panels) and to a tile each (sums).
-        pub(super) unsafe fn $name($($argument: $type,)* sums: [*mut f32; 4], depth: usize, fresh: bool) {
+        /// Tiles are configured; there is a stretch and none is empty; pointers lead to so many tiles (activations, panels)
+        /// and to a tile each (sums).
+        pub(super) unsafe fn $name(stretches: &[Stretch<$x, $w>], sums: &Sums<4>, fresh: bool) {
             // SAFETY: the caller's contract; nothing but tiles, flags and the sums is written.
             unsafe {
                 std::arch::asm!(
@@ -60,24 +78,38 @@ macro_rules! four_sums {
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
-                    "test {fresh}, {fresh}",
+                    "test {depth}, {depth}",
                     "jnz 2f",
-                    "tileloadd tmm0, [{c0} + {row}]",
-                    "tileloadd tmm1, [{c1} + {row}]",
-                    "tileloadd tmm2, [{c2} + {row}]",
-                    "tileloadd tmm3, [{c3} + {row}]",
+                    "mov {sum}, [{sums}]",
+                    "tileloadd tmm0, [{sum} + {row}]",
+                    "mov {sum}, [{sums} + 8]",
+                    "tileloadd tmm1, [{sum} + {row}]",
+                    "mov {sum}, [{sums} + 16]",
+                    "tileloadd tmm2, [{sum} + {row}]",
+                    "mov {sum}, [{sums} + 24]",
+                    "tileloadd tmm3, [{sum} + {row}]",
                     "2:",
+                    $($read,)*
+                    "3:",
                     $($line,)*
                     "dec {depth}",
+                    "jnz 3b",
+                    "dec {count}",
                     "jnz 2b",
-                    "tilestored [{c0} + {row}], tmm0",
-                    "tilestored [{c1} + {row}], tmm1",
-                    "tilestored [{c2} + {row}], tmm2",
-                    "tilestored [{c3} + {row}], tmm3",
+                    "mov {row}, [{sums} + 64]",
+                    "mov {sum}, [{sums} + 32]",
+                    "tilestored [{sum} + {row}], tmm0",
+                    "mov {sum}, [{sums} + 40]",
+                    "tilestored [{sum} + {row}], tmm1",
+                    "mov {sum}, [{sums} + 48]",
+                    "tilestored [{sum} + {row}], tmm2",
+                    "mov {sum}, [{sums} + 56]",
+                    "tilestored [{sum} + {row}], tmm3",
                     $($operands)*
-                    row = in(reg) 64usize, fresh = in(reg) usize::from(fresh),
-                    c0 = in(reg) sums[0], c1 = in(reg) sums[1], c2 = in(reg) sums[2], c3 = in(reg) sums[3],
-                    depth = inout(reg) depth => _,
+                    from = inout(reg) stretches.as_ptr() => _, count = inout(reg) stretches.len() => _,
+                    row = inout(reg) 64usize => _, sums = in(reg) sums, sum = out(reg) _,
+                    // First whether sums begin at zero.
+                    depth = inout(reg) usize::from(fresh) => _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -89,7 +121,15 @@ macro_rules! four_sums {
 
 four_sums!(
     /// Two row tiles against two panels.
-    square(x: [*const u8; 2], w: [*const u8; 2]),
+    square, 2, 2,
+    [
+        "mov {x0}, [{from}]",
+        "mov {x1}, [{from} + 8]",
+        "mov {w0}, [{from} + 16]",
+        "mov {w1}, [{from} + 24]",
+        "mov {depth}, [{from} + 32]",
+        "add {from}, 40",
+    ],
     [
         "tileloadd tmm6, [{w0} + {row}]",
         "tileloadd tmm4, [{x0} + {row}]",
@@ -104,10 +144,38 @@ four_sums!(
         "add {w0}, 1024",
         "add {w1}, 1024",
     ],
-    {
-        x0 = inout(reg) x[0] => _, x1 = inout(reg) x[1] => _,
-        w0 = inout(reg) w[0] => _, w1 = inout(reg) w[1] => _,
-    }
+    { x0 = out(reg) _, x1 = out(reg) _, w0 = out(reg) _, w1 = out(reg) _, }
+);
+
+four_sums!(
+    /// Four row tiles against one panel.
+    column, 4, 1,
+    [
+        "mov {x0}, [{from}]",
+        "mov {x1}, [{from} + 8]",
+        "mov {x2}, [{from} + 16]",
+        "mov {x3}, [{from} + 24]",
+        "mov {w}, [{from} + 32]",
+        "mov {depth}, [{from} + 40]",
+        "add {from}, 48",
+    ],
+    [
+        "tileloadd tmm7, [{w} + {row}]",
+        "tileloadd tmm4, [{x0} + {row}]",
+        "tdpbf16ps tmm0, tmm4, tmm7",
+        "tileloadd tmm5, [{x1} + {row}]",
+        "tdpbf16ps tmm1, tmm5, tmm7",
+        "tileloadd tmm6, [{x2} + {row}]",
+        "tdpbf16ps tmm2, tmm6, tmm7",
+        "tileloadd tmm4, [{x3} + {row}]",
+        "tdpbf16ps tmm3, tmm4, tmm7",
+        "add {x0}, 1024",
+        "add {x1}, 1024",
+        "add {x2}, 1024",
+        "add {x3}, 1024",
+        "add {w}, 1024",
+    ],
+    { x0 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, x3 = out(reg) _, w = out(reg) _, }
 );
 
 /// Writes a function of one row tile against four panels.
@@ -115,7 +183,16 @@ macro_rules! line {
     ($(#[$doc:meta])* $name:ident, $x_step:literal, [$($second:literal,)*]) => {
         four_sums!(
             $(#[$doc])*
-            $name(x: *const u8, w: [*const u8; 4]),
+            $name, 1, 4,
+            [
+                "mov {x}, [{from}]",
+                "mov {w0}, [{from} + 8]",
+                "mov {w1}, [{from} + 16]",
+                "mov {w2}, [{from} + 24]",
+                "mov {w3}, [{from} + 32]",
+                "mov {depth}, [{from} + 40]",
+                "add {from}, 48",
+            ],
             [
                 "tileloadd tmm4, [{x} + {row}]",
                 "tileloadd tmm5, [{w0} + {row}]",
@@ -131,11 +208,7 @@ macro_rules! line {
                 "add {w2}, 1024",
                 "add {w3}, 1024",
             ],
-            {
-                x = inout(reg) x => _,
-                w0 = inout(reg) w[0] => _, w1 = inout(reg) w[1] => _,
-                w2 = inout(reg) w[2] => _, w3 = inout(reg) w[3] => _,
-            }
+            { x = out(reg) _, w0 = out(reg) _, w1 = out(reg) _, w2 = out(reg) _, w3 = out(reg) _, }
         );
     };
 }
@@ -163,22 +236,28 @@ line!(
     ]
 );
 
-/// Writes a function that adds `depth` tiles of one row tile against one panel, in the order of [`square`].
+/// Writes a function of one row tile against one panel, in the order of [`square`].
 macro_rules! one {
     ($name:ident, $x_step:literal, [$($second:literal,)*]) => {
-        /// Adds `depth` tiles of one row tile against one panel to a tile of sums, which begins at zero if `fresh`.
+        /// Adds up stretches of columns of one row tile against one panel in a tile of sums, which begins at zero if `fresh`.
         ///
         /// # Safety
         /// As [`square`].
-        pub(super) unsafe fn $name(x: *const u8, w: *const u8, sums: *mut f32, depth: usize, fresh: bool) {
+        pub(super) unsafe fn $name(stretches: &[Stretch<1, 1>], sums: &Sums<1>, fresh: bool) {
             // SAFETY: the caller's contract; nothing but tiles, flags and the sums is written.
             unsafe {
                 std::arch::asm!(
                     "tilezero tmm0",
-                    "test {fresh}, {fresh}",
+                    "test {depth}, {depth}",
                     "jnz 2f",
-                    "tileloadd tmm0, [{c} + {row}]",
+                    "mov {sum}, [{sums}]",
+                    "tileloadd tmm0, [{sum} + {row}]",
                     "2:",
+                    "mov {x}, [{from}]",
+                    "mov {w}, [{from} + 8]",
+                    "mov {depth}, [{from} + 16]",
+                    "add {from}, 24",
+                    "3:",
                     "tileloadd tmm6, [{w} + {row}]",
                     "tileloadd tmm4, [{x} + {row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
@@ -186,11 +265,16 @@ macro_rules! one {
                     concat!("add {x}, ", $x_step),
                     "add {w}, 1024",
                     "dec {depth}",
+                    "jnz 3b",
+                    "dec {count}",
                     "jnz 2b",
-                    "tilestored [{c} + {row}], tmm0",
-                    row = in(reg) 64usize, fresh = in(reg) usize::from(fresh),
-                    x = inout(reg) x => _, w = inout(reg) w => _, c = in(reg) sums,
-                    depth = inout(reg) depth => _,
+                    "mov {sum}, [{sums} + 8]",
+                    "mov {row}, [{sums} + 16]",
+                    "tilestored [{sum} + {row}], tmm0",
+                    from = inout(reg) stretches.as_ptr() => _, count = inout(reg) stretches.len() => _,
+                    x = out(reg) _, w = out(reg) _, row = inout(reg) 64usize => _, sums = in(reg) sums, sum = out(reg) _,
+                    // First whether sums begin at zero.
+                    depth = inout(reg) usize::from(fresh) => _,
                     out("tmm0") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
                     options(nostack),
                 );

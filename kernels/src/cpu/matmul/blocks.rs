@@ -1,7 +1,7 @@
 //! Block-diagonal products: the gates of a recurrence.
 
 #[cfg(target_arch = "x86_64")]
-use super::amx::bf16::{Columns, Parts, Tiles};
+use super::amx::tiles::{Columns, Parts, Tiles};
 #[cfg(target_arch = "x86_64")]
 use super::{FEW_ROWS, Way};
 use super::{Input, Job, packed, run};
@@ -34,11 +34,11 @@ pub(crate) fn project_blocks(
         let count = part.blocks.len();
         if part.blocks.iter().any(rounds) && tiles.iter().all(|(cut, _)| *cut != count) {
             let columns = Columns { blocks: count, ..Columns::all(x, n) };
-            tiles.push((count, Tiles::new(pool, level, columns, n, Parts::Rounded)));
+            tiles.push((count, Tiles::new(pool, columns, n, Parts::Rounded)));
         }
     }
     let panels: usize = parts.iter().flat_map(|part| part.blocks).map(|block| packed(block).panels()).sum();
-    let chunk = (panels / (4 * pool.threads())).clamp(1, 8);
+    let chunk = pool.chunk(panels, 8);
     let mut jobs = Vec::new();
     for part in parts {
         let Some(first) = part.blocks.first() else { continue };
