@@ -39,7 +39,7 @@ def judge_kind(base, examples, batch):
     ending = torch.tensor([EOS, *ROWS])
     for start in range(0, len(examples), batch):
         some = examples[start:start + batch]
-        ids, labels = (torch.tensor(rows, device=base.model.device) for rows in batch_of(some))
+        ids, labels, _ = (torch.tensor(rows, device=base.model.device) for rows in batch_of(some))
         hidden = base.model.model(input_ids=ids, use_cache=False).last_hidden_state
         counts = labels != IGNORED
         chances, best = chosen(base.model, hidden[counts], labels[counts])

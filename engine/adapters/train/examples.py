@@ -4,7 +4,7 @@ An example in the SPM layout that gemma-ls asks with:
 
     <bos> [path \\n] <prefix> <suffix> SUFFIX <middle> PREFIX middle <eos>
 
-The prefix and the middle stand next to each other. The loss counts on the middle and `<eos>`.
+The prefix and the middle stand next to each other. The loss counts on the middle and `<eos>`, and a little on the prefix.
 """
 import math
 from dataclasses import dataclass
@@ -21,6 +21,12 @@ PATH_SHARE = 0.4
 LONGEST_PATH = 24
 # Of the example's length: prefix, suffix, middle.
 PREFIX_PART, SUFFIX_PART, MIDDLE_PART = 0.51, 0.27, 0.19
+SHORTEST = 128
+# How much a token of the prefix counts, where one of the middle counts 1: code is learnt there too, ten times as much of it.
+PREFIX_WEIGHT = 0.1
+# Tokenised through the cursor as often as not: an editor's server gives back the token that the cursor cuts and asks for one
+# that begins with it (token healing), but also asks behind a token that ends there.
+JOINED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -96,27 +102,44 @@ class Cutter:
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids and, for each, what is to be predicted from it (IGNORED where nothing counts).
+    """Token ids and, for each, what is to be predicted from it (IGNORED where nothing counts) and how much it counts.
 
     `middle` is how many tokens the middle has, `<eos>` not counted; `text` is the middle that they spell."""
 
     ids: list
     labels: list
+    weights: list
     middle: int
     text: str
 
 
-def lay_out(cut, encode, length, path=False, fim=True):
+def encode_apart(cut, encode, most):
+    """(ids of the prefix, ids of the middle), the text cut at the cursor before it is tokenised."""
+    # The tokenizer is not run over whole files: no token is near 16 characters long on average.
+    return encode(cut.prefix[-16 * most:]), encode(cut.middle)
+
+
+def encode_joined(cut, encode, most):
+    """As `encode_apart`, tokenised as one text: the token that the cursor cuts is the middle's first."""
+    before = cut.prefix[-16 * most:]
+    whole, prefix = encode(before + cut.middle), encode(before)
+    same = 0
+    while same < min(len(whole), len(prefix)) and whole[same] == prefix[same]:
+        same += 1
+    return whole[:same], whole[same:]
+
+
+def lay_out(cut, encode, length, path=False, fim=True, joined=False, prefix_weight=0.0):
     """An example of at most `length` tokens, or None where the middle is too long for it.
 
     `encode` turns text into ids. Without `fim` it is the plain-prefix prompt: `<bos> [path \\n] PREFIX middle`.
     """
     most = lambda part: max(1, int(part * length))
-    middle = encode(cut.middle)
+    if not cut.middle:
+        return None
+    prefix, middle = (encode_joined if joined else encode_apart)(cut, encode, most(PREFIX_PART))
     if not middle or len(middle) > most(MIDDLE_PART):
         return None
-    # The tokenizer is not run over whole files: no token is near 16 characters long on average.
-    prefix = encode(cut.prefix[-16 * most(PREFIX_PART):])[-most(PREFIX_PART):]
     suffix = encode(cut.suffix[:16 * most(SUFFIX_PART)])[:most(SUFFIX_PART)]
     head = [BOS]
     if path:
@@ -124,21 +147,22 @@ def lay_out(cut, encode, length, path=False, fim=True):
         head += name if len(name) <= LONGEST_PATH else []
     if fim:
         head += [FIM["prefix"], FIM["suffix"], *suffix, FIM["middle"]]
-    room = length - len(head) - len(middle) - 1
+    room = min(most(PREFIX_PART), length - len(head) - len(middle) - 1)
     if room < 0:
         return None
-    head += prefix[max(0, len(prefix) - room):]
-    ids = head + middle
-    labels = [IGNORED] * (len(head) - 1) + middle + [EOS]
-    return Example(ids, labels, len(middle), cut.middle)
+    prefix = prefix[max(0, len(prefix) - room):]
+    ids = head + prefix + middle
+    # What stands at i is predicted from i - 1.
+    weights = [0.0] * (len(head) - 1) + [prefix_weight] * len(prefix) + [1.0] * (len(middle) + 1)
+    labels = [label if weight else IGNORED for label, weight in zip(ids[1:] + [EOS], weights)]
+    return Example(ids, labels, weights, len(middle), cut.middle)
 
 
 def batch_of(examples, pad=0):
-    """(ids, labels) as equally long rows. Padding stands behind, where a causal model does not see it."""
+    """(ids, labels, weights) as equally long rows. Padding stands behind, where a causal model does not see it."""
     longest = max(len(e.ids) for e in examples)
-    ids = [e.ids + [pad] * (longest - len(e.ids)) for e in examples]
-    labels = [e.labels + [IGNORED] * (longest - len(e.labels)) for e in examples]
-    return ids, labels
+    fill = lambda rows, with_: [row + [with_] * (longest - len(row)) for row in rows]
+    return (fill([e.ids for e in examples], pad), fill([e.labels for e in examples], IGNORED), fill([e.weights for e in examples], 0.0))
 
 
 def batches(make, size, rng, ahead=8):

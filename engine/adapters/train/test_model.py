@@ -85,11 +85,11 @@ def test_training_steps_lower_the_loss_and_move_every_part():
     before = [p.clone() for p in rows + factors[1::2]]
     optimizer = torch.optim.AdamW(factors + rows, lr=1e-2)
     some = [examples.lay_out(examples.Cut("p", "abc", "def", "ghi"), lambda t: [100 + ord(c) - 97 for c in t], 64)] * 2
-    ids, labels = (torch.tensor(r) for r in examples.batch_of(some))
+    batch = [torch.tensor(r) for r in examples.batch_of(some)]
     losses = []
     with torch.enable_grad():
         for _ in range(12):
-            loss = loss_of(ids, labels)
+            loss = loss_of(*batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -97,6 +97,15 @@ def test_training_steps_lower_the_loss_and_move_every_part():
     assert losses[-1] < losses[0] - 1
     moved = [not torch.equal(a, b) for a, b in zip(before, rows + factors[1::2])]
     assert all(moved)
+
+
+def test_what_counts_less_moves_the_loss_less():
+    torch.manual_seed(0)
+    loss_of = train.Loss(tiny(), None)
+    ids, labels = torch.tensor([[2, 100, 101, 102]]), torch.tensor([[100, 101, 102, 1]])
+    each = [loss_of(ids, labels, torch.eye(4)[i:i + 1]) for i in range(4)]
+    mixed = loss_of(ids, labels, torch.tensor([[0.0, 0.5, 1.0, 1.0]]))
+    assert abs(mixed - (0.5 * each[1] + each[2] + each[3]) / 2.5) < 1e-4
 
 
 @pytest.mark.parametrize("case", TINY)
@@ -176,8 +185,8 @@ def test_judging_counts_what_the_model_says():
                 return type("Out", (), {"last_hidden_state": hidden})
 
     stand_in = type("Base", (), {"model": Echo})
-    right = examples.Example([9, 10, 11], [10, 11, 12], 2, "ab")
-    wrong = examples.Example([9, 10, 15], [10, 15, examples.EOS], 2, "ab")
+    right = examples.Example([9, 10, 11], [10, 11, 12], [1, 1, 1], 2, "ab")
+    wrong = examples.Example([9, 10, 15], [10, 15, examples.EOS], [1, 1, 1], 2, "ab")
     got = evaluate.judge_kind(stand_in, [right, wrong], 2)
     assert (got["exact"], got["first"], got["ends"], got["cases"]) == (0.5, 1.0, 0.0, 2)
     assert got["nats"] == pytest.approx(20 / 4, rel=1e-3)

@@ -94,6 +94,30 @@ def test_the_loss_counts_on_the_middle_and_the_end_alone():
         (encode("b")[0], encode("c")[0]), (encode("c")[0], encode("d")[0]), (encode("d")[0], EOS)]
 
 
+def test_the_prefix_may_count_a_little():
+    e = examples.lay_out(Cut("a.rs", "ab", "cd", "ef"), encode, 64, prefix_weight=0.25)
+    assert e.weights == [0, 0, 0, 0, 0, 0.25, 0.25, 1, 1, 1]
+    assert e.labels == [IGNORED] * 5 + [*encode("abcd"), EOS]
+
+
+def pairs(text):
+    """A tokenizer of pairs of characters from the start on: what is cut elsewhere begins another token."""
+    return [1000 + sum(map(ord, text[i:i + 2])) for i in range(0, len(text), 2)]
+
+
+def test_joined_examples_have_the_token_that_the_cursor_cuts_in_the_middle():
+    cut = Cut("a.rs", "abc", "def", "")
+    apart, joined = (examples.lay_out(cut, pairs, 64, fim=False, joined=joined) for joined in (False, True))
+    assert apart.ids == [2, *pairs("ab"), *pairs("c"), *pairs("de"), *pairs("f")] and apart.middle == 2
+    assert joined.ids == [2, *pairs("ab"), *pairs("cd"), *pairs("ef")] and joined.middle == 2
+    assert joined.weights == [0, 1, 1, 1]
+
+
+def test_a_joined_example_that_nothing_cuts_is_the_same():
+    cut = Cut("a.rs", "ab", "cd", "ef")
+    assert examples.lay_out(cut, encode, 64, joined=True) == examples.lay_out(cut, encode, 64)
+
+
 def test_the_plain_prompt_has_no_suffix():
     e = examples.lay_out(Cut("a.rs", "ab", "cd", "ef"), encode, 64, fim=False)
     assert e.ids == [2, *encode("ab"), *encode("cd")]
@@ -115,13 +139,14 @@ def test_a_middle_that_is_too_long_is_no_example():
 
 
 def test_batches_are_padded_behind():
-    some = [Example([2, 7, 8], [IGNORED, 8, EOS], 1, "x"), Example([2], [EOS], 0, "")]
-    assert examples.batch_of(some) == ([[2, 7, 8], [2, 0, 0]], [[IGNORED, 8, EOS], [EOS, IGNORED, IGNORED]])
+    some = [Example([2, 7, 8], [IGNORED, 8, EOS], [0, 0.1, 1], 1, "x"), Example([2], [EOS], [1], 0, "")]
+    assert examples.batch_of(some) == (
+        [[2, 7, 8], [2, 0, 0]], [[IGNORED, 8, EOS], [EOS, IGNORED, IGNORED]], [[0, 0.1, 1], [1, 0, 0]])
 
 
 def test_batches_hold_examples_of_like_length():
     rng = random.Random(1)
-    make = lambda: Example([0] * rng.randrange(1, 200), [], 0, "")
+    make = lambda: Example([0] * rng.randrange(1, 200), [], [], 0, "")
     groups = examples.batches(make, 4, rng)
     spread = [max(len(e.ids) for e in g) - min(len(e.ids) for e in g) for g, _ in zip(groups, range(16))]
     assert sum(spread) / len(spread) < 60

@@ -18,7 +18,8 @@ import random
 import sys
 import time
 
-from examples import IGNORED, MIDDLE_PART, PATH_SHARE, Cutter, batch_of, batches, lay_out, learning_rate, progress, vocabulary
+from examples import (
+    IGNORED, JOINED_SHARE, MIDDLE_PART, PATH_SHARE, PREFIX_WEIGHT, SHORTEST, Cutter, batch_of, batches, lay_out, learning_rate, progress, vocabulary)
 from sources import collect, split
 
 MINUTES = 45
@@ -37,7 +38,7 @@ def arguments(given=None):
     ap.add_argument("--rank", type=int, default=16, help="rank of the adapter (default 16): more learns more and costs more at run time")
     ap.add_argument("--alpha", type=float, help="the factors' product counts alpha / rank (default twice the rank)")
     ap.add_argument("--batch", type=int, default=12, help="examples a step (default 12)")
-    ap.add_argument("--length", type=int, default=256, help="most tokens of an example (default 256)")
+    ap.add_argument("--length", type=int, default=768, help="most tokens of an example (default 768)")
     ap.add_argument("--lr", type=float, default=4e-4, help="highest learning rate (default 4e-4; the embedding rows get five times it)")
     ap.add_argument("--vocabulary", type=int, default=32768, metavar="N",
                     help="the loss weighs an answer against N tokens, those of your code first (default 32768; 0 for all: slower)")
@@ -121,7 +122,7 @@ def pick_device(args):
 
 
 class Loss:
-    """Cross-entropy of the positions that count, over the ids of `chosen` (None for all)."""
+    """Weighted cross-entropy of the positions that count, over the ids of `chosen` (None for all)."""
 
     def __init__(self, model, chosen):
         import torch
@@ -135,17 +136,18 @@ class Loss:
             weight = weight[chosen].contiguous()
         self.model, self.weight = model, weight
 
-    def __call__(self, ids, labels):
+    def __call__(self, ids, labels, weights):
         import torch.nn.functional as F
 
         from evaluate import logits
 
         hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
         counts = labels != IGNORED
-        wanted = labels[counts]
+        wanted, weights = labels[counts], weights[counts]
         if self.place is not None:
             wanted = self.place[wanted]
-        return F.cross_entropy(logits(self.model, hidden[counts], self.weight), wanted, ignore_index=IGNORED)
+        each = F.cross_entropy(logits(self.model, hidden[counts], self.weight), wanted, ignore_index=IGNORED, reduction="none")
+        return (each * weights).sum() / (weights * (wanted != IGNORED)).sum().clamp(min=1e-6)
 
 
 def train(args, base, adapter, sources):
@@ -157,7 +159,10 @@ def train(args, base, adapter, sources):
 
     def make():
         for _ in range(10_000):
-            example = lay_out(cutter.cut(), base.encode, args.length, path=rng.random() < PATH_SHARE)
+            # Of all lengths: a file has a beginning, and what an editor shows of it is now short, now long.
+            length = rng.randint(min(SHORTEST, args.length), args.length)
+            example = lay_out(cutter.cut(), base.encode, length, path=rng.random() < PATH_SHARE,
+                              joined=rng.random() < JOINED_SHARE, prefix_weight=PREFIX_WEIGHT)
             if example is not None:
                 return example
         fail(f"No middle in these files fits into {int(MIDDLE_PART * args.length)} tokens. Give a greater --length.")
@@ -180,8 +185,7 @@ def train(args, base, adapter, sources):
                 break
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(done)
-            ids, labels = (torch.tensor(rows_, device=base.model.device) for rows_ in batch_of(examples))
-            loss = loss_of(ids, labels)
+            loss = loss_of(*(torch.tensor(rows_, device=base.model.device) for rows_ in batch_of(examples)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(factors + rows, 1.0)
