@@ -238,6 +238,22 @@ impl<'a> Builder<'a> {
             .remedy("Low-rank products and trained token rows are supported: train the adapter with these alone, or merge it into its base.")
     }
 
+    /// The numbers of a tensor, which are finite.
+    fn numbers(
+        &self,
+        what: impl std::fmt::Display,
+        [rows, cols]: [usize; 2],
+        format: Format,
+        bytes: &[u8],
+    ) -> Result<Vec<f32>> {
+        let numbers = quant::dequantize(format, rows, cols, bytes);
+        let numbers = numbers.map_err(|e| self.broken(format!("{what}: {e}")))?;
+        if !numbers.iter().all(|number| number.is_finite()) {
+            return Err(self.broken(format!("{what} has numbers that are not finite")));
+        }
+        Ok(numbers)
+    }
+
     /// Takes a factor: the first (`down`, `[rank, in]`) or the second (`up`, `[out, rank]`) of a module.
     fn take(
         &mut self,
@@ -250,11 +266,7 @@ impl<'a> Builder<'a> {
         let &[rows, cols] = shape else {
             return Err(self.broken(format!("a factor of {module} has the shape {shape:?}")));
         };
-        let numbers = quant::dequantize(format, rows, cols, bytes);
-        let numbers = numbers.map_err(|e| self.broken(format!("a factor of {module}: {e}")))?;
-        if !numbers.iter().all(|number| number.is_finite()) {
-            return Err(self.broken(format!("a factor of {module} has numbers that are not finite")));
-        }
+        let numbers = self.numbers(format_args!("a factor of {module}"), [rows, cols], format, bytes)?;
         let half = &mut self.halves.entry(module.clone()).or_default()[usize::from(second)];
         match half.replace(Half { rows, cols, numbers }) {
             None => Ok(()),

@@ -204,8 +204,7 @@ fn token_rows(
     if count != ids.len() || width == 0 {
         return Err(builder.broken(format!("has {count} rows for {} tokens", ids.len())));
     }
-    let numbers = gemma_kernels::quant::dequantize(format, count, width, bytes);
-    let numbers = numbers.map_err(|e| builder.broken(format!("the rows of tokens: {e}")))?;
+    let numbers = builder.numbers("the tensor of tokens' rows", [count, width], format, bytes)?;
     Ok(ids.iter().copied().zip(numbers.chunks_exact(width).map(<[f32]>::to_vec)).collect())
 }
 

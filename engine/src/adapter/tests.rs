@@ -138,6 +138,27 @@ fn broken_and_other_files_get_clear_errors() {
 }
 
 #[test]
+fn numbers_that_are_not_finite_are_refused() {
+    for (case, tensor, says) in [
+        ("gemma3-text-rows", "trainable_tokens_delta", "tokens' rows"),
+        ("gemma1-mqa-lora", "lora_A.weight", "a factor of model.layers"),
+    ] {
+        let folder = changed(case, |_| {});
+        let weights = folder.path().join("adapter_model.safetensors");
+        let mut bytes = fs::read(&weights).unwrap();
+        let head = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let tensors: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..head]).unwrap();
+        let (_, place) = tensors.iter().find(|(name, _)| name.ends_with(tensor)).unwrap();
+        assert_eq!(place["dtype"], "F32", "{case}");
+        let at = head + place["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(&weights, bytes).unwrap();
+        let error = Adapter::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("not finite"), "{case}: {error}");
+    }
+}
+
+#[test]
 fn the_one_that_comes_with_the_program_can_be_read_and_teaches_filling_in() {
     assert!(built_in(&base("gemma3-text")).is_none(), "it is for one base alone");
     let shape = ModelConfig { hidden: 640, ..base("gemma3-text") };
