@@ -22,6 +22,8 @@ pub(crate) trait Simd: Copy {
     type B: Copy;
     /// What [`Simd::dot_signed`] adds to each weight; the caller takes its share off again.
     const SIGNED_OFFSET: i32;
+    /// A vector is four registers, of which there are 32: sums of few vectors stay in them.
+    const IN_QUARTERS: bool = false;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
