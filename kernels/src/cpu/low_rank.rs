@@ -13,7 +13,8 @@ use std::ops::Range;
 use super::amx::TILE_ROWS;
 #[cfg(target_arch = "x86_64")]
 use super::amx::tiles::{Columns, Parts, Tiles};
-use super::matmul::{Input, Job, Plain, PlainBF16, PlainF32, Way, packed, run};
+use super::formats::{Plain, PlainBF16, PlainF32};
+use super::matmul::{Input, Job, Way, packed, run};
 use super::pack::PackedMatrix;
 use super::pool::Pool;
 use super::scratch::Scratch;

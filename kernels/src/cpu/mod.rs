@@ -14,11 +14,16 @@ mod low_rank;
 mod low_rank_tests;
 mod matmul;
 mod measure;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_products;
 mod pack;
 mod pack_fast;
 mod pool;
 mod recurrent;
 mod rows;
+#[cfg(target_arch = "x86_64")]
 mod scratch;
 mod simd;
 #[cfg(test)]
