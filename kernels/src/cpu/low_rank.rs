@@ -159,6 +159,7 @@ impl Kernel for Add<'_> {
 impl Add<'_> {
     #[inline(always)]
     unsafe fn add<S: Simd, P: Plain>(&self, added: &Addend<'_>) {
+        debug_assert_eq!(self.job.n, added.between.rows, "every row has met the first factors");
         for panel in self.panels.clone() {
             let up = added.up.panel(panel);
             let lanes = LANES.min(added.up.rows - panel * LANES);

@@ -23,7 +23,6 @@ mod pack_fast;
 mod pool;
 mod recurrent;
 mod rows;
-#[cfg(target_arch = "x86_64")]
 mod scratch;
 mod simd;
 #[cfg(test)]
