@@ -126,7 +126,8 @@ pub struct Logits {
 pub struct DeviceInfo {
     /// `cpu` or `cuda`.
     pub device: String,
-    /// Instructions in use (`amx`, `avx512`, `avx2` or `portable`), or the GPU's name.
+    /// Instructions in use (`amx`, `avx512` or `avx2`; on ARM `i8mm`, `dotprod` or `neon`; else `portable`), or the GPU's
+    /// name.
     pub level: String,
     /// Compute threads of the processor.
     pub threads: usize,

@@ -41,6 +41,9 @@ impl Machine {
     pub fn look() -> Self {
         let simd = match Level::detect() {
             Level::Portable => "portable",
+            Level::Neon => "NEON",
+            Level::Dotprod => "NEON, dot products",
+            Level::I8mm => "NEON, dot products, i8mm",
             Level::Avx2 => "AVX2",
             Level::Avx512 => "AVX-512 VNNI",
             Level::Amx => "AMX, AVX-512 VNNI",

@@ -13,7 +13,7 @@ use crate::cpu::pool::Pool;
 const BLOCK: usize = 2 * LANES;
 
 /// Numbers below which one thread is faster than waking others.
-const SERIAL: usize = 32 * 1024;
+pub(super) const SERIAL: usize = 32 * 1024;
 
 /// Numbers up to which the memory of rows is kept for the next ones: a few rows, which would be allocated for each
 /// product of a token.
@@ -28,6 +28,9 @@ pub(super) struct Quantized {
     pub(super) half_sums: Vec<f32>,
     /// Sums of the `q` of each 32, exact.
     pub(super) sums: Vec<f32>,
+    /// The same numbers two rows at a time, at the level that multiplies them so.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) pairs: super::neon_products::Pairs,
 }
 
 thread_local! {
@@ -64,6 +67,12 @@ impl Quantized {
             (0..n).for_each(row)
         } else {
             pool.run(n, &row)
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let mut pairs = std::mem::take(&mut this.pairs);
+            pairs.fill(pool, &this, if level == Level::I8mm { n } else { 0 });
+            this.pairs = pairs;
         }
         this
     }

@@ -26,7 +26,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pool::Pool;
 use super::{Level, SendPtr};
-use crate::kv::{KvFormat, KvPage, PAGE_TOKENS};
+#[cfg(target_arch = "x86_64")]
+use crate::kv::KvFormat;
+use crate::kv::{KvPage, PAGE_TOKENS};
 use crate::ops::{Attention, Span};
 use vectors::{BLOCK, Join, Piece, ROWS, Tile, Whole};
 

@@ -1,8 +1,9 @@
-//! How a kernel reads each quantised panel: quants and scales of 32 columns by 16 rows as vectors.
+//! How a kernel reads each panel: of quantised weights quants and scales of 32 columns by 16 rows as vectors, of plain
+//! numbers two columns.
 
 use half::f16;
 
-use super::simd::Simd;
+use super::simd::{LANES, Simd};
 
 /// A quantised panel format (see `pack`).
 pub(crate) trait Block {
@@ -259,5 +260,51 @@ mod blocks {
                 (scales, S::splat(0.0))
             }
         }
+    }
+}
+
+/// A panel of plain numbers, two columns at a time.
+pub(crate) trait Plain {
+    /// Bytes of two columns of a panel.
+    const PAIR: usize;
+    /// # Safety
+    /// As [`Simd`]; `p` points to [`Plain::PAIR`] bytes, or to half of them if `last`.
+    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F);
+}
+
+pub(crate) struct PlainF32;
+pub(crate) struct PlainF16;
+pub(crate) struct PlainBF16;
+
+impl Plain for PlainF32 {
+    const PAIR: usize = 8 * LANES;
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let second = if last { S::splat(0.0) } else { S::load(p.cast::<f32>().add(LANES)) };
+            (S::load(p.cast()), second)
+        }
+    }
+}
+
+impl Plain for PlainF16 {
+    const PAIR: usize = 4 * LANES;
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let second = if last { S::splat(0.0) } else { S::load_f16(p.cast::<f16>().add(LANES)) };
+            (S::load_f16(p.cast()), second)
+        }
+    }
+}
+
+impl Plain for PlainBF16 {
+    const PAIR: usize = 4 * LANES;
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(p: *const u8, _: bool) -> (S::F, S::F) {
+        // SAFETY: a panel of bf16 holds whole pairs, the last one filled up with zeros.
+        unsafe { S::load_bf16_pairs(p.cast()) }
     }
 }

@@ -1,5 +1,7 @@
 //! Which instructions this machine has, found out once at start.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::simd::{Kernel, Portable};
 
 /// A set of instructions that kernels are compiled for.
@@ -7,6 +9,12 @@ use super::simd::{Kernel, Portable};
 pub enum Level {
     /// The target's baseline: SSE2 on x86, NEON on ARM, as far as the compiler vectorises.
     Portable,
+    /// NEON: any ARM of 64 bits.
+    Neon,
+    /// NEON with dot products of bytes.
+    Dotprod,
+    /// NEON as above, and products of small matrices of bytes.
+    I8mm,
     /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
@@ -15,7 +23,8 @@ pub enum Level {
     Amx,
 }
 
-/// Environment variable that caps the level: `portable`, `avx2`, `avx512` or `amx`.
+/// Environment variable that caps the level: `portable`; on x86 `avx2`, `avx512` or `amx`; on ARM `neon`, `dotprod` or
+/// `i8mm`.
 pub const LEVEL_VARIABLE: &str = "GEMMA_LS_CPU";
 
 impl Level {
@@ -23,6 +32,9 @@ impl Level {
     pub fn detect() -> Self {
         let cap = match std::env::var(LEVEL_VARIABLE).as_deref() {
             Ok("portable") => Self::Portable,
+            Ok("neon") => Self::Neon,
+            Ok("dotprod") => Self::Dotprod,
+            Ok("i8mm") => Self::I8mm,
             Ok("avx2") => Self::Avx2,
             Ok("avx512") => Self::Avx512,
             _ => Self::Amx,
@@ -32,7 +44,16 @@ impl Level {
 
     /// All levels of this machine, lowest first.
     pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other processors have no other level")]
         let mut levels = vec![Self::Portable];
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        {
+            let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+            let i8mm = dotprod && std::arch::is_aarch64_feature_detected!("i8mm");
+            levels.push(Self::Neon);
+            levels.extend(dotprod.then_some(Self::Dotprod));
+            levels.extend(i8mm.then_some(Self::I8mm));
+        }
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2")
@@ -64,8 +85,12 @@ impl Level {
                 Self::Avx2 => avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512 | Self::Amx => avx512(kernel),
-                #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Avx512 | Self::Amx => kernel.run::<Portable>(),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => kernel.run::<neon::Neon<neon::Widening>>(),
+                #[cfg(target_arch = "aarch64")]
+                Self::Dotprod | Self::I8mm => dotprod(kernel),
+                // Levels of other processors are never available.
+                _ => kernel.run::<Portable>(),
             }
         }
     }
@@ -83,4 +108,11 @@ unsafe fn avx2(kernel: impl Kernel) {
 unsafe fn avx512(kernel: impl Kernel) {
     // SAFETY: as the caller's.
     unsafe { kernel.run::<super::x86::Avx512>() }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "dotprod")]
+unsafe fn dotprod(kernel: impl Kernel) {
+    // SAFETY: as the caller's.
+    unsafe { kernel.run::<neon::Neon<neon::DotProducts>>() }
 }

@@ -13,7 +13,8 @@ use std::ops::Range;
 use super::amx::TILE_ROWS;
 #[cfg(target_arch = "x86_64")]
 use super::amx::tiles::{Columns, Parts, Tiles};
-use super::matmul::{Input, Job, Plain, PlainBF16, PlainF32, Way, packed, run};
+use super::formats::{Plain, PlainBF16, PlainF32};
+use super::matmul::{Input, Job, Way, packed, run};
 use super::pack::PackedMatrix;
 use super::pool::Pool;
 use super::scratch::Scratch;
@@ -158,6 +159,7 @@ impl Kernel for Add<'_> {
 impl Add<'_> {
     #[inline(always)]
     unsafe fn add<S: Simd, P: Plain>(&self, added: &Addend<'_>) {
+        debug_assert_eq!(self.job.n, added.between.rows, "every row has met the first factors");
         for panel in self.panels.clone() {
             let up = added.up.panel(panel);
             let lanes = LANES.min(added.up.rows - panel * LANES);

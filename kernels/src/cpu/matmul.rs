@@ -16,7 +16,9 @@ use super::FEW_ROWS;
 use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, tiles::Parts};
-use super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::formats::{
+    Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+};
 use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
@@ -50,6 +52,8 @@ pub(super) enum Way {
 impl Way {
     fn of(matrix: &PackedMatrix, level: Level, activation: Activation, n: usize) -> Self {
         let quantized = matrix.format.block_len() > 1 && matrix.cols.is_multiple_of(32);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (level, n);
         #[cfg(target_arch = "x86_64")]
         if activation == Activation::Rounded && level == Level::Amx {
             match (matrix.format, n) {
@@ -236,7 +240,17 @@ fn compute(level: Level, job: &Job<'_>, panels: Range<usize>) {
         return tiles(job, panels);
     }
     // SAFETY: the level was detected; chunks of panels write different columns.
-    unsafe { level.run(Panels { job, panels }) };
+    #[cfg(not(target_arch = "aarch64"))]
+    unsafe {
+        level.run(Panels { job, panels })
+    };
+    // The other levels have products of their own there, and these need not be compiled for them.
+    #[cfg(target_arch = "aarch64")]
+    match level {
+        // SAFETY: plain code runs anywhere.
+        Level::Portable => unsafe { Panels { job, panels }.run::<super::simd::Portable>() },
+        _ => super::neon_products::project(job, panels),
+    }
 }
 
 /// Computes a few panels of a job by matrix units.
@@ -497,52 +511,7 @@ impl<B: Block> TileProduct for Dequantized<B> {
     }
 }
 
-/// Plain numbers, two columns at a time; even and odd columns add up apart.
-pub(super) trait Plain {
-    /// Bytes of two columns of a panel.
-    const PAIR: usize;
-    /// # Safety
-    /// As [`Simd`]; `p` points to [`Plain::PAIR`] bytes, or to half of them if `last`.
-    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F);
-}
-
-pub(super) struct PlainF32;
-struct PlainF16;
-pub(super) struct PlainBF16;
-
-impl Plain for PlainF32 {
-    const PAIR: usize = 8 * LANES;
-    #[inline(always)]
-    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F) {
-        // SAFETY: the trait's contract.
-        unsafe {
-            let second = if last { S::splat(0.0) } else { S::load(p.cast::<f32>().add(LANES)) };
-            (S::load(p.cast()), second)
-        }
-    }
-}
-
-impl Plain for PlainF16 {
-    const PAIR: usize = 4 * LANES;
-    #[inline(always)]
-    unsafe fn pair<S: Simd>(p: *const u8, last: bool) -> (S::F, S::F) {
-        // SAFETY: the trait's contract.
-        unsafe {
-            let second = if last { S::splat(0.0) } else { S::load_f16(p.cast::<half::f16>().add(LANES)) };
-            (S::load_f16(p.cast()), second)
-        }
-    }
-}
-
-impl Plain for PlainBF16 {
-    const PAIR: usize = 4 * LANES;
-    #[inline(always)]
-    unsafe fn pair<S: Simd>(p: *const u8, _: bool) -> (S::F, S::F) {
-        // SAFETY: a panel of bf16 holds whole pairs, the last one filled up with zeros.
-        unsafe { S::load_bf16_pairs(p.cast()) }
-    }
-}
-
+/// Even and odd columns of plain numbers add up apart.
 impl<P: Plain> TileProduct for P {
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {

@@ -14,6 +14,10 @@ mod low_rank;
 mod low_rank_tests;
 mod matmul;
 mod measure;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_products;
 mod pack;
 mod pack_fast;
 mod pool;

@@ -42,6 +42,7 @@ impl Aligned {
     }
 
     /// Bytes.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn len(&self) -> usize {
         size_of_val(self.lines.as_slice())
     }

@@ -1,4 +1,4 @@
-//! Sixteen lanes, whatever the machine: AVX-512 with VNNI, AVX2, or plain code for the compiler.
+//! Sixteen lanes, whatever the machine: AVX-512 with VNNI, AVX2, NEON, or plain code for the compiler.
 //!
 //! A kernel is written once over [`Simd`] and instantiated per level. Every level does the same
 //! operations in the same order on the same lanes, so that all fused levels give the same bits.
@@ -22,6 +22,8 @@ pub(crate) trait Simd: Copy {
     type B: Copy;
     /// What [`Simd::dot_signed`] adds to each weight; the caller takes its share off again.
     const SIGNED_OFFSET: i32;
+    /// A vector is four registers, of which there are 32: sums of few vectors stay in them.
+    const IN_QUARTERS: bool = false;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -63,9 +65,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn to_f(a: Self::I) -> Self::F;
     unsafe fn load_b(p: *const u8) -> Self::B;
     unsafe fn or_b(a: Self::B, b: Self::B) -> Self::B;
-    /// `(a >> SHIFT) & mask` of each byte.
+    /// `(a >> SHIFT) & mask` of each byte; the mask leaves out what a neighbour would shift in.
     unsafe fn shift_right<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B;
-    /// `(a << SHIFT) & mask` of each byte.
+    /// `(a << SHIFT) & mask` of each byte, with such a mask.
     unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B;
     /// Byte `K` of each lane, unsigned.
     unsafe fn byte<const K: u32>(a: Self::B) -> Self::F;

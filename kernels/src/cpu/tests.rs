@@ -1,5 +1,8 @@
 //! Every operation at every level this machine has, against the oracle, over random shapes.
 
+mod bits;
+mod lanes;
+
 use super::*;
 use crate::reference::Reference;
 use crate::testing::{FORMATS, Random};

@@ -307,27 +307,34 @@ impl Tile<'_> {
         // SAFETY: as the caller's.
         unsafe {
             match self.rows.len() {
-                1 => self.scores_of::<S, E, 1, 4>(block, keys, scores),
-                2 => self.scores_of::<S, E, 2, 4>(block, keys, scores),
-                3 | 4 => self.scores_of::<S, E, 4, 4>(block, keys, scores),
-                _ => self.scores_of::<S, E, 8, 2>(block, keys, scores),
+                1 => self.scores_of::<S, E, 1, 4>(block, keys, 0, scores),
+                rows if S::IN_QUARTERS => {
+                    for from in (0..rows).step_by(2) {
+                        self.scores_of::<S, E, 2, 2>(block, keys, from, scores);
+                    }
+                }
+                2 => self.scores_of::<S, E, 2, 4>(block, keys, 0, scores),
+                3 | 4 => self.scores_of::<S, E, 4, 4>(block, keys, 0, scores),
+                _ => self.scores_of::<S, E, 8, 2>(block, keys, 0, scores),
             }
         }
     }
 
-    /// Scores of `R` rows against the keys, unscaled, `C` keys at a time.
+    /// Scores of `R` rows, from row `from` of the tile on, against the keys, unscaled, `C` keys at a time.
     #[inline(always)]
     unsafe fn scores_of<S: Simd, E: Element, const R: usize, const C: usize>(
         &self,
         block: usize,
         keys: &Range<usize>,
+        from: usize,
         scores: &mut [f32; ROWS * BLOCK],
     ) {
         let (dim, vectors) = (self.heads.dim, self.heads.dim / LANES * LANES);
         let key = self.heads.args.layout.key(self.heads.args.layer, self.kv_head);
         // SAFETY: keys of a head are `PAGE_TOKENS` rows of `dim` numbers; queries have `dim` numbers.
         unsafe {
-            let q: [*const f32; R] = std::array::from_fn(|r| self.heads.args.q.as_ptr().add(self.place(r)));
+            let q: [*const f32; R] =
+                std::array::from_fn(|r| self.heads.args.q.as_ptr().add(self.place(from + r)));
             // A page is a multiple of `C`, and keys that no row sees are masked later.
             let mut t = keys.start / C * C;
             while t < keys.end {
@@ -363,7 +370,7 @@ impl Tile<'_> {
                         if E::SCALED {
                             score *= scales[c];
                         }
-                        *scores.get_unchecked_mut(r * BLOCK + t - block * BLOCK + c) = score;
+                        *scores.get_unchecked_mut((from + r) * BLOCK + t - block * BLOCK + c) = score;
                     }
                 }
                 t += C;
@@ -404,10 +411,18 @@ impl Tile<'_> {
         // SAFETY: as the caller's.
         unsafe {
             match self.rows.len() {
-                1 => self.add_values_of::<S, E, 1, 8>(block, keys, weights, shares, sums),
-                2 => self.add_values_of::<S, E, 2, 8>(block, keys, weights, shares, sums),
-                3 | 4 => self.add_values_of::<S, E, 4, 4>(block, keys, weights, shares, sums),
-                _ => self.add_values_of::<S, E, 8, 2>(block, keys, weights, shares, sums),
+                1 if S::IN_QUARTERS => {
+                    self.add_values_of::<S, E, 1, 4>(block, keys, weights, shares, sums, 0)
+                }
+                rows if S::IN_QUARTERS => {
+                    for from in (0..rows).step_by(2) {
+                        self.add_values_of::<S, E, 2, 2>(block, keys, weights, shares, sums, from);
+                    }
+                }
+                1 => self.add_values_of::<S, E, 1, 8>(block, keys, weights, shares, sums, 0),
+                2 => self.add_values_of::<S, E, 2, 8>(block, keys, weights, shares, sums, 0),
+                3 | 4 => self.add_values_of::<S, E, 4, 4>(block, keys, weights, shares, sums, 0),
+                _ => self.add_values_of::<S, E, 8, 2>(block, keys, weights, shares, sums, 0),
             }
         }
     }
@@ -420,23 +435,24 @@ impl Tile<'_> {
         weights: &[f32; ROWS * BLOCK],
         shares: &[[f32; 2]; ROWS],
         sums: *mut f32,
+        from: usize,
     ) {
         let dim = self.heads.dim;
         // SAFETY: as the caller's; vectors stay below `dim`.
         unsafe {
             let mut i = 0;
             while i + V * LANES <= dim {
-                self.add_vectors::<S, E, R, V>(block, keys, (weights, shares), sums, i);
+                self.add_vectors::<S, E, R, V>(block, keys, (weights, shares), sums, from, i);
                 i += V * LANES;
             }
             while i + LANES <= dim {
-                self.add_vectors::<S, E, R, 1>(block, keys, (weights, shares), sums, i);
+                self.add_vectors::<S, E, R, 1>(block, keys, (weights, shares), sums, from, i);
                 i += LANES;
             }
             // Heads whose width is no multiple of 16 exist only in tests.
             let value = self.heads.args.layout.value(self.heads.args.layer, self.kv_head);
             for i in i..dim {
-                for r in 0..self.rows.len() {
+                for r in from..self.rows.len().min(from + R) {
                     let mut sum = 0.0;
                     for t in keys.clone() {
                         let page = E::page(self.heads.page(t));
@@ -450,7 +466,7 @@ impl Tile<'_> {
         }
     }
 
-    /// `V` vectors of the sums of `R` rows, from number `i` on.
+    /// `V` vectors of the sums of `R` rows, from row `from` and number `i` on.
     #[inline(always)]
     unsafe fn add_vectors<S: Simd, E: Element, const R: usize, const V: usize>(
         &self,
@@ -458,6 +474,7 @@ impl Tile<'_> {
         keys: &Range<usize>,
         (weights, shares): (&[f32; ROWS * BLOCK], &[[f32; 2]; ROWS]),
         sums: *mut f32,
+        from: usize,
         i: usize,
     ) {
         let dim = self.heads.dim;
@@ -477,7 +494,7 @@ impl Tile<'_> {
                         values[c] = E::load::<S>(v.add(c * LANES));
                     }
                     for r in 0..R {
-                        let at = r * BLOCK + t + slot - block * BLOCK;
+                        let at = (from + r) * BLOCK + t + slot - block * BLOCK;
                         let weight = S::splat(*weights.get_unchecked(at));
                         for c in 0..V {
                             acc[r][c] = S::fma(weight, values[c], acc[r][c]);
@@ -486,11 +503,11 @@ impl Tile<'_> {
                 }
                 t += count;
             }
-            for r in 0..R.min(self.rows.len()) {
+            for r in 0..R.min(self.rows.len() - from) {
                 for c in 0..V {
-                    let sum = sums.add(r * dim + i + c * LANES);
-                    let old = S::mul(S::load(sum), S::splat(shares[r][0]));
-                    S::store(sum, S::fma(acc[r][c], S::splat(shares[r][1]), old));
+                    let sum = sums.add((from + r) * dim + i + c * LANES);
+                    let old = S::mul(S::load(sum), S::splat(shares[from + r][0]));
+                    S::store(sum, S::fma(acc[r][c], S::splat(shares[from + r][1]), old));
                 }
             }
         }
