@@ -174,6 +174,19 @@ def batches(make, size, rng, ahead=8):
         yield from groups
 
 
+def in_memory(examples, most):
+    """The examples in parts of at most `most` tokens when padded, of one example at least."""
+    part, longest = [], 0
+    for e in examples:
+        if part and max(longest, len(e.ids)) * (len(part) + 1) > most:
+            yield part
+            part, longest = [], 0
+        part.append(e)
+        longest = max(longest, len(e.ids))
+    if part:
+        yield part
+
+
 def vocabulary(counts, most, whole, always=(EOS,)):
     """The ids over which the loss is computed, sorted; `whole` is the size of the tokenizer, `most` 0 means all.
 

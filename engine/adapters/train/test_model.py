@@ -89,7 +89,7 @@ def test_training_steps_lower_the_loss_and_move_every_part():
     losses = []
     with torch.enable_grad():
         for _ in range(12):
-            loss = loss_of(*batch)
+            loss = loss_of(*batch, batch[2].sum())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -103,8 +103,8 @@ def test_what_counts_less_moves_the_loss_less():
     torch.manual_seed(0)
     loss_of = train.Loss(tiny(), None)
     ids, labels = torch.tensor([[2, 100, 101, 102]]), torch.tensor([[100, 101, 102, 1]])
-    each = [loss_of(ids, labels, torch.eye(4)[i:i + 1]) for i in range(4)]
-    mixed = loss_of(ids, labels, torch.tensor([[0.0, 0.5, 1.0, 1.0]]))
+    each = [loss_of(ids, labels, torch.eye(4)[i:i + 1], 1.0) for i in range(4)]
+    mixed = loss_of(ids, labels, torch.tensor([[0.0, 0.5, 1.0, 1.0]]), 2.5)
     assert abs(mixed - (0.5 * each[1] + each[2] + each[3]) / 2.5) < 1e-4
 
 

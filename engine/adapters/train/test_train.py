@@ -144,6 +144,13 @@ def test_batches_are_padded_behind():
         [[2, 7, 8], [2, 0, 0]], [[IGNORED, 8, EOS], [EOS, IGNORED, IGNORED]], [[0, 0.1, 1], [1, 0, 0]])
 
 
+def test_a_step_takes_its_examples_in_parts_that_fit():
+    some = [Example([0] * n, [], [], 0, "") for n in (10, 20, 30, 5, 200, 1)]
+    parts = [[len(e.ids) for e in part] for part in examples.in_memory(some, 60)]
+    assert parts == [[10, 20], [30, 5], [200], [1]]
+    assert list(examples.in_memory([], 60)) == []
+
+
 def test_batches_hold_examples_of_like_length():
     rng = random.Random(1)
     make = lambda: Example([0] * rng.randrange(1, 200), [], [], 0, "")

@@ -19,10 +19,12 @@ import sys
 import time
 
 from examples import (
-    IGNORED, JOINED_SHARE, MIDDLE_PART, PATH_SHARE, PREFIX_WEIGHT, SHORTEST, Cutter, batch_of, batches, lay_out, learning_rate, progress, vocabulary)
+    IGNORED, JOINED_SHARE, MIDDLE_PART, PATH_SHARE, PREFIX_WEIGHT, SHORTEST, Cutter, batch_of, batches, in_memory, lay_out, learning_rate, progress, vocabulary)
 from sources import collect, split
 
 MINUTES = 45
+# A step takes its examples in parts: what a part needs for its gradients lies in memory together, about 1.3 MB a token.
+TOKENS_AT_ONCE = 3072
 
 
 def arguments(given=None):
@@ -136,7 +138,8 @@ class Loss:
             weight = weight[chosen].contiguous()
         self.model, self.weight = model, weight
 
-    def __call__(self, ids, labels, weights):
+    def __call__(self, ids, labels, weights, total):
+        """The sum over these rows, divided by `total`: the weight of all rows of the step."""
         import torch.nn.functional as F
 
         from evaluate import logits
@@ -147,7 +150,7 @@ class Loss:
         if self.place is not None:
             wanted = self.place[wanted]
         each = F.cross_entropy(logits(self.model, hidden[counts], self.weight), wanted, ignore_index=IGNORED, reduction="none")
-        return (each * weights).sum() / (weights * (wanted != IGNORED)).sum().clamp(min=1e-6)
+        return (each * weights).sum() / total
 
 
 def train(args, base, adapter, sources):
@@ -185,12 +188,15 @@ def train(args, base, adapter, sources):
                 break
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(done)
-            loss = loss_of(*(torch.tensor(rows_, device=base.model.device) for rows_ in batch_of(examples)))
+            total = sum(sum(e.weights) for e in examples)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            value = 0.0
+            for some in in_memory(examples, TOKENS_AT_ONCE):
+                loss = loss_of(*(torch.tensor(r, device=base.model.device) for r in batch_of(some)), total)
+                loss.backward()
+                value += loss.item()
             torch.nn.utils.clip_grad_norm_(factors + rows, 1.0)
             optimizer.step()
-            value = loss.item()
             if value != value:
                 fail(f"The training lost its way at step {step} (the loss is not a number). Try a lower --lr.")
             mean = value if mean is None else 0.95 * mean + 0.05 * value
