@@ -14,8 +14,8 @@ def loaded(start_in, data, **settings):
 
 
 def suggestion(running) -> dict:
-    """A suggestion in the sample."""
-    (item,) = items(running.request("textDocument/inlineCompletion", inline(running.open(), kind=1)))
+    """The best suggestion in the sample; who asks for one by hand may get others behind it."""
+    item, *_ = items(running.request("textDocument/inlineCompletion", inline(running.open(), kind=1)))
     return item
 
 
