@@ -262,11 +262,7 @@ unsafe fn int8_tile<D: Bytes, B: Block, const H: usize, const M: usize>(
                 }
             }
         }
-        for h in 0..H {
-            for m in 0..M {
-                store(job, panel, part + h, t + m, acc[h][m]);
-            }
-        }
+        store_tile(job, panel, part, t, &acc);
     }
 }
 
@@ -461,11 +457,7 @@ impl<B: Block> Tile for Dequantized<B> {
                     }
                 }
             }
-            for h in 0..H {
-                for m in 0..M {
-                    store(job, panel, part + h, t + m, acc[h][m]);
-                }
-            }
+            store_tile(job, panel, part, t, &acc);
         }
     }
 }
@@ -529,9 +521,27 @@ impl<P: Plain> Tile for Numbers<P> {
             }
             for h in 0..H {
                 for m in 0..M {
-                    store(job, panel, part + h, t + m, vaddq_f32(even[h][m], odd[h][m]));
+                    even[h][m] = vaddq_f32(even[h][m], odd[h][m]);
                 }
             }
+            store_tile(job, panel, part, t, &even);
+        }
+    }
+}
+
+/// Writes `H` registers of a panel, from `part` on, of the `M` rows from `t` on.
+#[inline(always)]
+unsafe fn store_tile<const H: usize, const M: usize>(
+    job: &Job<'_>,
+    panel: usize,
+    part: usize,
+    t: usize,
+    sums: &[[float32x4_t; M]; H],
+) {
+    for h in 0..H {
+        for m in 0..M {
+            // SAFETY: as the caller's.
+            unsafe { store(job, panel, part + h, t + m, sums[h][m]) };
         }
     }
 }

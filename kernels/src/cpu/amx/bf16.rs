@@ -22,7 +22,6 @@ use super::{TILE_ROWS, WHOLE, configure, release};
 
 /// Computes a few panels of a job of bf16 weights against all rows. AMX is available.
 pub(crate) fn project(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
-    let tiles = |panel: usize, first: usize| job.matrix.panel(panel).wrapping_add(first * TILE_BYTES);
     if job.n <= 2 * TILE_ROWS {
         let weights = |first| Weights::of(job.matrix, panels.start, first);
         return multiply(job, x, panels.clone(), |_, _| {}, weights);
@@ -30,8 +29,9 @@ pub(crate) fn project(job: &Job<'_>, x: BlockTiles<'_>, panels: Range<usize>) {
     // Read again and again, weights are better copied: panels that lie a power of two apart drive each other out of the
     // cache.
     multiply_prepared(job, x, panels, |panel, columns, to| {
+        let from = Weights::of(job.matrix, panel, columns.start).first;
         // SAFETY: the panel has these tiles, and there is room for them.
-        unsafe { std::ptr::copy_nonoverlapping(tiles(panel, columns.start), to, columns.len() * TILE_BYTES) };
+        unsafe { std::ptr::copy_nonoverlapping(from, to, columns.len() * TILE_BYTES) };
     });
 }
 
