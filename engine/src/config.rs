@@ -228,6 +228,14 @@ impl ModelConfig {
         let vision = self.vision.as_ref().map_or(0, |vision| vision.parameters(self.hidden));
         self.vocab as u64 * h + layers + h + vision
     }
+
+    /// Floating-point operations of the weights' products in a pass over so many tokens of text, of which the last alone
+    /// meets the vocabulary.
+    pub fn operations(&self, tokens: usize) -> u64 {
+        let vision = self.vision.as_ref().map_or(0, |vision| vision.parameters(self.hidden));
+        let vocabulary = self.vocab as u64 * self.hidden as u64;
+        2 * ((self.parameters() - vision - vocabulary) * tokens as u64 + vocabulary)
+    }
 }
 
 fn mixer_parameters(mixer: &Mixer, hidden: u64) -> u64 {

@@ -45,6 +45,7 @@ impl Machine {
             Level::Dotprod => "NEON, dot products",
             Level::I8mm => "NEON, dot products, i8mm",
             Level::Avx2 => "AVX2",
+            Level::AvxVnni => "AVX2, VNNI",
             Level::Avx512 => "AVX-512 VNNI",
             Level::Amx => "AMX, AVX-512 VNNI",
         };

@@ -38,7 +38,7 @@ pub fn quantize(format: Format, cols: usize, numbers: &[f32]) -> Result<Vec<u8>,
         Level::Avx512 | Level::Amx => unsafe { avx512(format, numbers, &mut out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx2 => unsafe { avx2(format, numbers, &mut out) },
+        Level::Avx2 | Level::AvxVnni => unsafe { avx2(format, numbers, &mut out) },
         _ => blocks(format, numbers, &mut out),
     }
     Ok(out)

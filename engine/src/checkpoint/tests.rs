@@ -129,6 +129,9 @@ fn the_real_gguf() {
     assert!(!checkpoint.contains("lm_head.weight"));
     assert!(checkpoint.weight_bytes() < fs::metadata(&path).unwrap().len());
     assert_eq!(config.parameters(), 268_098_176);
+    // Two thirds of them are the table, which only a pass's last token meets.
+    assert_eq!(config.operations(1), 2 * 268_098_176);
+    assert_eq!(config.operations(512), 2 * (512 * 100_326_016 + 167_772_160));
 }
 
 #[test]

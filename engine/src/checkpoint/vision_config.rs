@@ -152,6 +152,7 @@ mod tests {
             assert_eq!((config.name().as_str(), vision.tokens, vision.head_dim()), (name, tokens, 72));
             assert_eq!(config.first_position, usize::from(name != "gemma3"));
             assert_eq!(config.parameters(), parameters, "{name}");
+            assert_eq!(config.operations(1), 2 * (parameters - vision.parameters(config.hidden)), "{name}");
             let required = names::required(&config);
             let sum: usize = required.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
             assert_eq!(sum as u64, parameters, "{name}");

@@ -28,6 +28,8 @@ pub(super) struct Quantized {
     pub(super) half_sums: Vec<f32>,
     /// Sums of the `q` of each 32, exact.
     pub(super) sums: Vec<f32>,
+    /// The same with the scale, negative: what a minimum is multiplied with.
+    pub(super) scaled_sums: Vec<f32>,
     /// The same numbers two rows at a time, at the level that multiplies them so.
     #[cfg(target_arch = "aarch64")]
     pub(super) pairs: super::neon_products::Pairs,
@@ -47,10 +49,12 @@ impl Quantized {
         this.scales.resize(n * blocks, 0.0);
         this.half_sums.resize(2 * n * blocks, 0.0);
         this.sums.resize(n * blocks, 0.0);
+        this.scaled_sums.resize(n * blocks, 0.0);
         let q = SendPtr(this.q.as_mut_ptr());
         let scales = SendPtr(this.scales.as_mut_ptr());
         let half_sums = SendPtr(this.half_sums.as_mut_ptr());
         let sums = SendPtr(this.sums.as_mut_ptr());
+        let scaled_sums = SendPtr(this.scaled_sums.as_mut_ptr());
         let row = |t: usize| {
             // SAFETY: the level was detected; a row's parts are its own, and the vectors outlive the loop.
             unsafe {
@@ -60,6 +64,7 @@ impl Quantized {
                     scales: scales.get().add(t * blocks),
                     half_sums: half_sums.get().add(2 * t * blocks),
                     sums: sums.get().add(t * blocks),
+                    scaled_sums: scaled_sums.get().add(t * blocks),
                 });
             }
         };
@@ -92,6 +97,7 @@ struct Quantize<'a> {
     scales: *mut f32,
     half_sums: *mut f32,
     sums: *mut f32,
+    scaled_sums: *mut f32,
 }
 
 impl Kernel for Quantize<'_> {
@@ -105,7 +111,9 @@ impl Kernel for Quantize<'_> {
                 *self.scales.add(b) = scale;
                 *self.half_sums.add(2 * b) = halves[0];
                 *self.half_sums.add(2 * b + 1) = halves[1];
-                *self.sums.add(b) = halves[0] + halves[1];
+                let sum = halves[0] + halves[1];
+                *self.sums.add(b) = sum;
+                *self.scaled_sums.add(b) = -scale * sum;
             }
         }
     }
@@ -173,6 +181,7 @@ mod tests {
             let sum = |q: &[i8]| q.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
             assert_eq!(got.half_sums[2 * b..2 * b + 2], [sum(&q[..LANES]), sum(&q[LANES..])]);
             assert_eq!(got.sums[b], sum(q));
+            assert_eq!(got.scaled_sums[b], -got.scales[b] * sum(q));
         }
     }
 }

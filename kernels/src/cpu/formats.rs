@@ -1,8 +1,12 @@
 //! How a kernel reads each panel: of quantised weights quants and scales of 32 columns by 16 rows as vectors, of plain
 //! numbers two columns.
+//!
+//! Loops over vectors count by index, see `matmul`.
+#![allow(clippy::needless_range_loop)]
 
 use half::f16;
 
+use super::pack::PackedMatrix;
 use super::simd::{LANES, Simd};
 
 /// A quantised panel format (see `pack`).
@@ -17,8 +21,8 @@ pub(crate) trait Block {
     const GROUPS: usize = 1;
     /// Subtracted from a stored quant.
     const OFFSET: i32 = 0;
-    /// Quants are signed bytes.
-    const SIGNED: bool = false;
+    /// The greatest stored quant; `None` where quants are signed bytes.
+    const MOST: Option<u8> = Some(15);
     /// There is a minimum: `value = scale * q - minimum`.
     const MINIMUM: bool = false;
 
@@ -33,6 +37,59 @@ pub(crate) trait Block {
     /// # Safety
     /// As [`Simd`]; the pointers lead to the scales of these 256 and 32 columns.
     unsafe fn scales<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F);
+}
+
+/// A block of 32 columns of a panel.
+pub(crate) struct Weights<S: Simd> {
+    /// See [`Block::quants`].
+    pub(crate) quants: [S::B; 8],
+    /// See [`Block::scales`].
+    pub(crate) scale: [S::F; 2],
+    pub(crate) minimum: S::F,
+}
+
+impl<S: Simd> Weights<S> {
+    /// # Safety
+    /// As [`Simd`]; the panel and the block are the matrix's, and its format is `B`.
+    #[inline(always)]
+    pub(crate) unsafe fn read<B: Block>(matrix: &PackedMatrix, panel: usize, block: usize) -> Self {
+        let base = matrix.panel(panel);
+        // SAFETY: the regions of a panel, see `pack`.
+        unsafe {
+            let per_32 = base.add(matrix.shape.super_scales);
+            let quants = B::quants::<S>(per_32.add(matrix.shape.block_scales + block * B::QUANTS));
+            let (scale, minimum) =
+                B::scales::<S>(base.add(block / 8 * B::PER_256), per_32.add(block * B::PER_32));
+            Self { quants, scale, minimum }
+        }
+    }
+
+    /// The numbers of four columns, from `4 * j` of the block on.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    pub(crate) unsafe fn numbers<B: Block>(&self, j: usize) -> [S::F; 4] {
+        let (w, scale) = (self.quants[j], self.scale[j * B::GROUPS / 8]);
+        // SAFETY: as the caller's.
+        unsafe {
+            let mut numbers = if B::MOST.is_none() {
+                [
+                    S::byte_signed::<0>(w),
+                    S::byte_signed::<1>(w),
+                    S::byte_signed::<2>(w),
+                    S::byte_signed::<3>(w),
+                ]
+            } else {
+                [S::byte::<0>(w), S::byte::<1>(w), S::byte::<2>(w), S::byte::<3>(w)]
+            };
+            for k in 0..4 {
+                let q = S::sub(numbers[k], S::splat(B::OFFSET as f32));
+                numbers[k] = S::sub(S::mul(q, scale), self.minimum);
+            }
+            numbers
+        }
+    }
 }
 
 #[inline(always)]
@@ -117,7 +174,7 @@ mod blocks {
         const PER_256: usize = 0;
         const PER_32: usize = 32;
         const QUANTS: usize = 512;
-        const SIGNED: bool = true;
+        const MOST: Option<u8> = None;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
             unsafe {
@@ -173,6 +230,7 @@ mod blocks {
         const PER_256: usize = 0;
         const PER_32: usize = 32;
         const QUANTS: usize = 320;
+        const MOST: Option<u8> = Some(31);
         const OFFSET: i32 = 16;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
@@ -188,6 +246,7 @@ mod blocks {
         const PER_256: usize = 0;
         const PER_32: usize = 64;
         const QUANTS: usize = 320;
+        const MOST: Option<u8> = Some(31);
         const MINIMUM: bool = true;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
@@ -218,6 +277,7 @@ mod blocks {
         const PER_256: usize = 64;
         const PER_32: usize = 32;
         const QUANTS: usize = 320;
+        const MOST: Option<u8> = Some(31);
         const MINIMUM: bool = true;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
@@ -233,6 +293,7 @@ mod blocks {
         const PER_256: usize = 32;
         const PER_32: usize = 32;
         const QUANTS: usize = 384;
+        const MOST: Option<u8> = Some(63);
         const GROUPS: usize = 2;
         const OFFSET: i32 = 32;
         #[inline(always)]

@@ -17,13 +17,15 @@ pub enum Level {
     I8mm,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// AVX2 as above, and VNNI in 256 bits: what Alder Lake and later have without AVX-512.
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
     /// AVX-512 as above, and AMX for products of bf16.
     Amx,
 }
 
-/// Environment variable that caps the level: `portable`; on x86 `avx2`, `avx512` or `amx`; on ARM `neon`, `dotprod` or
+/// Environment variable that caps the level: `portable`; on x86 `avx2`, `avxvnni`, `avx512` or `amx`; on ARM `neon`, `dotprod` or
 /// `i8mm`.
 pub const LEVEL_VARIABLE: &str = "GEMMA_LS_CPU";
 
@@ -36,6 +38,7 @@ impl Level {
             Ok("dotprod") => Self::Dotprod,
             Ok("i8mm") => Self::I8mm,
             Ok("avx2") => Self::Avx2,
+            Ok("avxvnni") => Self::AvxVnni,
             Ok("avx512") => Self::Avx512,
             _ => Self::Amx,
         };
@@ -66,6 +69,7 @@ impl Level {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni");
             levels.extend(avx2.then_some(Self::Avx2));
+            levels.extend((avx2 && is_x86_feature_detected!("avxvnni")).then_some(Self::AvxVnni));
             levels.extend(avx512.then_some(Self::Avx512));
             levels.extend((avx512 && super::amx::is_available()).then_some(Self::Amx));
         }
@@ -82,7 +86,7 @@ impl Level {
             match self {
                 Self::Portable => kernel.run::<Portable>(),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => avx2(kernel),
+                Self::Avx2 | Self::AvxVnni => avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512 | Self::Amx => avx512(kernel),
                 #[cfg(target_arch = "aarch64")]

@@ -16,8 +16,10 @@ use super::FEW_ROWS;
 use super::activations::Quantized;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, tiles::Parts};
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::formats::{
-    Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+    Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Weights,
 };
 use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
@@ -239,6 +241,10 @@ fn compute(level: Level, job: &Job<'_>, panels: Range<usize>) {
     if matches!(job.input, Input::Bf16(_) | Input::Int8Tiles(_)) {
         return tiles(job, panels);
     }
+    #[cfg(target_arch = "x86_64")]
+    if avx2::project(job, panels.clone()) {
+        return;
+    }
     // SAFETY: the level was detected; chunks of panels write different columns.
     #[cfg(not(target_arch = "aarch64"))]
     unsafe {
@@ -367,139 +373,105 @@ impl Panels<'_> {
     unsafe fn tiles<S: Simd, T: TileProduct>(self) {
         for panel in self.panels.clone() {
             let mut t = 0;
-            // SAFETY: as `run`; the tiles stay below `n`.
-            unsafe {
-                while t + TILE <= self.job.n {
-                    T::tile::<S, TILE>(self.job, panel, t);
-                    t += TILE;
-                }
-                // A few rows are what a keystroke and a draft cost: the weights are unpacked once for
-                // four or two of them.
-                if t + 4 <= self.job.n {
-                    T::tile::<S, 4>(self.job, panel, t);
-                    t += 4;
-                }
-                if t + 2 <= self.job.n {
-                    T::tile::<S, 2>(self.job, panel, t);
-                    t += 2;
-                }
-                if t < self.job.n {
-                    T::tile::<S, 1>(self.job, panel, t);
-                }
+            while t < self.job.n {
+                let rows = self.job.n - t;
+                // SAFETY: as `run`; the tiles stay below `n`.
+                t += unsafe {
+                    match rows {
+                        TILE.. => T::tile::<S, TILE>(self.job, panel, t),
+                        // A few rows are what a keystroke and a draft cost: the weights are unpacked once for
+                        // four or two of them.
+                        4.. => T::tile::<S, 4>(self.job, panel, t),
+                        2.. => T::tile::<S, 2>(self.job, panel, t),
+                        _ => T::tile::<S, 1>(self.job, panel, t),
+                    }
+                };
             }
         }
     }
 }
 
-/// One panel against `M` rows from row `t` on.
-trait TileProduct {
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize);
+/// One panel against `M` rows from row `t` on; returns how many these were.
+pub(super) trait TileProduct {
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize;
 }
 
 /// Quantised weights against 8-bit activations.
-struct Int8<B>(std::marker::PhantomData<B>);
+pub(super) struct Int8<B>(std::marker::PhantomData<B>);
 
 impl<B: Block> TileProduct for Int8<B> {
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
-        let Input::Int8(x) = &job.input else { return };
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize {
+        let Input::Int8(x) = &job.input else { return M };
         let (matrix, cols) = (job.matrix, job.matrix.cols);
-        let blocks = cols / 32;
-        let base = matrix.panel(panel);
-        let offset = B::OFFSET + if B::SIGNED { S::SIGNED_OFFSET } else { 0 };
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
-            let per_32 = base.add(matrix.shape.super_scales);
-            let quants = per_32.add(matrix.shape.block_scales);
             let mut acc = [S::splat(0.0); M];
-            for b in 0..blocks {
-                let w = B::quants::<S>(quants.add(b * B::QUANTS));
-                let (scale, minimum) =
-                    B::scales::<S>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
+            for b in 0..cols / 32 {
+                let w = Weights::<S>::read::<B>(matrix, panel, b);
                 for m in 0..M {
-                    let row = (t + m) * cols + 32 * b;
-                    let q = x.q.as_ptr().add(row);
-                    let x_scale = *x.scales.get_unchecked(row / 32);
-                    let sum = *x.sums.get_unchecked(row / 32);
-                    for g in 0..B::GROUPS {
-                        let mut dot = S::to_f(group_dot::<S, B>(&w, q, g));
-                        if offset != 0 {
-                            // Exact: whole numbers below 2^24.
-                            let sum =
-                                if B::GROUPS == 1 { sum } else { *x.half_sums.get_unchecked(row / 16 + g) };
-                            dot = S::fma(S::splat(sum), S::splat(-offset as f32), dot);
-                        }
-                        acc[m] = S::fma(S::mul(dot, scale[g]), S::splat(x_scale), acc[m]);
-                    }
-                    if B::MINIMUM {
-                        acc[m] = S::fma(minimum, S::splat(-x_scale * sum), acc[m]);
-                    }
+                    acc[m] = Self::add_block::<S>(&w, x, (t + m) * cols / 32 + b, acc[m]);
                 }
             }
             for m in 0..M {
                 store::<S>(job, panel, t + m, acc[m]);
             }
         }
+        M
     }
 }
 
-/// The integer sums of group `g` of 32 columns, in two chains so that one need not wait for the other.
-#[inline(always)]
-unsafe fn group_dot<S: Simd, B: Block>(w: &[S::B; 8], q: *const i8, g: usize) -> S::I {
-    let per_group = 8 / B::GROUPS;
-    // SAFETY: the caller's pointer is valid for 32 bytes.
-    unsafe {
-        let mut dots = [S::zero_i(); 2];
-        for j in g * per_group..(g + 1) * per_group {
-            let chain = &mut dots[j % 2];
-            *chain = if B::SIGNED {
-                S::dot_signed(*chain, w[j], q.add(4 * j))
-            } else {
-                S::dot(*chain, w[j], q.add(4 * j))
-            };
+impl<B: Block> Int8<B> {
+    /// Adds the products of 32 columns with a row's block of so many to a sum.
+    #[inline(always)]
+    unsafe fn add_block<S: Simd>(w: &Weights<S>, x: &Quantized, block: usize, mut acc: S::F) -> S::F {
+        let offset = B::OFFSET + if B::MOST.is_none() { S::SIGNED_OFFSET } else { 0 };
+        let per_group = 8 / B::GROUPS;
+        // SAFETY: the caller's row has this block.
+        unsafe {
+            let x_scale = S::splat(*x.scales.get_unchecked(block));
+            for g in 0..B::GROUPS {
+                let q = x.q.as_ptr().add(32 * block + 4 * per_group * g);
+                let mut dot = S::to_f(S::dots(&w.quants[g * per_group..(g + 1) * per_group], q, B::MOST));
+                if offset != 0 {
+                    // Exact: whole numbers below 2^24.
+                    let sum = if B::GROUPS == 1 {
+                        *x.sums.get_unchecked(block)
+                    } else {
+                        *x.half_sums.get_unchecked(2 * block + g)
+                    };
+                    dot = S::fma(S::splat(sum), S::splat(-offset as f32), dot);
+                }
+                acc = S::fma(S::mul(dot, w.scale[g]), x_scale, acc);
+            }
+            if B::MINIMUM {
+                acc = S::fma(w.minimum, S::splat(*x.scaled_sums.get_unchecked(block)), acc);
+            }
+            acc
         }
-        S::add_i(dots[0], dots[1])
     }
 }
 
 /// Quantised weights, as numbers, against f32 activations.
-struct Dequantized<B>(std::marker::PhantomData<B>);
+pub(super) struct Dequantized<B>(std::marker::PhantomData<B>);
 
 impl<B: Block> TileProduct for Dequantized<B> {
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
-        let Input::F32 { x, stride } = job.input else { return };
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize {
+        let Input::F32 { x, stride } = job.input else { return M };
         let (matrix, cols) = (job.matrix, job.matrix.cols);
-        let base = matrix.panel(panel);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
-            let per_32 = base.add(matrix.shape.super_scales);
-            let quants = per_32.add(matrix.shape.block_scales);
             let x = x.as_ptr().add(t * stride);
             let mut acc = [S::splat(0.0); M];
             for b in 0..cols / 32 {
-                let w = B::quants::<S>(quants.add(b * B::QUANTS));
-                let (scale, minimum) =
-                    B::scales::<S>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
+                let w = Weights::<S>::read::<B>(matrix, panel, b);
                 for j in 0..8 {
-                    let w = w[j];
-                    let scale = scale[j * B::GROUPS / 8];
-                    let q = if B::SIGNED {
-                        [
-                            S::byte_signed::<0>(w),
-                            S::byte_signed::<1>(w),
-                            S::byte_signed::<2>(w),
-                            S::byte_signed::<3>(w),
-                        ]
-                    } else {
-                        [S::byte::<0>(w), S::byte::<1>(w), S::byte::<2>(w), S::byte::<3>(w)]
-                    };
+                    let numbers = w.numbers::<B>(j);
                     for k in 0..4 {
-                        let q = S::sub(q[k], S::splat(B::OFFSET as f32));
-                        let weight = S::sub(S::mul(q, scale), minimum);
                         for m in 0..M {
                             let x = S::splat(*x.add(m * stride + 32 * b + 4 * j + k));
-                            acc[m] = S::fma(weight, x, acc[m]);
+                            acc[m] = S::fma(numbers[k], x, acc[m]);
                         }
                     }
                 }
@@ -508,14 +480,15 @@ impl<B: Block> TileProduct for Dequantized<B> {
                 store::<S>(job, panel, t + m, acc[m]);
             }
         }
+        M
     }
 }
 
 /// Even and odd columns of plain numbers add up apart.
 impl<P: Plain> TileProduct for P {
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) {
-        let Input::F32 { x, stride } = job.input else { return };
+    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize {
+        let Input::F32 { x, stride } = job.input else { return M };
         let cols = job.matrix.cols;
         let base = job.matrix.panel(panel);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
@@ -525,9 +498,10 @@ impl<P: Plain> TileProduct for P {
             for pair in 0..cols / 2 {
                 let (first, second) = P::pair::<S>(base.add(pair * P::PAIR), false);
                 for m in 0..M {
-                    let x = x.add(m * stride + 2 * pair);
-                    even[m] = S::fma(first, S::splat(*x), even[m]);
-                    odd[m] = S::fma(second, S::splat(*x.add(1)), odd[m]);
+                    even[m] = S::fma(first, S::splat(*x.add(m * stride + 2 * pair)), even[m]);
+                }
+                for m in 0..M {
+                    odd[m] = S::fma(second, S::splat(*x.add(m * stride + 2 * pair + 1)), odd[m]);
                 }
             }
             if !cols.is_multiple_of(2) {
@@ -540,6 +514,7 @@ impl<P: Plain> TileProduct for P {
                 store::<S>(job, panel, t + m, S::add(even[m], odd[m]));
             }
         }
+        M
     }
 }
 

@@ -15,8 +15,8 @@ const BYTES: usize = 1 << 29;
 const PARTS: usize = 256;
 /// Steps of a measured loop.
 const STEPS: usize = 1 << 22;
-/// Vectors that are multiplied and added without waiting for each other: what registers hold, a vector of ARM's in four.
-const CHAINS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 12 };
+/// Vectors that are multiplied and added without waiting for each other, at most.
+const CHAINS: usize = 12;
 /// Runs, of which the best counts.
 const RUNS: usize = 3;
 
@@ -65,10 +65,11 @@ impl Cpu {
             #[cfg(target_arch = "x86_64")]
             Level::Amx => one(&|| super::amx::tile_products::busy(STEPS / 16)),
             level => one(&|| {
+                let mut chains = 0;
                 // SAFETY: the level was detected; there are no pointers.
-                unsafe { level.run(Busy) };
+                unsafe { level.run(Busy { chains: &mut chains }) };
                 // Sixteen lanes, two operations each.
-                (STEPS * CHAINS * 16 * 2) as f64
+                (STEPS * chains * 16 * 2) as f64
             }),
         }
     }
@@ -84,18 +85,22 @@ fn best_of(mut run: impl FnMut()) -> f64 {
     times.fold(f64::INFINITY, f64::min)
 }
 
-/// Multiplies and adds in registers.
-struct Busy;
+/// Multiplies and adds in registers, in as many chains as these hold; tells how many they are.
+struct Busy<'a> {
+    chains: &'a mut usize,
+}
 
-impl Kernel for Busy {
+impl Kernel for Busy<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        let count = if S::FEW_REGISTERS { CHAINS / 2 } else { CHAINS };
+        *self.chains = count;
         // SAFETY: nothing but registers.
         unsafe {
             let (a, b) = (S::splat(black_box(0.999)), S::splat(black_box(0.001)));
             let mut chains = [S::splat(1.0); CHAINS];
             for _ in 0..STEPS {
-                for chain in &mut chains {
+                for chain in &mut chains[..count] {
                     *chain = S::fma(*chain, a, b);
                 }
             }

@@ -6,6 +6,8 @@ mod amx;
 mod attention;
 #[cfg(test)]
 mod attention_tests;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod dense;
 mod formats;
 mod level;

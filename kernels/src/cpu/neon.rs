@@ -309,7 +309,7 @@ mod lanes {
         type I = [int32x4_t; 4];
         type B = [uint8x16_t; 4];
         const SIGNED_OFFSET: i32 = 0;
-        const IN_QUARTERS: bool = true;
+        const FEW_REGISTERS: bool = true;
 
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self::F {

@@ -427,7 +427,7 @@ impl<B: Block> Tile for Dequantized<B> {
                     let w = from.quants::<Four, B>(b, part + h);
                     let (scale, minimum) = from.scales::<Four, B>(b, part + h);
                     for j in 0..8 {
-                        let q = if B::SIGNED {
+                        let q = if B::MOST.is_none() {
                             [
                                 Four::byte_signed::<0>(w[j]),
                                 Four::byte_signed::<1>(w[j]),

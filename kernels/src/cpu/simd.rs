@@ -22,8 +22,8 @@ pub(crate) trait Simd: Copy {
     type B: Copy;
     /// What [`Simd::dot_signed`] adds to each weight; the caller takes its share off again.
     const SIGNED_OFFSET: i32;
-    /// A vector is four registers, of which there are 32: sums of few vectors stay in them.
-    const IN_QUARTERS: bool = false;
+    /// The registers hold eight vectors and not 32: sums of fewer stay in them.
+    const FEW_REGISTERS: bool = false;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -77,6 +77,26 @@ pub(crate) trait Simd: Copy {
     unsafe fn dot(acc: Self::I, w: Self::B, x: *const i8) -> Self::I;
     /// As [`Simd::dot`] with signed bytes of `w`, each raised by [`Simd::SIGNED_OFFSET`].
     unsafe fn dot_signed(acc: Self::I, w: Self::B, x: *const i8) -> Self::I;
+
+    /// [`Simd::dot`] of all vectors of `w`, four columns each, with the bytes from `x` on; `most` is the greatest of the
+    /// weights, or `None` where they are signed.
+    #[inline(always)]
+    unsafe fn dots(w: &[Self::B], x: *const i8, most: Option<u8>) -> Self::I {
+        // SAFETY: the caller's pointer is valid for four bytes a vector.
+        unsafe {
+            // Two chains, so that one need not wait for the other.
+            let mut chains = [Self::zero_i(); 2];
+            for j in 0..w.len() {
+                let (chain, x) = (&mut chains[j % 2], x.add(4 * j));
+                *chain = match most {
+                    Some(_) => Self::dot(*chain, w[j], x),
+                    None => Self::dot_signed(*chain, w[j], x),
+                };
+            }
+            Self::add_i(chains[0], chains[1])
+        }
+    }
+
     /// The sum of all lanes, halves folded onto each other.
     unsafe fn sum(a: Self::F) -> f32;
     /// The greatest lane.

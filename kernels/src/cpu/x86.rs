@@ -173,6 +173,11 @@ unsafe fn sum8(a: __m256) -> f32 {
     }
 }
 
+/// How many sums of two products of bytes, weights of at most `most` with activations, add up in 16 bits.
+pub(crate) const fn products_in_16_bits(most: u8) -> usize {
+    i16::MAX as usize / (2 * 127 * most as usize)
+}
+
 /// AVX2 with FMA and F16C: Haswell, Zen and later. A vector is two registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
@@ -193,6 +198,7 @@ impl Simd for Avx2 {
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     const SIGNED_OFFSET: i32 = 0;
+    const FEW_REGISTERS: bool = true;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
@@ -353,6 +359,33 @@ impl Simd for Avx2 {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         })
+    }
+    #[inline(always)]
+    unsafe fn dots(w: &[Self::B], x: *const i8, most: Option<u8>) -> Self::I {
+        unsafe {
+            let mut sums = Self::zero_i();
+            let Some(most) = most else {
+                for j in 0..w.len() {
+                    sums = Self::dot_signed(sums, w[j], x.add(4 * j));
+                }
+                return sums;
+            };
+            let depth = products_in_16_bits(most);
+            for first in (0..w.len()).step_by(depth) {
+                let mut pairs = Self::zero_i();
+                for j in first..w.len().min(first + depth) {
+                    let (w, x) = (w[j], _mm256_set1_epi32(x.add(4 * j).cast::<i32>().read_unaligned()));
+                    for h in 0..2 {
+                        pairs[h] = _mm256_add_epi16(pairs[h], _mm256_maddubs_epi16(w[h], x));
+                    }
+                }
+                for h in 0..2 {
+                    let pairs = _mm256_madd_epi16(pairs[h], _mm256_set1_epi16(1));
+                    sums[h] = _mm256_add_epi32(sums[h], pairs);
+                }
+            }
+            sums
+        }
     }
     #[inline(always)]
     unsafe fn sum(a: Self::F) -> f32 {

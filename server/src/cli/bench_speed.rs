@@ -172,7 +172,7 @@ impl Load {
         let cache = model.kv_bytes_per_token() as f64 * seen as f64 + model.config().state_bytes() as f64;
         Self {
             bytes: (model.weight_bytes() as f64 + cache) / tokens as f64,
-            operations: 2.0 * model.config().parameters() as f64,
+            operations: model.config().operations(tokens) as f64 / tokens as f64,
         }
     }
 }

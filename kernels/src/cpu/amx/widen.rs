@@ -21,7 +21,7 @@ pub(super) unsafe fn widen<B: Block>(matrix: &PackedMatrix, panel: usize, blocks
     unsafe {
         let per_32 = base.add(matrix.shape.super_scales);
         let quants = per_32.add(matrix.shape.block_scales);
-        let raise = if B::SIGNED { 128 } else { 0 };
+        let raise = if B::MOST.is_none() { 128 } else { 0 };
         let centre = _mm512_set1_ps((256 + B::OFFSET + raise) as f32);
         let mut to = to.cast::<__m512i>();
         for b in blocks {
@@ -32,7 +32,7 @@ pub(super) unsafe fn widen<B: Block>(matrix: &PackedMatrix, panel: usize, blocks
                 [_mm512_fmadd_ps(scale[0], centre, minimum), _mm512_fmadd_ps(scale[1], centre, minimum)];
             for j in 0..8 {
                 let (scale, shift) = (scale[j * B::GROUPS / 8], shift[j * B::GROUPS / 8]);
-                let w = if B::SIGNED { _mm512_xor_si512(w[j], _mm512_set1_epi8(-128)) } else { w[j] };
+                let w = if B::MOST.is_none() { _mm512_xor_si512(w[j], _mm512_set1_epi8(-128)) } else { w[j] };
                 let first = number(_mm512_slli_epi32::<15>(w), scale, shift);
                 let second = number(_mm512_slli_epi32::<7>(w), scale, shift);
                 let third = number(_mm512_srli_epi32::<1>(w), scale, shift);

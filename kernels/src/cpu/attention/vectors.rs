@@ -308,7 +308,7 @@ impl Tile<'_> {
         unsafe {
             match self.rows.len() {
                 1 => self.scores_of::<S, E, 1, 4>(block, keys, 0, scores),
-                rows if S::IN_QUARTERS => {
+                rows if S::FEW_REGISTERS => {
                     for from in (0..rows).step_by(2) {
                         self.scores_of::<S, E, 2, 2>(block, keys, from, scores);
                     }
@@ -411,10 +411,10 @@ impl Tile<'_> {
         // SAFETY: as the caller's.
         unsafe {
             match self.rows.len() {
-                1 if S::IN_QUARTERS => {
+                1 if S::FEW_REGISTERS => {
                     self.add_values_of::<S, E, 1, 4>(block, keys, weights, shares, sums, 0)
                 }
-                rows if S::IN_QUARTERS => {
+                rows if S::FEW_REGISTERS => {
                     for from in (0..rows).step_by(2) {
                         self.add_values_of::<S, E, 2, 2>(block, keys, weights, shares, sums, from);
                     }
