@@ -127,12 +127,18 @@ impl Kernel for Tile<'_> {
         // SAFETY: panels and vectors stay below what was packed.
         unsafe {
             let mut panel = 0;
-            while panel + 2 <= panels {
-                self.scores::<S, 2>(panel, span, &mut scores);
-                panel += 2;
-            }
-            if panel < panels {
-                self.scores::<S, 1>(panel, span, &mut scores);
+            if S::FEW_REGISTERS {
+                for panel in 0..panels {
+                    self.scores::<S, 4, 1>(panel, span, &mut scores);
+                }
+            } else {
+                while panel + 2 <= panels {
+                    self.scores::<S, ROWS, 2>(panel, span, &mut scores);
+                    panel += 2;
+                }
+                if panel < panels {
+                    self.scores::<S, ROWS, 1>(panel, span, &mut scores);
+                }
             }
             for r in 0..ROWS {
                 let row = &mut scores[r * span..(r + 1) * span];
@@ -140,12 +146,18 @@ impl Kernel for Tile<'_> {
                 inverse[r] = 1.0 / total;
             }
             let mut vector = 0;
-            while vector + 2 <= vectors {
-                self.values::<S, 2>(vector, span, &scores, inverse);
-                vector += 2;
-            }
-            if vector < vectors {
-                self.values::<S, 1>(vector, span, &scores, inverse);
+            if S::FEW_REGISTERS {
+                for vector in 0..vectors {
+                    self.values::<S, 4, 1>(vector, span, &scores, inverse);
+                }
+            } else {
+                while vector + 2 <= vectors {
+                    self.values::<S, ROWS, 2>(vector, span, &scores, inverse);
+                    vector += 2;
+                }
+                if vector < vectors {
+                    self.values::<S, ROWS, 1>(vector, span, &scores, inverse);
+                }
             }
         }
     }
@@ -158,38 +170,49 @@ impl Tile<'_> {
         (self.rows.start + r).min(self.rows.end - 1) * self.width + self.head * self.dim
     }
 
-    /// Scores, unscaled, against the keys of `C` panels.
+    /// Scores, unscaled, against the keys of `C` panels, `R` rows at a time.
     #[inline(always)]
-    unsafe fn scores<S: Simd, const C: usize>(&self, panel: usize, span: usize, scores: &mut [f32]) {
+    unsafe fn scores<S: Simd, const R: usize, const C: usize>(
+        &self,
+        panel: usize,
+        span: usize,
+        scores: &mut [f32],
+    ) {
         let dim = self.dim;
         // SAFETY: panels are `dim` vectors, queries have `dim` numbers, and `scores` has rows of `span`.
         unsafe {
             let keys = self.packed.keys.as_ptr().add((self.head * self.packed.panels + panel) * dim * LANES);
-            let q = std::array::from_fn::<_, ROWS, _>(|r| self.q.as_ptr().wrapping_add(self.row(r)));
-            let mut acc = [[S::splat(0.0); C]; ROWS];
-            for i in 0..dim {
-                let mut k = [S::splat(0.0); C];
-                for c in 0..C {
-                    k[c] = S::load(keys.add((c * dim + i) * LANES));
+            for from in (0..ROWS).step_by(R) {
+                let mut q = [self.q.as_ptr(); R];
+                for r in 0..R {
+                    q[r] = q[r].add(self.row(from + r));
                 }
-                for r in 0..ROWS {
-                    let query = S::splat(*q[r].add(i));
+                let mut acc = [[S::splat(0.0); C]; R];
+                for i in 0..dim {
+                    let mut k = [S::splat(0.0); C];
                     for c in 0..C {
-                        acc[r][c] = S::fma(query, k[c], acc[r][c]);
+                        k[c] = S::load(keys.add((c * dim + i) * LANES));
+                    }
+                    for r in 0..R {
+                        let query = S::splat(*q[r].add(i));
+                        for c in 0..C {
+                            acc[r][c] = S::fma(query, k[c], acc[r][c]);
+                        }
                     }
                 }
-            }
-            for r in 0..ROWS {
-                for c in 0..C {
-                    S::store(scores.as_mut_ptr().add(r * span + (panel + c) * LANES), acc[r][c]);
+                for r in 0..R {
+                    for c in 0..C {
+                        let at = (from + r) * span + (panel + c) * LANES;
+                        S::store(scores.as_mut_ptr().add(at), acc[r][c]);
+                    }
                 }
             }
         }
     }
 
-    /// `C` vectors of the sums of the values by their weights.
+    /// `C` vectors of the sums of the values by their weights, `R` rows at a time.
     #[inline(always)]
-    unsafe fn values<S: Simd, const C: usize>(
+    unsafe fn values<S: Simd, const R: usize, const C: usize>(
         &self,
         vector: usize,
         span: usize,
@@ -201,27 +224,29 @@ impl Tile<'_> {
         // below `dim` in the tile's own rows and head of `out`.
         unsafe {
             let values = self.packed.values.as_ptr().add(self.head * self.n * padded + vector * LANES);
-            let weights = weights.as_ptr();
-            let mut acc = [[S::splat(0.0); C]; ROWS];
-            for t in 0..self.n {
-                let mut v = [S::splat(0.0); C];
-                for c in 0..C {
-                    v[c] = S::load(values.add(t * padded + c * LANES));
-                }
-                for r in 0..ROWS {
-                    let weight = S::splat(*weights.add(r * span + t));
+            for from in (0..self.rows.len()).step_by(R) {
+                let weights = weights.as_ptr().add(from * span);
+                let mut acc = [[S::splat(0.0); C]; R];
+                for t in 0..self.n {
+                    let mut v = [S::splat(0.0); C];
                     for c in 0..C {
-                        acc[r][c] = S::fma(weight, v[c], acc[r][c]);
+                        v[c] = S::load(values.add(t * padded + c * LANES));
+                    }
+                    for r in 0..R {
+                        let weight = S::splat(*weights.add(r * span + t));
+                        for c in 0..C {
+                            acc[r][c] = S::fma(weight, v[c], acc[r][c]);
+                        }
                     }
                 }
-            }
-            for r in 0..self.rows.len() {
-                for c in 0..C {
-                    let first = (vector + c) * LANES;
-                    let mut lanes = [0.0f32; LANES];
-                    S::store(lanes.as_mut_ptr(), S::mul(acc[r][c], S::splat(inverse[r])));
-                    let to = self.out.get().add(self.row(r) + first);
-                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, LANES.min(self.dim - first));
+                for r in 0..R.min(self.rows.len() - from) {
+                    for c in 0..C {
+                        let first = (vector + c) * LANES;
+                        let mut lanes = [0.0f32; LANES];
+                        S::store(lanes.as_mut_ptr(), S::mul(acc[r][c], S::splat(inverse[from + r])));
+                        let to = self.out.get().add(self.row(from + r) + first);
+                        std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, LANES.min(self.dim - first));
+                    }
                 }
             }
         }

@@ -1,4 +1,7 @@
 //! The two x86 levels of [`Simd`]: AVX-512 (F, BW, DQ, VL, VNNI) and AVX2 (with FMA and F16C).
+//!
+//! Loops over vectors count by index, see `matmul`.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 

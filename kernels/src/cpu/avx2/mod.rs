@@ -12,12 +12,13 @@ use std::ops::Range;
 use super::Level;
 use super::matmul::{Input, Job};
 
-/// Rows from which on it pays to unpack some columns' weights first.
-const FEWEST_ROWS: usize = 4;
+/// Rows from which on it pays to unpack some columns' weights first: of bytes, and of f32, where more is written.
+const FEWEST_ROWS: [usize; 2] = [4, 6];
 
 /// Computes these panels of a job, if there are rows enough; tells whether it did.
 pub(super) fn project(job: &Job<'_>, panels: Range<usize>) -> bool {
-    if !matches!(job.level, Level::Avx2 | Level::AvxVnni) || job.n < FEWEST_ROWS {
+    let fewest = FEWEST_ROWS[usize::from(matches!(job.input, Input::F32 { .. }))];
+    if !matches!(job.level, Level::Avx2 | Level::AvxVnni) || job.n < fewest {
         return false;
     }
     // SAFETY: the level was detected; the panels are the matrix's own, input and output have the job's rows.

@@ -5,7 +5,8 @@
 #![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::{
-    _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_load_ps, _mm256_setzero_ps, _mm256_store_ps,
+    _MM_HINT_T1, _mm_prefetch, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_load_ps, _mm256_setzero_ps,
+    _mm256_store_ps,
 };
 use std::ops::Range;
 
@@ -19,8 +20,8 @@ use super::super::simd::{LANES, Simd};
 use super::super::x86::Avx2;
 use crate::quant::Format;
 
-/// Columns that are widened at a time: 8 KiB, a quarter of the smallest first-level cache.
-const COLUMNS: usize = 128;
+/// Columns that are widened at a time: 16 KiB, half of the smallest first-level cache.
+const COLUMNS: usize = 256;
 /// Rows whose sums stay in registers.
 const ROWS: usize = 6;
 
@@ -45,6 +46,11 @@ impl<P: Plain> Widen for P {
         unsafe {
             let from = matrix.panel(panel).add(columns.start / 2 * P::PAIR);
             for pair in 0..columns.len().div_ceil(2) {
+                // What is widened next comes from memory while rows are multiplied. An address that is not there is passed over.
+                let next = from.wrapping_add((pair + COLUMNS / 2) * P::PAIR);
+                for line in (0..P::PAIR).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
+                }
                 let last = 2 * pair + 1 == columns.len();
                 let (first, second) = P::pair::<Avx2>(from.add(pair * P::PAIR), last);
                 Avx2::store(to.add(2 * pair * LANES), first);
@@ -123,6 +129,8 @@ impl Rows<'_> {
                     let mut t = 0;
                     while t < n {
                         t += match n - t {
+                            // Two tiles of four and not one of six: two rows have too few sums under way.
+                            8 => self.tile::<W, 4>(t, &columns, wide, sums),
                             ROWS.. => self.tile::<W, ROWS>(t, &columns, wide, sums),
                             4.. => self.tile::<W, 4>(t, &columns, wide, sums),
                             2.. => self.tile::<W, 2>(t, &columns, wide, sums),
