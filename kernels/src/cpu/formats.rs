@@ -9,6 +9,9 @@ use half::f16;
 use super::pack::PackedMatrix;
 use super::simd::{LANES, Simd};
 
+/// Bytes that weights are asked for ahead of their use.
+pub(crate) const AHEAD: usize = 4096;
+
 /// A quantised panel format (see `pack`).
 pub(crate) trait Block {
     /// Bytes of scales per 256 columns.
@@ -57,7 +60,11 @@ impl<S: Simd> Weights<S> {
         // SAFETY: the regions of a panel, see `pack`.
         unsafe {
             let per_32 = base.add(matrix.shape.super_scales);
-            let quants = B::quants::<S>(per_32.add(matrix.shape.block_scales + block * B::QUANTS));
+            let quants = per_32.add(matrix.shape.block_scales + block * B::QUANTS);
+            for line in (0..B::QUANTS).step_by(64) {
+                S::prefetch(quants.wrapping_add(AHEAD + line));
+            }
+            let quants = B::quants::<S>(quants);
             let (scale, minimum) =
                 B::scales::<S>(base.add(block / 8 * B::PER_256), per_32.add(block * B::PER_32));
             Self { quants, scale, minimum }

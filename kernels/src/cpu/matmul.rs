@@ -19,7 +19,7 @@ use super::amx::{self, tiles::Parts};
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::formats::{
-    Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Weights,
+    AHEAD, Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Weights,
 };
 use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
@@ -496,7 +496,11 @@ impl<P: Plain> TileProduct for P {
             let x = x.as_ptr().add(t * stride);
             let (mut even, mut odd) = ([S::splat(0.0); M], [S::splat(0.0); M]);
             for pair in 0..cols / 2 {
-                let (first, second) = P::pair::<S>(base.add(pair * P::PAIR), false);
+                let at = base.add(pair * P::PAIR);
+                for line in (0..P::PAIR).step_by(64) {
+                    S::prefetch(at.wrapping_add(AHEAD + line));
+                }
+                let (first, second) = P::pair::<S>(at, false);
                 for m in 0..M {
                     even[m] = S::fma(first, S::splat(*x.add(m * stride + 2 * pair)), even[m]);
                 }

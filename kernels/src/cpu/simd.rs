@@ -25,6 +25,10 @@ pub(crate) trait Simd: Copy {
     /// The registers hold eight vectors and not 32: sums of fewer stay in them.
     const FEW_REGISTERS: bool = false;
 
+    /// Asks for the cache line at `p`, which need not be there, where reading is faster so.
+    #[inline(always)]
+    fn prefetch(_p: *const u8) {}
+
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn store(p: *mut f32, x: Self::F);
