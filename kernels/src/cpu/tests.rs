@@ -71,6 +71,47 @@ fn products_agree_with_the_oracle() {
     }
 }
 
+/// Sums of products in 16 bits hold what the greatest weights make of the greatest activations.
+#[test]
+fn the_greatest_numbers_overflow_nothing() {
+    // Where a block's 16-bit scales stand, and the byte that all others are.
+    let blocks = [
+        (Format::Q8_0, &[0][..], 0x80),
+        (Format::Q4_0, &[0], 0xff),
+        (Format::Q4_1, &[0, 2], 0xff),
+        (Format::Q5_0, &[0], 0xff),
+        (Format::Q5_1, &[0, 2], 0xff),
+        (Format::Q4_K, &[0, 2], 0xff),
+        (Format::Q5_K, &[0, 2], 0xff),
+        (Format::Q6_K, &[208], 0xff),
+    ];
+    // More columns than are unpacked at a time at any level, and rows in tiles of every size.
+    let (rows, cols, n) = (17, 2304, 7);
+    for (format, scales, byte) in blocks {
+        let mut bytes = vec![byte; rows * format.row_bytes(cols).unwrap()];
+        for block in bytes.chunks_exact_mut(format.row_bytes(format.block_len()).unwrap()) {
+            for &at in scales {
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(0.5).to_le_bytes());
+            }
+        }
+        let x: Vec<f32> = (0..n * cols).map(|i| if i / cols % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let oracle = Reference.matrix(format, rows, cols, &bytes).unwrap();
+        let want = project(&Reference, &oracle, &x, n, Activation::F32);
+        for cpu in backends() {
+            let m = cpu.matrix(format, rows, cols, &bytes).unwrap();
+            for n in [1, 4, n] {
+                let got = project(&cpu, &m, &x[..n * cols], n, Activation::Rounded);
+                assert_close(
+                    &got,
+                    &want[..n * rows],
+                    1e-4,
+                    &format!("{format:?}, {n} rows, {:?}", cpu.level()),
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_a_batch_and_at_any_fused_level() {
     let mut random = Random::new(8);
