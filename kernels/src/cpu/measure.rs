@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Cpu;
+use super::formats::AHEAD;
 use super::level::Level;
 use super::pack::Aligned;
 use super::simd::{Kernel, Simd};
@@ -32,17 +33,26 @@ impl Cpu {
         // SAFETY: the memory is that long and aligned to more than words.
         let words = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u64>(), BYTES / 8) };
         let total = AtomicU64::new(0);
-        let seconds = best_of(|| {
-            self.pool.run(PARTS, &|part| {
-                let part = &words[part * words.len() / PARTS..(part + 1) * words.len() / PARTS];
-                // Several sums, so that additions do not wait for each other.
-                let sums = part.chunks_exact(32).fold([0u64; 32], |mut sums, words| {
-                    sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
-                    sums
+        // A core reads faster with what it reads next asked for, or without.
+        let seconds = [0, AHEAD / 8].map(|ahead| {
+            best_of(|| {
+                self.pool.run(PARTS, &|part| {
+                    let part = &words[part * words.len() / PARTS..(part + 1) * words.len() / PARTS];
+                    // Several sums, so that additions do not wait for each other.
+                    let sums = part.chunks_exact(32).fold([0u64; 32], |mut sums, words| {
+                        if ahead > 0 {
+                            for line in words.chunks(8) {
+                                prefetch(line.as_ptr().wrapping_add(ahead));
+                            }
+                        }
+                        sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+                        sums
+                    });
+                    total.fetch_add(sums.iter().fold(0, |a, b| a.wrapping_add(*b)), Ordering::Relaxed);
                 });
-                total.fetch_add(sums.iter().fold(0, |a, b| a.wrapping_add(*b)), Ordering::Relaxed);
-            });
+            })
         });
+        let seconds = seconds[0].min(seconds[1]);
         black_box(total.into_inner());
         BYTES as f64 / seconds
     }
@@ -72,6 +82,15 @@ impl Cpu {
                 (STEPS * chains * 16 * 2) as f64
             }),
         }
+    }
+}
+
+/// Asks for a cache line, where there is an instruction for it.
+fn prefetch(_at: *const u64) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: nothing is read; an address that is not there is passed over.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_at.cast());
     }
 }
 
