@@ -225,16 +225,18 @@ impl ModelConfig {
                 mixer_parameters(&layer.mixer, h) + mlp + norms_per_layer(layer.norms)
             })
             .sum();
-        let vision = self.vision.as_ref().map_or(0, |vision| vision.parameters(self.hidden));
-        self.vocab as u64 * h + layers + h + vision
+        self.vocab as u64 * h + layers + h + self.vision_parameters()
+    }
+
+    fn vision_parameters(&self) -> u64 {
+        self.vision.as_ref().map_or(0, |vision| vision.parameters(self.hidden))
     }
 
     /// Floating-point operations of the weights' products in a pass over so many tokens of text, of which the last alone
     /// meets the vocabulary.
     pub fn operations(&self, tokens: usize) -> u64 {
-        let vision = self.vision.as_ref().map_or(0, |vision| vision.parameters(self.hidden));
         let vocabulary = self.vocab as u64 * self.hidden as u64;
-        2 * ((self.parameters() - vision - vocabulary) * tokens as u64 + vocabulary)
+        2 * ((self.parameters() - self.vision_parameters() - vocabulary) * tokens as u64 + vocabulary)
     }
 }
 

@@ -127,18 +127,17 @@ impl Kernel for Tile<'_> {
         // SAFETY: panels and vectors stay below what was packed.
         unsafe {
             let mut panel = 0;
-            if S::FEW_REGISTERS {
-                for panel in 0..panels {
+            while !S::FEW_REGISTERS && panel + 2 <= panels {
+                self.scores::<S, ROWS, 2>(panel, span, &mut scores);
+                panel += 2;
+            }
+            while panel < panels {
+                if S::FEW_REGISTERS {
                     self.scores::<S, 4, 1>(panel, span, &mut scores);
-                }
-            } else {
-                while panel + 2 <= panels {
-                    self.scores::<S, ROWS, 2>(panel, span, &mut scores);
-                    panel += 2;
-                }
-                if panel < panels {
+                } else {
                     self.scores::<S, ROWS, 1>(panel, span, &mut scores);
                 }
+                panel += 1;
             }
             for r in 0..ROWS {
                 let row = &mut scores[r * span..(r + 1) * span];
@@ -146,18 +145,17 @@ impl Kernel for Tile<'_> {
                 inverse[r] = 1.0 / total;
             }
             let mut vector = 0;
-            if S::FEW_REGISTERS {
-                for vector in 0..vectors {
+            while !S::FEW_REGISTERS && vector + 2 <= vectors {
+                self.values::<S, ROWS, 2>(vector, span, &scores, inverse);
+                vector += 2;
+            }
+            while vector < vectors {
+                if S::FEW_REGISTERS {
                     self.values::<S, 4, 1>(vector, span, &scores, inverse);
-                }
-            } else {
-                while vector + 2 <= vectors {
-                    self.values::<S, ROWS, 2>(vector, span, &scores, inverse);
-                    vector += 2;
-                }
-                if vector < vectors {
+                } else {
                     self.values::<S, ROWS, 1>(vector, span, &scores, inverse);
                 }
+                vector += 1;
             }
         }
     }

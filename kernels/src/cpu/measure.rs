@@ -86,11 +86,13 @@ impl Cpu {
 }
 
 /// Asks for a cache line, where there is an instruction for it.
-fn prefetch(_at: *const u64) {
+fn prefetch(at: *const u64) {
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: nothing is read; an address that is not there is passed over.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_at.cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
     }
 }
 

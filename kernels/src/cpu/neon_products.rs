@@ -68,7 +68,7 @@ impl Pairs {
                     });
                     let scale = x.scales[block];
                     factors[2 * r..2 * (r + 1)].fill(scale);
-                    factors[4 + 2 * r..4 + 2 * (r + 1)].fill(-scale * x.sums[block]);
+                    factors[4 + 2 * r..4 + 2 * (r + 1)].fill(x.scaled_sums[block]);
                 }
             }
         };
