@@ -166,6 +166,8 @@ fn ask(engine: &Engine, model: &Arc<Model>, prompt: Vec<u32>, max_tokens: usize)
     let request = GenerateRequest {
         stop: Stop { ignore_eos: true, ..Stop::default() },
         priority: Priority::Completion,
+        // A prompt like these has the model repeat itself, which drafts foresee: several tokens a pass.
+        speculate: false,
         ..GenerateRequest::new(model.clone(), prompt, max_tokens)
     };
     engine.submit(request).finish_blocking(|_| {})
