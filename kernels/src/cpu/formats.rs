@@ -12,6 +12,39 @@ use super::simd::{LANES, Simd};
 /// Bytes that weights are asked for ahead of their use.
 pub(crate) const AHEAD: usize = 4096;
 
+/// The one place that knows which type reads which format: evaluates `$quantized` with `$block` as the [`Block`] of a
+/// quantised format, or `$plain` with `$numbers` as the [`Plain`] of plain numbers.
+macro_rules! by_format {
+    ($format:expr, $block:ident => $quantized:expr, $numbers:ident => $plain:expr $(,)?) => {
+        match $format {
+            $crate::quant::Format::F32 => $crate::cpu::formats::with_type!($numbers = PlainF32 => $plain),
+            $crate::quant::Format::F16 => $crate::cpu::formats::with_type!($numbers = PlainF16 => $plain),
+            $crate::quant::Format::BF16 => $crate::cpu::formats::with_type!($numbers = PlainBF16 => $plain),
+            $crate::quant::Format::Q8_0 => $crate::cpu::formats::with_type!($block = Q8_0 => $quantized),
+            $crate::quant::Format::Q4_0 => $crate::cpu::formats::with_type!($block = Q4_0 => $quantized),
+            $crate::quant::Format::Q4_1 => $crate::cpu::formats::with_type!($block = Q4_1 => $quantized),
+            $crate::quant::Format::Q5_0 => $crate::cpu::formats::with_type!($block = Q5_0 => $quantized),
+            $crate::quant::Format::Q5_1 => $crate::cpu::formats::with_type!($block = Q5_1 => $quantized),
+            $crate::quant::Format::Q4_K => $crate::cpu::formats::with_type!($block = Q4K => $quantized),
+            $crate::quant::Format::Q5_K => $crate::cpu::formats::with_type!($block = Q5K => $quantized),
+            $crate::quant::Format::Q6_K => $crate::cpu::formats::with_type!($block = Q6K => $quantized),
+        }
+    };
+    ($format:expr, $block:ident => $quantized:expr, _ => $plain:expr $(,)?) => {
+        $crate::cpu::formats::by_format!($format, $block => $quantized, _Numbers => $plain)
+    };
+}
+pub(crate) use by_format;
+
+/// Evaluates an expression in which a type of this module goes by another name.
+macro_rules! with_type {
+    ($name:ident = $type:ident => $value:expr) => {{
+        type $name = $crate::cpu::formats::$type;
+        $value
+    }};
+}
+pub(crate) use with_type;
+
 /// A quantised panel format (see `pack`).
 pub(crate) trait Block {
     /// Bytes of scales per 256 columns.

@@ -18,9 +18,7 @@ use super::activations::Quantized;
 use super::amx::{self, tiles::Parts};
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
-use super::formats::{
-    AHEAD, Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Weights,
-};
+use super::formats::{AHEAD, Block, Plain, Weights, by_format};
 use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
@@ -262,29 +260,18 @@ fn compute(level: Level, job: &Job<'_>, panels: Range<usize>) {
 /// Computes a few panels of a job by matrix units.
 #[cfg(target_arch = "x86_64")]
 fn tiles(job: &Job<'_>, panels: Range<usize>) {
-    match job.matrix.format {
-        Format::Q8_0 => quantized_tiles::<Q8_0>(job, panels),
-        Format::Q4_0 => quantized_tiles::<Q4_0>(job, panels),
-        Format::Q4_1 => quantized_tiles::<Q4_1>(job, panels),
-        Format::Q5_0 => quantized_tiles::<Q5_0>(job, panels),
-        Format::Q5_1 => quantized_tiles::<Q5_1>(job, panels),
-        Format::Q4_K => quantized_tiles::<Q4K>(job, panels),
-        Format::Q5_K => quantized_tiles::<Q5K>(job, panels),
-        Format::Q6_K => quantized_tiles::<Q6K>(job, panels),
-        Format::F32 | Format::F16 | Format::BF16 => {
-            if let Input::Bf16(x) = job.input {
-                amx::bf16::project(job, x, panels);
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn quantized_tiles<B: Block>(job: &Job<'_>, panels: Range<usize>) {
     match job.input {
-        Input::Int8Tiles(x) => amx::int8::project::<B>(job, x, panels),
-        Input::Bf16(x) => amx::bf16::project_widened::<B>(job, x, panels),
-        _ => {}
+        Input::Int8Tiles(x) => by_format!(
+            job.matrix.format,
+            B => amx::int8::project::<B>(job, x, panels),
+            _ => unreachable!("plain numbers are not rounded to 8 bits"),
+        ),
+        Input::Bf16(x) => by_format!(
+            job.matrix.format,
+            B => amx::bf16::project_widened::<B>(job, x, panels),
+            _ => amx::bf16::project(job, x, panels),
+        ),
+        _ => unreachable!("other inputs go to vectors"),
     }
 }
 
@@ -340,19 +327,11 @@ impl Kernel for Panels<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the panels are the matrix's own, the input and output have `n` rows.
         unsafe {
-            match self.job.matrix.format {
-                Format::F32 => self.tiles::<S, PlainF32>(),
-                Format::F16 => self.tiles::<S, PlainF16>(),
-                Format::BF16 => self.tiles::<S, PlainBF16>(),
-                Format::Q8_0 => self.quantized::<S, Q8_0>(),
-                Format::Q4_0 => self.quantized::<S, Q4_0>(),
-                Format::Q4_1 => self.quantized::<S, Q4_1>(),
-                Format::Q5_0 => self.quantized::<S, Q5_0>(),
-                Format::Q5_1 => self.quantized::<S, Q5_1>(),
-                Format::Q4_K => self.quantized::<S, Q4K>(),
-                Format::Q5_K => self.quantized::<S, Q5K>(),
-                Format::Q6_K => self.quantized::<S, Q6K>(),
-            }
+            by_format!(
+                self.job.matrix.format,
+                B => self.quantized::<S, B>(),
+                P => self.tiles::<S, P>(),
+            )
         }
     }
 }

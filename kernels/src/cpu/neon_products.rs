@@ -13,9 +13,7 @@ use std::arch::aarch64::*;
 use std::ops::Range;
 
 use super::activations::{Quantized, SERIAL};
-use super::formats::{
-    Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
-};
+use super::formats::{Block, Plain, by_format};
 use super::matmul::{Input, Job};
 use super::neon::{Bytes, DotProducts, Quarter, Widening, small_matrix};
 use super::pool::Pool;
@@ -106,19 +104,11 @@ unsafe fn exact(job: &Job<'_>, x: &[f32], stride: usize, panels: Range<usize>) {
     let rows = Rows { x, stride };
     // SAFETY: as the caller's.
     unsafe {
-        match job.matrix.format {
-            Format::F32 => rows.tiles::<Numbers<PlainF32>>(job, panels),
-            Format::F16 => rows.tiles::<Numbers<PlainF16>>(job, panels),
-            Format::BF16 => rows.tiles::<Numbers<PlainBF16>>(job, panels),
-            Format::Q8_0 => rows.tiles::<Dequantized<Q8_0>>(job, panels),
-            Format::Q4_0 => rows.tiles::<Dequantized<Q4_0>>(job, panels),
-            Format::Q4_1 => rows.tiles::<Dequantized<Q4_1>>(job, panels),
-            Format::Q5_0 => rows.tiles::<Dequantized<Q5_0>>(job, panels),
-            Format::Q5_1 => rows.tiles::<Dequantized<Q5_1>>(job, panels),
-            Format::Q4_K => rows.tiles::<Dequantized<Q4K>>(job, panels),
-            Format::Q5_K => rows.tiles::<Dequantized<Q5K>>(job, panels),
-            Format::Q6_K => rows.tiles::<Dequantized<Q6K>>(job, panels),
-        }
+        by_format!(
+            job.matrix.format,
+            B => rows.tiles::<Dequantized<B>>(job, panels),
+            P => rows.tiles::<Numbers<P>>(job, panels),
+        )
     }
 }
 
@@ -127,17 +117,11 @@ unsafe fn exact(job: &Job<'_>, x: &[f32], stride: usize, panels: Range<usize>) {
 unsafe fn rounded<D: Bytes, const I8MM: bool>(job: &Job<'_>, x: &Quantized, panels: Range<usize>) {
     // SAFETY: as the caller's; only quantised formats meet rounded activations.
     unsafe {
-        match job.matrix.format {
-            Format::F32 | Format::F16 | Format::BF16 => unreachable!("plain numbers meet plain numbers"),
-            Format::Q8_0 => int8::<D, Q8_0, I8MM>(job, x, panels),
-            Format::Q4_0 => int8::<D, Q4_0, I8MM>(job, x, panels),
-            Format::Q4_1 => int8::<D, Q4_1, I8MM>(job, x, panels),
-            Format::Q5_0 => int8::<D, Q5_0, I8MM>(job, x, panels),
-            Format::Q5_1 => int8::<D, Q5_1, I8MM>(job, x, panels),
-            Format::Q4_K => int8::<D, Q4K, I8MM>(job, x, panels),
-            Format::Q5_K => int8::<D, Q5K, I8MM>(job, x, panels),
-            Format::Q6_K => int8::<D, Q6K, I8MM>(job, x, panels),
-        }
+        by_format!(
+            job.matrix.format,
+            B => int8::<D, B, I8MM>(job, x, panels),
+            _ => unreachable!("plain numbers meet plain numbers"),
+        )
     }
 }
 

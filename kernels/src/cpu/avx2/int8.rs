@@ -10,14 +10,13 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::activations::Quantized;
-use super::super::formats::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Weights};
+use super::super::formats::{Block, Weights, by_format};
 use super::super::matmul::{Int8, Job, TileProduct, store};
 use super::super::pack::PackedMatrix;
 use super::super::scratch::Scratch;
 use super::super::simd::{LANES, Simd};
 use super::super::x86::{Avx2, products_in_16_bits};
 use super::sums::{self, Halves, ROWS};
-use crate::quant::Format;
 
 /// Blocks of 32 columns that are unpacked at a time: 22 KiB, which stay in a first-level cache.
 const BLOCKS: usize = 32;
@@ -39,17 +38,11 @@ struct Unpacked {
 pub(super) unsafe fn project<const VNNI: bool>(job: &Job<'_>, x: &Quantized, panels: Range<usize>) {
     // SAFETY: as the caller's; only quantised formats meet rounded activations.
     unsafe {
-        match job.matrix.format {
-            Format::F32 | Format::F16 | Format::BF16 => unreachable!("plain numbers meet plain numbers"),
-            Format::Q8_0 => project_as::<Q8_0, VNNI>(job, x, panels),
-            Format::Q4_0 => project_as::<Q4_0, VNNI>(job, x, panels),
-            Format::Q4_1 => project_as::<Q4_1, VNNI>(job, x, panels),
-            Format::Q5_0 => project_as::<Q5_0, VNNI>(job, x, panels),
-            Format::Q5_1 => project_as::<Q5_1, VNNI>(job, x, panels),
-            Format::Q4_K => project_as::<Q4K, VNNI>(job, x, panels),
-            Format::Q5_K => project_as::<Q5K, VNNI>(job, x, panels),
-            Format::Q6_K => project_as::<Q6K, VNNI>(job, x, panels),
-        }
+        by_format!(
+            job.matrix.format,
+            B => project_as::<B, VNNI>(job, x, panels),
+            _ => unreachable!("plain numbers meet plain numbers"),
+        )
     }
 }
 

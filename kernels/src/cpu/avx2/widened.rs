@@ -10,15 +10,12 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::super::formats::{
-    Block, Plain, PlainBF16, PlainF16, PlainF32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Weights,
-};
+use super::super::formats::{Block, Plain, Weights, by_format};
 use super::super::matmul::{Dequantized, Job, store};
 use super::super::pack::PackedMatrix;
 use super::super::scratch::Scratch;
 use super::super::simd::{LANES, Simd};
 use super::super::x86::Avx2;
-use crate::quant::Format;
 
 /// Columns that are widened at a time: 16 KiB, half of the smallest first-level cache.
 const COLUMNS: usize = 256;
@@ -89,19 +86,11 @@ pub(super) unsafe fn project(job: &Job<'_>, x: &[f32], stride: usize, panels: Ra
     let rows = Rows { job, x, stride };
     // SAFETY: as the caller's.
     unsafe {
-        match job.matrix.format {
-            Format::F32 => rows.panels::<PlainF32>(panels),
-            Format::F16 => rows.panels::<PlainF16>(panels),
-            Format::BF16 => rows.panels::<PlainBF16>(panels),
-            Format::Q8_0 => rows.panels::<Dequantized<Q8_0>>(panels),
-            Format::Q4_0 => rows.panels::<Dequantized<Q4_0>>(panels),
-            Format::Q4_1 => rows.panels::<Dequantized<Q4_1>>(panels),
-            Format::Q5_0 => rows.panels::<Dequantized<Q5_0>>(panels),
-            Format::Q5_1 => rows.panels::<Dequantized<Q5_1>>(panels),
-            Format::Q4_K => rows.panels::<Dequantized<Q4K>>(panels),
-            Format::Q5_K => rows.panels::<Dequantized<Q5K>>(panels),
-            Format::Q6_K => rows.panels::<Dequantized<Q6K>>(panels),
-        }
+        by_format!(
+            job.matrix.format,
+            B => rows.panels::<Dequantized<B>>(panels),
+            P => rows.panels::<P>(panels),
+        )
     }
 }
 
