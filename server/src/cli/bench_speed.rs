@@ -14,9 +14,9 @@ use crate::settings::{self, Settings};
 
 const EXAMPLES: &str = "\
 The model computes what it computes for an editor, without one: prompts that have nothing in common, so that
-nothing is reused, or one token after the other behind a prompt. The machine's own limits are measured in the
-same run: bytes a second that all threads (or a copy on the GPU) move, and floating-point operations a second
-(of a GPU by its clock). Keep the machine otherwise idle, or the fractions say nothing.
+nothing is reused, or one token after the other behind a prompt. The machine's own limits are measured before
+and after each round: bytes a second that all threads (or a copy on the GPU) move, and floating-point operations
+a second (of a GPU by its clock). Keep the machine otherwise idle, or the fractions say nothing.
 
 Examples:
   gemma-ls bench decode --model codegemma-2b
@@ -27,9 +27,10 @@ Examples:
 
 JSON: what (decode or prefill), model, device, tokens, at, rounds, tokens_per_s (the median), ms_per_token,
 all_tokens_per_s, bytes_per_token (weights, and keys and values, that a pass reads; of a prefill divided by
-its tokens), bandwidth_gb_s, fraction_of_bandwidth, gflop_per_token, peak_gflops, fraction_of_peak; with an
-adapter its name as adapter, base_tokens_per_s (without it, measured in turn), adapter_cost (how much more time
-a token takes with it: the median of the rounds).";
+its tokens), bandwidth_gb_s, fraction_of_bandwidth, gflop_per_token, peak_gflops, fraction_of_peak (limits and
+fractions are medians of the rounds, each held against what was measured around it); with an adapter its name as
+adapter, base_tokens_per_s (without it, measured in turn), adapter_cost (how much more time a token takes with
+it: the median of the rounds).";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
     };
     let bar = output::count_bar(context.global.quiet, session.model.name().to_owned());
     bar.set_length(u64::from(args.rounds) + 1);
-    let (mut speeds, mut alone) = (Vec::new(), Vec::new());
+    let (mut speeds, mut alone, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=args.rounds {
         let speed = |base_alone| match what {
             What::Decode => decode(&session, at, tokens, base_alone),
@@ -96,15 +97,16 @@ pub fn run(context: &Context, args: &SpeedArgs, what: What) -> Outcome<Exit> {
             take(&mut alone, true)?;
             take(&mut speeds, false)?;
         }
+        // A machine that is shared, or that gets warm, has other limits a few seconds later.
+        limits.push(session.engine.measure_limits(&session.model)?);
         bar.inc(1);
     }
-    let limits = session.engine.measure_limits(&session.model)?;
     bar.finish_and_clear();
     let load = match what {
         What::Decode => Load::of(&session.model, 1, at + tokens / 2),
         What::Prefill => Load::of(&session.model, tokens, at + tokens / 2),
     };
-    let mut report = report(&session.model, (what, at, tokens), &speeds, load, limits);
+    let mut report = report(&session.model, (what, at, tokens), &speeds, load, &around(&limits));
     if let Some(adapter) = session.model.adapter() {
         let costs: Vec<f64> = speeds.iter().zip(&alone).map(|(with, without)| without / with - 1.0).collect();
         report["adapter"] = adapter.name().into();
@@ -177,6 +179,21 @@ impl Load {
     }
 }
 
+/// The limits of each round, of those that were measured before the first one and after each.
+fn around(limits: &[Limits]) -> Vec<Limits> {
+    let mean = |a: f64, b: f64| (a + b) / 2.0;
+    let between = |pair: &[Limits]| Limits {
+        bandwidth: mean(pair[0].bandwidth, pair[1].bandwidth),
+        peak: mean(pair[0].peak, pair[1].peak),
+    };
+    limits.windows(2).map(between).collect()
+}
+
+/// What part of its round's bound each speed reaches at so much a token: the middle one.
+fn fraction(cost: f64, speeds: &[f64], bounds: &[f64]) -> f64 {
+    median(&speeds.iter().zip(bounds).map(|(speed, bound)| cost * speed / bound).collect::<Vec<_>>())
+}
+
 /// The middle one; of none, nothing.
 fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
@@ -189,9 +206,11 @@ fn report(
     (what, at, tokens): (What, usize, usize),
     speeds: &[f64],
     load: Load,
-    limits: Limits,
+    limits: &[Limits],
 ) -> Value {
     let speed = median(speeds);
+    let bounds = |of: fn(&Limits) -> f64| limits.iter().map(of).collect::<Vec<_>>();
+    let (bandwidths, peaks) = (bounds(|limits| limits.bandwidth), bounds(|limits| limits.peak));
     json!({
         "what": if what == What::Decode { "decode" } else { "prefill" },
         "model": model.name(),
@@ -203,11 +222,11 @@ fn report(
         "ms_per_token": 1000.0 / speed,
         "all_tokens_per_s": speeds,
         "bytes_per_token": load.bytes,
-        "bandwidth_gb_s": limits.bandwidth / 1e9,
-        "fraction_of_bandwidth": load.bytes * speed / limits.bandwidth,
+        "bandwidth_gb_s": median(&bandwidths) / 1e9,
+        "fraction_of_bandwidth": fraction(load.bytes, speeds, &bandwidths),
         "gflop_per_token": load.operations / 1e9,
-        "peak_gflops": limits.peak / 1e9,
-        "fraction_of_peak": load.operations * speed / limits.peak,
+        "peak_gflops": median(&peaks) / 1e9,
+        "fraction_of_peak": fraction(load.operations, speeds, &peaks),
     })
 }
 
@@ -233,4 +252,20 @@ fn to_text(report: &Value) -> String {
         rows.push(("adapter", format!("{}  ({cost} of the time; without it {base:.1})", text("adapter"))));
     }
     output::table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_held_against_what_was_measured_around_it() {
+        let limits =
+            [(10.0, 1.0), (20.0, 3.0), (60.0, 5.0)].map(|(bandwidth, peak)| Limits { bandwidth, peak });
+        let rounds = around(&limits).into_iter().map(|limits| (limits.bandwidth, limits.peak));
+        assert_eq!(rounds.collect::<Vec<_>>(), [(15.0, 2.0), (40.0, 4.0)]);
+        // A machine that is half as fast for a while reaches the same part of what it can do then.
+        assert_eq!(fraction(2.0, &[10.0, 5.0, 10.0], &[40.0, 20.0, 40.0]), 0.5);
+        assert_eq!(fraction(2.0, &[1.0, 10.0, 2.0], &[40.0; 3]), 0.1);
+    }
 }
