@@ -20,7 +20,7 @@ use crate::model::{Network, load_device, load_host};
 use crate::options::{DeviceChoice, EngineOptions, LoadOptions, LoadProgress, Precision, QuantizeAtLoad};
 use crate::outline::Outline;
 use crate::quantize;
-use crate::scheduler::{Command, Expectation, Fallback, Job, Scheduler};
+use crate::scheduler::{Command, Expectation, Fallback, Job, Scheduler, Share};
 use crate::tokenizer::{FimTokens, Tokenizer};
 
 /// A loaded model: what anyone may know of it. The weights themselves belong to the engine's thread, which
@@ -209,11 +209,13 @@ impl Engine {
     pub fn start(options: EngineOptions) -> Result<Self> {
         let threads = options.threads.unwrap_or_else(Cpu::physical_cores).max(1);
         let cache_bytes = options.cache_bytes.unwrap_or_else(|| total_memory() / 4);
+        let cpu = Arc::new(Cpu::new(threads, options.level.unwrap_or_else(Level::detect)));
+        let share = options.makes_room.then(|| Share::new(cpu.clone()));
         let inner = Inner {
-            scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone())?,
+            scheduler: Scheduler::start(cache_bytes, options.cache_folder.clone(), share)?,
             cache_folder: options.cache_folder,
             quantize: options.quantize,
-            cpu: Arc::new(Cpu::new(threads, options.level.unwrap_or_else(Level::detect))),
+            cpu,
             gpu: Gpu::open(&options.device),
             kv_format: options.kv_format,
             next_model: AtomicU64::new(1),

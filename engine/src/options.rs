@@ -16,6 +16,8 @@ use crate::quantize::QuantType;
 pub struct EngineOptions {
     /// Compute threads; `None`: one a physical core.
     pub threads: Option<usize>,
+    /// Whether fewer of them compute while other programs use the processor.
+    pub makes_room: bool,
     /// Most bytes of keys and values kept for reuse, all models together; `None`: a quarter of memory. What
     /// pictures were encoded to takes at most an eighth of it on top.
     pub cache_bytes: Option<u64>,

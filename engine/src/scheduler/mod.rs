@@ -7,6 +7,7 @@
 mod job;
 mod pace;
 mod pictures;
+mod share;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +28,7 @@ pub(crate) use job::Job;
 use job::Tools;
 use pace::Pace;
 use pictures::PictureCache;
+pub(crate) use share::Share;
 
 /// After so long without a request, what is kept is written for the next session.
 const IDLE: Duration = Duration::from_secs(180);
@@ -102,7 +104,12 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn start(cache_bytes: u64, cache_folder: Option<CacheFolder>) -> Result<Self> {
+    /// `share`: the threads that make room for other programs.
+    pub(crate) fn start(
+        cache_bytes: u64,
+        cache_folder: Option<CacheFolder>,
+        share: Option<Share>,
+    ) -> Result<Self> {
         let (commands, receiver) = channel();
         let (shutdown, waiting) = (CancelFlag::new(), Arc::<Waiting>::default());
         let worker = Worker {
@@ -115,6 +122,7 @@ impl Scheduler {
             networks: HashMap::new(),
             fallbacks: HashMap::new(),
             paces: HashMap::new(),
+            share,
             jobs: Vec::new(),
         };
         let thread = std::thread::Builder::new()
@@ -181,6 +189,7 @@ struct Worker {
     fallbacks: HashMap<u64, Fallback>,
     /// What the passes of each model cost.
     paces: HashMap<u64, Pace>,
+    share: Option<Share>,
     /// In order of arrival.
     jobs: Vec<Job>,
 }
@@ -282,6 +291,9 @@ impl Worker {
     /// One step of the most urgent job.
     fn step(&mut self) {
         let Some(i) = self.next() else { return };
+        if let Some(share) = &mut self.share {
+            share.look();
+        }
         let job = &mut self.jobs[i];
         let (networks, cache, pictures) = (&mut self.networks, &mut self.cache, &mut self.pictures);
         let (pace, waiting) = (self.paces.entry(job.model_id()).or_default(), &*self.waiting);

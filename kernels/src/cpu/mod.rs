@@ -84,6 +84,11 @@ impl Cpu {
         self.pool.threads()
     }
 
+    /// Has at most so many of the compute threads work from now on. No result depends on how many do.
+    pub fn use_threads(&self, count: usize) {
+        self.pool.use_threads(count);
+    }
+
     /// The instructions in use.
     pub fn level(&self) -> Level {
         self.level

@@ -26,8 +26,13 @@ struct Shared {
     next: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// Workers that may join; those behind them rest.
+    wanted: AtomicUsize,
+    /// Workers that sleep until there is a loop.
     sleepers: Mutex<usize>,
     wake: Condvar,
+    /// What resting workers wait on.
+    rest: Condvar,
 }
 
 // SAFETY: `body` is written only by the thread that holds the pool's turn, before it opens a loop and
@@ -64,14 +69,16 @@ impl Pool {
             next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            wanted: AtomicUsize::new(usize::MAX),
             sleepers: Mutex::new(0),
             wake: Condvar::new(),
+            rest: Condvar::new(),
         });
-        let workers = (1..threads)
+        let workers = (0..threads.saturating_sub(1))
             .map_while(|i| {
                 let shared = shared.clone();
-                let name = format!("gemma-compute-{i}");
-                std::thread::Builder::new().name(name).spawn(move || work(&shared)).ok()
+                let name = format!("gemma-compute-{}", i + 1);
+                std::thread::Builder::new().name(name).spawn(move || work(&shared, i)).ok()
             })
             .collect();
         Self { shared, workers, turn: Mutex::new(0) }
@@ -80,6 +87,18 @@ impl Pool {
     /// Threads that compute, the calling one included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Has the loops from now on run on at most so many of the threads, the calling one included; the others rest.
+    pub fn use_threads(&self, count: usize) {
+        let wanted = count.saturating_sub(1);
+        if self.shared.wanted.swap(wanted, Ordering::Relaxed) == wanted {
+            return;
+        }
+        // Whoever has just looked, and is about to sleep, holds the lock.
+        drop(lock(&self.shared.sleepers));
+        self.shared.wake.notify_all();
+        self.shared.rest.notify_all();
     }
 
     /// How many of so many pieces of work to take at a time, at most `most`: a quarter of a thread's share, so that none waits
@@ -132,6 +151,7 @@ impl Drop for Pool {
         self.shared.stop.store(true, Ordering::SeqCst);
         drop(lock(&self.shared.sleepers));
         self.shared.wake.notify_all();
+        self.shared.rest.notify_all();
         for worker in self.workers.drain(..) {
             // A worker catches every panic of a body: there is nothing to report.
             let _ = worker.join();
@@ -150,9 +170,9 @@ fn take_items(shared: &Shared, body: Body<'_>) {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, worker: usize) {
     let mut seen = 0;
-    while wait_for_loop(shared, seen) {
+    while wait_for_loop(shared, worker, seen) {
         shared.joined.fetch_add(1, Ordering::SeqCst);
         let open = shared.open.load(Ordering::SeqCst);
         if open != 0 {
@@ -168,25 +188,37 @@ fn work(shared: &Shared) {
     }
 }
 
-/// Waits for a loop other than `seen`; `false` once the pool stops.
-fn wait_for_loop(shared: &Shared, seen: usize) -> bool {
+/// Waits for a loop other than `seen` in which the worker is wanted; `false` once the pool stops.
+fn wait_for_loop(shared: &Shared, worker: usize, seen: usize) -> bool {
+    let stops = || shared.stop.load(Ordering::SeqCst);
+    let is_wanted = || worker < shared.wanted.load(Ordering::Relaxed);
     let ready = || {
         let open = shared.open.load(Ordering::SeqCst);
-        (open != 0 && open != seen) || shared.stop.load(Ordering::SeqCst)
+        (open != 0 && open != seen && is_wanted()) || stops()
     };
-    for _ in 0..SPINS {
-        if ready() {
-            return !shared.stop.load(Ordering::SeqCst);
+    loop {
+        let mut spins = 0;
+        while spins < SPINS && is_wanted() {
+            if ready() {
+                return !stops();
+            }
+            spins += 1;
+            std::hint::spin_loop();
         }
-        std::hint::spin_loop();
+        let mut sleepers = lock(&shared.sleepers);
+        if ready() {
+            return !stops();
+        }
+        // A loop may be over before whoever was woken for it runs: the next one follows soon, and is waited for spinning.
+        if is_wanted() {
+            *sleepers += 1;
+            sleepers = shared.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
+            *sleepers -= 1;
+        } else {
+            // No sleeper: a loop that opens need not wake it.
+            drop(shared.rest.wait(sleepers).unwrap_or_else(PoisonError::into_inner));
+        }
     }
-    let mut sleepers = lock(&shared.sleepers);
-    *sleepers += 1;
-    while !ready() {
-        sleepers = shared.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
-    }
-    *sleepers -= 1;
-    !shared.stop.load(Ordering::SeqCst)
 }
 
 #[cfg(test)]
@@ -216,6 +248,33 @@ mod tests {
                 sum.fetch_add(i, Ordering::Relaxed);
             });
             assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn threads_that_are_not_wanted_rest_until_they_are() {
+        let pool = Pool::new(4);
+        // Loops until so many threads have taken part, and some more.
+        let threads = |used: usize| {
+            let seen = Mutex::new(std::collections::HashSet::new());
+            let (mut loops, mut more) = (0, 10);
+            while loops < 10_000 && more > 0 {
+                pool.run(16, &|_| {
+                    lock(&seen).insert(std::thread::current().id());
+                    std::thread::sleep(std::time::Duration::from_micros(50));
+                });
+                loops += 1;
+                more -= usize::from(lock(&seen).len() >= used);
+            }
+            lock(&seen).len()
+        };
+        assert_eq!(threads(4), 4);
+        for (wanted, used) in [(2, 2), (0, 1), (1, 1), (3, 3), (9, 4)] {
+            pool.use_threads(wanted);
+            assert_eq!(threads(used), used, "{wanted} are wanted");
+            // Long enough for all to fall asleep.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(threads(used), used, "{wanted} are wanted, after a sleep");
         }
     }
 

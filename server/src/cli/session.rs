@@ -61,6 +61,7 @@ fn start_on(context: &Context, device: Device) -> Outcome<Engine> {
     let settings = &context.settings;
     Ok(Engine::start(EngineOptions {
         threads: settings.threads,
+        makes_room: false,
         cache_bytes: settings.memory_budget_mb.map(|mib| mib.saturating_mul(1 << 20)),
         cache_folder: None,
         device: device.into(),

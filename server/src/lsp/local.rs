@@ -64,6 +64,7 @@ impl Running {
     fn start(settings: &Settings) -> Result<Self, Error> {
         let options = EngineOptions {
             threads: settings.threads,
+            makes_room: settings.threads.is_none(),
             cache_bytes: settings.memory_budget_mb.map(|mb| mb.saturating_mul(1 << 20)),
             cache_folder: cache_folder(settings),
             device: settings.device.into(),

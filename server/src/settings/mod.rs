@@ -30,7 +30,7 @@ pub struct Settings {
     pub chat_model: Option<String>,
     /// Where to compute.
     pub device: Device,
-    /// Compute threads; `None`: one a physical core.
+    /// Compute threads; `None`: one a physical core, fewer while other programs use these.
     pub threads: Option<usize>,
     /// Most MiB of keys and values kept for reuse; `None`: a quarter of memory.
     pub memory_budget_mb: Option<u64>,

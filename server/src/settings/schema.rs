@@ -66,7 +66,8 @@ const KEYS: &[Key] = &[
         name: "threads",
         kind: Kind::Integer { min: 1, max: 1024 },
         optional: true,
-        doc: "Compute threads. `null`: one for each physical core.",
+        doc: "Compute threads. `null`: one for each physical core; on Linux fewer while other programs use these, \
+              down to half.",
     },
     Key {
         name: "memoryBudgetMb",
