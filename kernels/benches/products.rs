@@ -1,6 +1,6 @@
-//! How long products take on this processor: `cargo bench -p gemma-kernels --bench products [-- FORMAT [INPUTS [OUTPUTS]]]`.
+//! How long products take on this processor: `cargo bench -p gemma-kernels --bench products [-- FORMAT [INPUTS [OUTPUTS [THREADS]]]]`.
 //!
-//! One thread, the fastest of many runs, so that other programs disturb little; weights that do not fit the caches are
+//! One thread unless told otherwise, the fastest of many runs, so that other programs disturb little; weights that do not fit the caches are
 //! read from memory, as when a model decodes.
 
 use std::time::Instant;
@@ -12,11 +12,11 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let wanted = arguments.first().map(|name| name.to_lowercase());
     let number = |i: usize, default: usize| arguments.get(i).and_then(|n| n.parse().ok()).unwrap_or(default);
-    let (cols, rows) = (number(1, 2048), number(2, 16384));
+    let (cols, rows, threads) = (number(1, 2048), number(2, 16384), number(3, 1));
     let formats =
         [Format::BF16, Format::Q8_0, Format::Q4_0, Format::Q5_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
-    let cpu = Cpu::new(1, Level::detect());
-    println!("{:?}, {cols} inputs, {rows} outputs, one thread", cpu.level());
+    let cpu = Cpu::new(threads, Level::detect());
+    println!("{:?}, {cols} inputs, {rows} outputs, {threads} threads", cpu.level());
     println!("{:>6} {:>5} {:>10} {:>10} {:>10}", "", "rows", "ms", "GFLOP/s", "GB/s");
     for format in formats {
         let name = format!("{format:?}");

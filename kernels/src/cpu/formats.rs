@@ -11,6 +11,8 @@ use super::simd::{LANES, Simd};
 
 /// Bytes that weights are asked for ahead of their use.
 pub(crate) const AHEAD: usize = 4096;
+/// The same where several panels are read at a time: the processor runs ahead by itself for the most part.
+pub(crate) const AHEAD_OF_SEVERAL: usize = 512;
 
 /// The one place that knows which type reads which format: evaluates `$quantized` with `$block` as the [`Block`] of a
 /// quantised format, or `$plain` with `$numbers` as the [`Plain`] of plain numbers.
@@ -85,17 +87,24 @@ pub(crate) struct Weights<S: Simd> {
 }
 
 impl<S: Simd> Weights<S> {
+    /// `ahead`: how many bytes ahead weights are asked for.
+    ///
     /// # Safety
     /// As [`Simd`]; the panel and the block are the matrix's, and its format is `B`.
     #[inline(always)]
-    pub(crate) unsafe fn read<B: Block>(matrix: &PackedMatrix, panel: usize, block: usize) -> Self {
+    pub(crate) unsafe fn read<B: Block>(
+        matrix: &PackedMatrix,
+        panel: usize,
+        block: usize,
+        ahead: usize,
+    ) -> Self {
         let base = matrix.panel(panel);
         // SAFETY: the regions of a panel, see `pack`.
         unsafe {
             let per_32 = base.add(matrix.shape.super_scales);
             let quants = per_32.add(matrix.shape.block_scales + block * B::QUANTS);
             for line in (0..B::QUANTS).step_by(64) {
-                S::prefetch(quants.wrapping_add(AHEAD + line));
+                S::prefetch(quants.wrapping_add(ahead + line));
             }
             let quants = B::quants::<S>(quants);
             let (scale, minimum) =

@@ -18,18 +18,22 @@ use super::activations::Quantized;
 use super::amx::{self, tiles::Parts};
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
-use super::formats::{AHEAD, Block, Plain, Weights, by_format};
+use super::formats::{AHEAD, AHEAD_OF_SEVERAL, Block, Plain, Weights, by_format};
 use super::low_rank::{self, Addend};
 use super::pack::PackedMatrix;
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
 use crate::ops::{Activation, Matrix, Projection, Store};
+#[cfg(target_arch = "x86_64")]
 use crate::quant::Format;
 pub(crate) use blocks::project_blocks;
 
 /// Rows of activations that share one reading of the weights.
 const TILE: usize = 8;
+/// Panels that a row meets at a time where there are few registers: processors of that level read several streams up to
+/// half as fast again as one. Formats with two kinds of scales have streams enough in one panel, and lose.
+const SIDE_BY_SIDE: usize = 4;
 /// More rows than these are multiplied faster by matrix units, where there are some.
 #[cfg(target_arch = "x86_64")]
 const ROWS_OF_VECTORS: usize = 4;
@@ -350,19 +354,30 @@ impl Panels<'_> {
 
     #[inline(always)]
     unsafe fn tiles<S: Simd, T: TileProduct>(self) {
-        for panel in self.panels.clone() {
+        let Range { mut start, end } = self.panels;
+        if S::FEW_REGISTERS && self.job.n == 1 && T::SEVERAL {
+            // Each stream goes through panels that follow each other.
+            let each = (end - start) / SIDE_BY_SIDE;
+            for panel in start..start + each {
+                let panels: [usize; SIDE_BY_SIDE] = std::array::from_fn(|stream| panel + stream * each);
+                // SAFETY: as `run`.
+                unsafe { T::tile::<S, 1, SIDE_BY_SIDE>(self.job, panels, 0) };
+            }
+            start += each * SIDE_BY_SIDE;
+        }
+        for panel in start..end {
             let mut t = 0;
             while t < self.job.n {
                 let rows = self.job.n - t;
                 // SAFETY: as `run`; the tiles stay below `n`.
                 t += unsafe {
                     match rows {
-                        TILE.. => T::tile::<S, TILE>(self.job, panel, t),
+                        TILE.. => T::tile::<S, TILE, 1>(self.job, [panel], t),
                         // A few rows are what a keystroke and a draft cost: the weights are unpacked once for
                         // four or two of them.
-                        4.. => T::tile::<S, 4>(self.job, panel, t),
-                        2.. => T::tile::<S, 2>(self.job, panel, t),
-                        _ => T::tile::<S, 1>(self.job, panel, t),
+                        4.. => T::tile::<S, 4, 1>(self.job, [panel], t),
+                        2.. => T::tile::<S, 2, 1>(self.job, [panel], t),
+                        _ => T::tile::<S, 1, 1>(self.job, [panel], t),
                     }
                 };
             }
@@ -370,31 +385,42 @@ impl Panels<'_> {
     }
 }
 
-/// One panel against `M` rows from row `t` on; returns how many these were.
+/// `C` panels against `M` rows from row `t` on; returns how many rows these were.
 pub(super) trait TileProduct {
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize;
+    /// Whether one row meets [`SIDE_BY_SIDE`] panels.
+    const SEVERAL: bool = true;
+    unsafe fn tile<S: Simd, const M: usize, const C: usize>(
+        job: &Job<'_>,
+        panels: [usize; C],
+        t: usize,
+    ) -> usize;
 }
 
 /// Quantised weights against 8-bit activations.
 pub(super) struct Int8<B>(std::marker::PhantomData<B>);
 
 impl<B: Block> TileProduct for Int8<B> {
+    const SEVERAL: bool = B::PER_256 == 0;
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize {
+    unsafe fn tile<S: Simd, const M: usize, const C: usize>(
+        job: &Job<'_>,
+        panels: [usize; C],
+        t: usize,
+    ) -> usize {
         let Input::Int8(x) = &job.input else { return M };
         let (matrix, cols) = (job.matrix, job.matrix.cols);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
-            let mut acc = [S::splat(0.0); M];
+            let mut acc = [[S::splat(0.0); M]; C];
             for b in 0..cols / 32 {
-                let w = Weights::<S>::read::<B>(matrix, panel, b);
-                for m in 0..M {
-                    acc[m] = Self::add_block::<S>(&w, x, (t + m) * cols / 32 + b, acc[m]);
+                for c in 0..C {
+                    let w = Weights::<S>::read::<B>(matrix, panels[c], b, ahead(C));
+                    for m in 0..M {
+                        acc[c][m] = Self::add_block::<S>(&w, x, (t + m) * cols / 32 + b, acc[c][m]);
+                    }
                 }
             }
-            for m in 0..M {
-                store::<S>(job, panel, t + m, acc[m]);
-            }
+            store_tile::<S, M, C>(job, panels, t, acc);
         }
         M
     }
@@ -435,29 +461,34 @@ impl<B: Block> Int8<B> {
 pub(super) struct Dequantized<B>(std::marker::PhantomData<B>);
 
 impl<B: Block> TileProduct for Dequantized<B> {
+    const SEVERAL: bool = B::PER_256 == 0;
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize {
+    unsafe fn tile<S: Simd, const M: usize, const C: usize>(
+        job: &Job<'_>,
+        panels: [usize; C],
+        t: usize,
+    ) -> usize {
         let Input::F32 { x, stride } = job.input else { return M };
         let (matrix, cols) = (job.matrix, job.matrix.cols);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
             let x = x.as_ptr().add(t * stride);
-            let mut acc = [S::splat(0.0); M];
+            let mut acc = [[S::splat(0.0); M]; C];
             for b in 0..cols / 32 {
-                let w = Weights::<S>::read::<B>(matrix, panel, b);
-                for j in 0..8 {
-                    let numbers = w.numbers::<B>(j);
-                    for k in 0..4 {
-                        for m in 0..M {
-                            let x = S::splat(*x.add(m * stride + 32 * b + 4 * j + k));
-                            acc[m] = S::fma(numbers[k], x, acc[m]);
+                for c in 0..C {
+                    let w = Weights::<S>::read::<B>(matrix, panels[c], b, ahead(C));
+                    for j in 0..8 {
+                        let numbers = w.numbers::<B>(j);
+                        for k in 0..4 {
+                            for m in 0..M {
+                                let x = S::splat(*x.add(m * stride + 32 * b + 4 * j + k));
+                                acc[c][m] = S::fma(numbers[k], x, acc[c][m]);
+                            }
                         }
                     }
                 }
             }
-            for m in 0..M {
-                store::<S>(job, panel, t + m, acc[m]);
-            }
+            store_tile::<S, M, C>(job, panels, t, acc);
         }
         M
     }
@@ -466,38 +497,68 @@ impl<B: Block> TileProduct for Dequantized<B> {
 /// Even and odd columns of plain numbers add up apart.
 impl<P: Plain> TileProduct for P {
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize>(job: &Job<'_>, panel: usize, t: usize) -> usize {
+    unsafe fn tile<S: Simd, const M: usize, const C: usize>(
+        job: &Job<'_>,
+        panels: [usize; C],
+        t: usize,
+    ) -> usize {
         let Input::F32 { x, stride } = job.input else { return M };
         let cols = job.matrix.cols;
-        let base = job.matrix.panel(panel);
-        // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
+        let base: [*const u8; C] = std::array::from_fn(|c| job.matrix.panel(panels[c]));
+        // SAFETY: all pointers stay inside the panels and inside the rows `t..t + M` of the activations.
         unsafe {
             let x = x.as_ptr().add(t * stride);
-            let (mut even, mut odd) = ([S::splat(0.0); M], [S::splat(0.0); M]);
+            let (mut even, mut odd) = ([[S::splat(0.0); M]; C], [[S::splat(0.0); M]; C]);
             for pair in 0..cols / 2 {
-                let at = base.add(pair * P::PAIR);
-                for line in (0..P::PAIR).step_by(64) {
-                    S::prefetch(at.wrapping_add(AHEAD + line));
-                }
-                let (first, second) = P::pair::<S>(at, false);
-                for m in 0..M {
-                    even[m] = S::fma(first, S::splat(*x.add(m * stride + 2 * pair)), even[m]);
-                }
-                for m in 0..M {
-                    odd[m] = S::fma(second, S::splat(*x.add(m * stride + 2 * pair + 1)), odd[m]);
-                }
-            }
-            if !cols.is_multiple_of(2) {
-                let (first, _) = P::pair::<S>(base.add(cols / 2 * P::PAIR), true);
-                for m in 0..M {
-                    even[m] = S::fma(first, S::splat(*x.add(m * stride + cols - 1)), even[m]);
+                for c in 0..C {
+                    let at = base[c].add(pair * P::PAIR);
+                    for line in (0..P::PAIR).step_by(64) {
+                        S::prefetch(at.wrapping_add(ahead(C) + line));
+                    }
+                    let (first, second) = P::pair::<S>(at, false);
+                    for m in 0..M {
+                        even[c][m] = S::fma(first, S::splat(*x.add(m * stride + 2 * pair)), even[c][m]);
+                    }
+                    for m in 0..M {
+                        odd[c][m] = S::fma(second, S::splat(*x.add(m * stride + 2 * pair + 1)), odd[c][m]);
+                    }
                 }
             }
-            for m in 0..M {
-                store::<S>(job, panel, t + m, S::add(even[m], odd[m]));
+            for c in 0..C {
+                if !cols.is_multiple_of(2) {
+                    let (first, _) = P::pair::<S>(base[c].add(cols / 2 * P::PAIR), true);
+                    for m in 0..M {
+                        even[c][m] = S::fma(first, S::splat(*x.add(m * stride + cols - 1)), even[c][m]);
+                    }
+                }
+                for m in 0..M {
+                    even[c][m] = S::add(even[c][m], odd[c][m]);
+                }
             }
+            store_tile::<S, M, C>(job, panels, t, even);
         }
         M
+    }
+}
+
+/// How many bytes ahead weights of so many panels at a time are asked for.
+const fn ahead(panels: usize) -> usize {
+    if panels > 1 { AHEAD_OF_SEVERAL } else { AHEAD }
+}
+
+/// Writes the outputs of `C` panels and `M` rows.
+#[inline(always)]
+unsafe fn store_tile<S: Simd, const M: usize, const C: usize>(
+    job: &Job<'_>,
+    panels: [usize; C],
+    t: usize,
+    acc: [[S::F; M]; C],
+) {
+    for c in 0..C {
+        for m in 0..M {
+            // SAFETY: as the caller's.
+            unsafe { store::<S>(job, panels[c], t + m, acc[c][m]) };
+        }
     }
 }
 

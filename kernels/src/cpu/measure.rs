@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Cpu;
-use super::formats::AHEAD;
-use super::level::Level;
+use super::formats::{AHEAD, AHEAD_OF_SEVERAL};
 use super::pack::Aligned;
 use super::simd::{Kernel, Simd};
 
@@ -33,26 +32,17 @@ impl Cpu {
         // SAFETY: the memory is that long and aligned to more than words.
         let words = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u64>(), BYTES / 8) };
         let total = AtomicU64::new(0);
-        // A core reads faster with what it reads next asked for, or without.
-        let seconds = [0, AHEAD / 8].map(|ahead| {
+        // A core reads faster with what it reads next asked for, or without; one stream, or several at a time.
+        let ways = [(1, 0), (1, AHEAD), (4, 0), (4, AHEAD_OF_SEVERAL)];
+        let seconds = ways.map(|(streams, ahead)| {
             best_of(|| {
                 self.pool.run(PARTS, &|part| {
                     let part = &words[part * words.len() / PARTS..(part + 1) * words.len() / PARTS];
-                    // Several sums, so that additions do not wait for each other.
-                    let sums = part.chunks_exact(32).fold([0u64; 32], |mut sums, words| {
-                        if ahead > 0 {
-                            for line in words.chunks(8) {
-                                prefetch(line.as_ptr().wrapping_add(ahead));
-                            }
-                        }
-                        sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
-                        sums
-                    });
-                    total.fetch_add(sums.iter().fold(0, |a, b| a.wrapping_add(*b)), Ordering::Relaxed);
+                    total.fetch_add(add_up(part, streams, ahead / 8), Ordering::Relaxed);
                 });
             })
         });
-        let seconds = seconds[0].min(seconds[1]);
+        let seconds = seconds.into_iter().fold(f64::INFINITY, f64::min);
         black_box(total.into_inner());
         BYTES as f64 / seconds
     }
@@ -73,7 +63,7 @@ impl Cpu {
         };
         match self.level {
             #[cfg(target_arch = "x86_64")]
-            Level::Amx => one(&|| super::amx::tile_products::busy(STEPS / 16)),
+            super::Level::Amx => one(&|| super::amx::tile_products::busy(STEPS / 16)),
             level => one(&|| {
                 let mut chains = 0;
                 // SAFETY: the level was detected; there are no pointers.
@@ -83,6 +73,27 @@ impl Cpu {
             }),
         }
     }
+}
+
+/// Adds up words in so many streams side by side, which are asked for so many words ahead.
+fn add_up(words: &[u64], streams: usize, ahead: usize) -> u64 {
+    /// Words read of a stream at a time.
+    const STEP: usize = 32;
+    let stream = words.len() / streams;
+    // Several sums, so that additions do not wait for each other.
+    let mut sums = [0u64; STEP];
+    for at in (0..stream).step_by(STEP) {
+        for words in words.chunks_exact(stream) {
+            let Some(words) = words.get(at..at + STEP) else { continue };
+            if ahead > 0 {
+                for line in words.chunks(8) {
+                    prefetch(line.as_ptr().wrapping_add(ahead));
+                }
+            }
+            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+        }
+    }
+    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
 }
 
 /// Asks for a cache line, where there is an instruction for it.
@@ -135,6 +146,7 @@ impl Kernel for Busy<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Level;
 
     #[test]
     fn the_bounds_are_numbers() {

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::activations::Quantized;
-use super::super::formats::{Block, Weights, by_format};
+use super::super::formats::{AHEAD, Block, Weights, by_format};
 use super::super::matmul::{Int8, Job, TileProduct, store};
 use super::super::pack::PackedMatrix;
 use super::super::scratch::Scratch;
@@ -59,7 +59,8 @@ unsafe fn project_as<B: Block, const VNNI: bool>(job: &Job<'_>, x: &Quantized, p
             for first in (0..blocks).step_by(BLOCKS) {
                 let count = BLOCKS.min(blocks - first);
                 for b in 0..count {
-                    unpack::<B, VNNI>(Weights::read::<B>(job.matrix, panel, first + b), unpacked.add(b));
+                    let weights = Weights::read::<B>(job.matrix, panel, first + b, AHEAD);
+                    unpack::<B, VNNI>(weights, unpacked.add(b));
                 }
                 for t in (0..whole).step_by(ROWS) {
                     let to = sums.add(t * LANES);
@@ -86,8 +87,8 @@ unsafe fn project_as<B: Block, const VNNI: bool>(job: &Job<'_>, x: &Quantized, p
             let mut t = whole;
             while t < n {
                 t += match n - t {
-                    2.. => Int8::<B>::tile::<Avx2, 2>(job, panel, t),
-                    _ => Int8::<B>::tile::<Avx2, 1>(job, panel, t),
+                    2.. => Int8::<B>::tile::<Avx2, 2, 1>(job, [panel], t),
+                    _ => Int8::<B>::tile::<Avx2, 1, 1>(job, [panel], t),
                 };
             }
         }

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::super::formats::{Block, Plain, Weights, by_format};
+use super::super::formats::{AHEAD, Block, Plain, Weights, by_format};
 use super::super::matmul::{Dequantized, Job, store};
 use super::super::pack::PackedMatrix;
 use super::super::scratch::Scratch;
@@ -65,7 +65,7 @@ impl<B: Block> Widen for Dequantized<B> {
         // SAFETY: the columns are the matrix's, and `to` has room.
         unsafe {
             for (i, block) in (columns.start / 32..columns.end / 32).enumerate() {
-                let w = Weights::<Avx2>::read::<B>(matrix, panel, block);
+                let w = Weights::<Avx2>::read::<B>(matrix, panel, block, AHEAD);
                 for j in 0..8 {
                     let numbers = w.numbers::<B>(j);
                     for k in 0..4 {
