@@ -129,7 +129,9 @@ mod tests {
     #[test]
     fn a_processor_that_others_use_is_not_free() {
         let at = |all, busy, own| Ticks { processors: 8, all, busy, own };
-        let free = |all, busy, own| at(1000 + all, 500 + busy, 100 + own).free_since(at(1000, 500, 100));
+        let free = |all: u64, busy: u64, own: u64| {
+            at(1000 + all, 500 + busy, 100 + own).free_since(at(1000, 500, 100))
+        };
         assert_eq!(free(800, 0, 0), Some(8.0));
         assert_eq!(free(800, 400, 400), Some(8.0), "what we use ourselves is free");
         assert_eq!(free(800, 700, 400), Some(5.0));

@@ -141,6 +141,32 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_and_at_any_fused_level() {
 }
 
 #[test]
+fn a_row_that_meets_several_panels_at_a_time_has_the_bits_of_two_rows_that_do_not() {
+    let mut random = Random::new(47);
+    // A thread takes ten panels at a time of these: four streams of two, and two more; the last one is not full.
+    let rows = 645;
+    for format in FORMATS {
+        let cols = if format.block_len() == 1 { 77 } else { 256 };
+        let bytes = random.matrix(format, rows, cols);
+        let x = random.numbers(2 * cols);
+        let oracle = Reference.matrix(format, rows, cols, &bytes).unwrap();
+        let want = project(&Reference, &oracle, &x, 2, Activation::F32);
+        for cpu in backends() {
+            let what = format!("{format:?}, {:?}", cpu.level());
+            let m = cpu.matrix(format, rows, cols, &bytes).unwrap();
+            for activation in [Activation::F32, Activation::Rounded] {
+                let two = project(&cpu, &m, &x, 2, activation);
+                let one = project(&cpu, &m, &x[..cols], 1, activation);
+                assert_eq!(one, two[..rows], "{what}, {activation:?}");
+                if activation == Activation::F32 {
+                    assert_close(&two, &want, 1e-4, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn many_rows_do_not_depend_on_each_other_nor_on_their_number() {
     let mut random = Random::new(81);
     for format in FORMATS {
