@@ -1,7 +1,7 @@
 //! How long products take on this processor: `cargo bench -p gemma-kernels --bench products [-- FORMAT [INPUTS [OUTPUTS [THREADS]]]]`.
 //!
-//! One thread unless told otherwise, the fastest of many runs, so that other programs disturb little; weights that do not fit the caches are
-//! read from memory, as when a model decodes.
+//! One thread unless told otherwise, the fastest of many runs, so that other programs disturb little; weights that do not
+//! fit the caches (65,536 outputs are enough) are read from memory, as when a model decodes.
 
 use std::time::Instant;
 
