@@ -189,6 +189,7 @@ struct Worker {
     fallbacks: HashMap<u64, Fallback>,
     /// What the passes of each model cost.
     paces: HashMap<u64, Pace>,
+    /// The threads that make room for other programs, if they do.
     share: Option<Share>,
     /// In order of arrival.
     jobs: Vec<Job>,

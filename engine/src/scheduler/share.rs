@@ -2,9 +2,9 @@
 //!
 //! A loop over threads ends with the last of them: one that has to share its processor holds up all the others, and the other
 //! program with them: where one of two cores is taken, a 270M writes 46 tokens a second with two threads and 59 with one, and
-//! the other program gets a third more done. So no more threads compute than there are processors that nobody else uses, but never fewer than
-//! half of them: whoever types waits for the answer. What runs at a low priority makes room by itself and does not
-//! count, nor does what a virtual machine's host takes. Known on Linux only; elsewhere all threads compute.
+//! the other program gets a third more done. So no more threads compute than there are processors that nobody else uses,
+//! but never fewer than half of the threads: whoever types waits for the answer. What runs at a low priority makes room by
+//! itself and does not count, nor does what a virtual machine's host takes. Known on Linux only; elsewhere all compute.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

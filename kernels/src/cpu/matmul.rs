@@ -33,7 +33,7 @@ pub(crate) use blocks::project_blocks;
 const TILE: usize = 8;
 /// Panels that a row meets at a time where there are few registers: processors of that level read several streams up to
 /// half as fast again as one. Formats with two kinds of scales have streams enough in one panel, and lose.
-const SIDE_BY_SIDE: usize = 4;
+pub(super) const SIDE_BY_SIDE: usize = 4;
 /// More rows than these are multiplied faster by matrix units, where there are some.
 #[cfg(target_arch = "x86_64")]
 const ROWS_OF_VECTORS: usize = 4;

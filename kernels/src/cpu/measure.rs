@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Cpu;
 use super::formats::{AHEAD, AHEAD_OF_SEVERAL};
+use super::matmul::SIDE_BY_SIDE;
 use super::pack::Aligned;
 use super::simd::{Kernel, Simd};
 
@@ -33,7 +34,7 @@ impl Cpu {
         let words = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u64>(), BYTES / 8) };
         let total = AtomicU64::new(0);
         // A core reads faster with what it reads next asked for, or without; one stream, or several at a time.
-        let ways = [(1, 0), (1, AHEAD), (4, 0), (4, AHEAD_OF_SEVERAL)];
+        let ways = [(1, 0), (1, AHEAD), (SIDE_BY_SIDE, 0), (SIDE_BY_SIDE, AHEAD_OF_SEVERAL)];
         let seconds = ways.map(|(streams, ahead)| {
             best_of(|| {
                 self.pool.run(PARTS, &|part| {
