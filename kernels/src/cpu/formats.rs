@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::pack::PackedMatrix;
+use super::pack::{Group, IN_GROUP, PackedMatrix};
 use super::simd::{LANES, Simd};
 
 /// Bytes that weights are asked for ahead of their use.
@@ -63,6 +63,8 @@ pub(crate) trait Block {
     const MOST: Option<u8> = Some(15);
     /// There is a minimum: `value = scale * q - minimum`.
     const MINIMUM: bool = false;
+    /// How these lie in a panel.
+    const LAID_OUT: Group = Group::new(Self::PER_256, Self::PER_32, Self::QUANTS);
 
     /// The quants, four columns a vector.
     ///
@@ -86,29 +88,66 @@ pub(crate) struct Weights<S: Simd> {
     pub(crate) minimum: S::F,
 }
 
-impl<S: Simd> Weights<S> {
-    /// `ahead`: how many bytes ahead weights are asked for.
+/// Where a block of 32 columns of a panel lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// See [`Block::quants`].
+    pub(crate) quants: *const u8,
+    /// See [`Block::scales`].
+    pub(crate) per_256: *const u8,
+    pub(crate) per_32: *const u8,
+}
+
+impl Place {
+    /// The block need not be there: a place beyond a panel's blocks is to be asked for ahead, not read.
+    #[inline(always)]
+    pub(crate) fn of<B: Block>(matrix: &PackedMatrix, panel: usize, block: usize) -> Self {
+        Self::in_group::<B>(Self::group::<B>(matrix, panel, block), block % IN_GROUP)
+    }
+
+    /// The group of 256 columns that a block is in.
+    #[inline(always)]
+    pub(crate) fn group<B: Block>(matrix: &PackedMatrix, panel: usize, block: usize) -> *const u8 {
+        matrix.panel(panel).wrapping_add(B::LAID_OUT.all_scales(block))
+    }
+
+    #[inline(always)]
+    fn in_group<B: Block>(group: *const u8, block: usize) -> Self {
+        Self {
+            quants: group.wrapping_add(B::LAID_OUT.quants(block)),
+            per_256: group,
+            per_32: group.wrapping_add(B::LAID_OUT.scales(block)),
+        }
+    }
+
+    /// The block's scales.
     ///
     /// # Safety
-    /// As [`Simd`]; the panel and the block are the matrix's, and its format is `B`.
+    /// As [`Simd`]; the block is there.
     #[inline(always)]
-    pub(crate) unsafe fn read<B: Block>(
-        matrix: &PackedMatrix,
-        panel: usize,
-        block: usize,
-        ahead: usize,
-    ) -> Self {
-        let base = matrix.panel(panel);
-        // SAFETY: the regions of a panel, see `pack`.
+    pub(crate) unsafe fn scales<S: Simd, B: Block>(self) -> ([S::F; 2], S::F) {
+        // SAFETY: a block has scales of its own and of its group.
+        unsafe { B::scales::<S>(self.per_256, self.per_32) }
+    }
+}
+
+impl<S: Simd> Weights<S> {
+    /// Block `block` of a group, of which `ahead` bytes on are asked for.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the group is one of a matrix of format `B`, and has so many blocks.
+    #[inline(always)]
+    pub(crate) unsafe fn read<B: Block>(group: *const u8, block: usize, ahead: usize) -> Self {
+        let place = Place::in_group::<B>(group, block);
+        // An eighth of a group with each of its blocks: scales are asked for too.
+        let share = const { B::LAID_OUT.bytes() / IN_GROUP };
+        for line in (0..share).step_by(64) {
+            S::prefetch(group.wrapping_add(ahead + block * share + line));
+        }
+        // SAFETY: the caller's block.
         unsafe {
-            let per_32 = base.add(matrix.shape.super_scales);
-            let quants = per_32.add(matrix.shape.block_scales + block * B::QUANTS);
-            for line in (0..B::QUANTS).step_by(64) {
-                S::prefetch(quants.wrapping_add(ahead + line));
-            }
-            let quants = B::quants::<S>(quants);
-            let (scale, minimum) =
-                B::scales::<S>(base.add(block / 8 * B::PER_256), per_32.add(block * B::PER_32));
+            let quants = B::quants::<S>(place.quants);
+            let (scale, minimum) = place.scales::<S, B>();
             Self { quants, scale, minimum }
         }
     }
@@ -161,20 +200,37 @@ unsafe fn nibbles<S: Simd>(q: *const u8) -> [S::B; 8] {
 }
 
 #[inline(always)]
-unsafe fn with_fifth_bit<S: Simd>(q: *const u8) -> [S::B; 8] {
+unsafe fn fives<S: Simd>(q: *const u8) -> [S::B; 8] {
     // SAFETY: the caller's pointer is valid for 320 bytes.
     unsafe {
-        let [a, b, c, d, e, f, g, h] = nibbles::<S>(q);
-        let bits = S::load_b(q.add(256));
+        let (a, b, c) = (S::load_b(q), S::load_b(q.add(64)), S::load_b(q.add(128)));
+        let (d, e) = (S::load_b(q.add(192)), S::load_b(q.add(256)));
+        let last = S::or_b(S::shift_right::<5>(e, 7), S::shift_right::<2>(b, 8));
         [
-            S::or_b(a, S::shift_left::<4>(bits, 16)),
-            S::or_b(b, S::shift_left::<3>(bits, 16)),
-            S::or_b(c, S::shift_left::<2>(bits, 16)),
-            S::or_b(d, S::shift_left::<1>(bits, 16)),
-            S::or_b(e, S::shift_left::<0>(bits, 16)),
-            S::or_b(f, S::shift_right::<1>(bits, 16)),
-            S::or_b(g, S::shift_right::<2>(bits, 16)),
-            S::or_b(h, S::shift_right::<3>(bits, 16)),
+            S::shift_right::<0>(a, 31),
+            S::shift_right::<0>(b, 31),
+            S::shift_right::<0>(c, 31),
+            S::shift_right::<0>(d, 31),
+            S::shift_right::<0>(e, 31),
+            S::or_b(S::shift_right::<5>(a, 7), S::shift_right::<3>(b, 24)),
+            S::or_b(S::shift_right::<5>(c, 7), S::shift_right::<3>(d, 24)),
+            S::or_b(last, S::shift_right::<1>(d, 16)),
+        ]
+    }
+}
+
+/// Four vectors of 6 bits.
+#[inline(always)]
+unsafe fn sixes<S: Simd>(q: *const u8) -> [S::B; 4] {
+    // SAFETY: the caller's pointer is valid for 192 bytes.
+    unsafe {
+        let (a, b, c) = (S::load_b(q), S::load_b(q.add(64)), S::load_b(q.add(128)));
+        let low = S::or_b(S::shift_right::<6>(a, 3), S::shift_right::<4>(b, 12));
+        [
+            S::shift_right::<0>(a, 63),
+            S::shift_right::<0>(b, 63),
+            S::shift_right::<0>(c, 63),
+            S::or_b(low, S::shift_right::<2>(c, 48)),
         ]
     }
 }
@@ -283,7 +339,7 @@ mod blocks {
         const OFFSET: i32 = 16;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
-            unsafe { with_fifth_bit::<S>(q) }
+            unsafe { fives::<S>(q) }
         }
         #[inline(always)]
         unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
@@ -299,7 +355,7 @@ mod blocks {
         const MINIMUM: bool = true;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
-            unsafe { with_fifth_bit::<S>(q) }
+            unsafe { fives::<S>(q) }
         }
         #[inline(always)]
         unsafe fn scales<S: Simd>(_: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
@@ -330,7 +386,7 @@ mod blocks {
         const MINIMUM: bool = true;
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
-            unsafe { with_fifth_bit::<S>(q) }
+            unsafe { fives::<S>(q) }
         }
         #[inline(always)]
         unsafe fn scales<S: Simd>(per_256: *const u8, per_32: *const u8) -> ([S::F; 2], S::F) {
@@ -348,18 +404,8 @@ mod blocks {
         #[inline(always)]
         unsafe fn quants<S: Simd>(q: *const u8) -> [S::B; 8] {
             unsafe {
-                let [a, b, c, d, e, f, g, h] = nibbles::<S>(q);
-                let (low, high) = (S::load_b(q.add(256)), S::load_b(q.add(320)));
-                [
-                    S::or_b(a, S::shift_left::<4>(low, 48)),
-                    S::or_b(b, S::shift_left::<2>(low, 48)),
-                    S::or_b(c, S::shift_left::<0>(low, 48)),
-                    S::or_b(d, S::shift_right::<2>(low, 48)),
-                    S::or_b(e, S::shift_left::<4>(high, 48)),
-                    S::or_b(f, S::shift_left::<2>(high, 48)),
-                    S::or_b(g, S::shift_left::<0>(high, 48)),
-                    S::or_b(h, S::shift_right::<2>(high, 48)),
-                ]
+                let ([a, b, c, d], [e, f, g, h]) = (sixes::<S>(q), sixes::<S>(q.add(192)));
+                [a, b, c, d, e, f, g, h]
             }
         }
         #[inline(always)]

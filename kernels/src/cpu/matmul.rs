@@ -18,9 +18,9 @@ use super::activations::Quantized;
 use super::amx::{self, tiles::Parts};
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
-use super::formats::{AHEAD, AHEAD_OF_SEVERAL, Block, Plain, Weights, by_format};
+use super::formats::{AHEAD, AHEAD_OF_SEVERAL, Block, Place, Plain, Weights, by_format};
 use super::low_rank::{self, Addend};
-use super::pack::PackedMatrix;
+use super::pack::{IN_GROUP, PackedMatrix};
 use super::simd::{Kernel, LANES, Simd};
 use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
@@ -32,8 +32,11 @@ pub(crate) use blocks::project_blocks;
 /// Rows of activations that share one reading of the weights.
 const TILE: usize = 8;
 /// Panels that a row meets at a time where there are few registers: processors of that level read several streams up to
-/// half as fast again as one. Formats with two kinds of scales have streams enough in one panel, and lose.
-pub(super) const SIDE_BY_SIDE: usize = 4;
+/// half as fast again as one.
+const SIDE_BY_SIDE: usize = 4;
+/// Panels that a thread takes at a time, at most: of one row more, since each beginning is a stream that memory does not expect.
+const PANELS: usize = 16;
+const PANELS_OF_ONE_ROW: usize = 64;
 /// More rows than these are multiplied faster by matrix units, where there are some.
 #[cfg(target_arch = "x86_64")]
 const ROWS_OF_VECTORS: usize = 4;
@@ -196,7 +199,7 @@ fn project_columns(
             let input = inputs.of(way, x, matrix.cols);
             let outputs = outputs.clone().unwrap_or(0..matrix.rows);
             let panels = outputs.start / LANES..outputs.end.div_ceil(LANES);
-            let mut chunk = pool.chunk(panels.len(), 16);
+            let mut chunk = pool.chunk(panels.len(), if n == 1 { PANELS_OF_ONE_ROW } else { PANELS });
             if !matches!(way, Way::F32 | Way::Int8) {
                 // Matrix units take panels in pairs.
                 chunk = (chunk & !1).max(2);
@@ -355,7 +358,7 @@ impl Panels<'_> {
     #[inline(always)]
     unsafe fn tiles<S: Simd, T: TileProduct>(self) {
         let Range { mut start, end } = self.panels;
-        if S::FEW_REGISTERS && self.job.n == 1 && T::SEVERAL {
+        if S::FEW_REGISTERS && self.job.n == 1 {
             // Each stream goes through panels that follow each other.
             let each = (end - start) / SIDE_BY_SIDE;
             for panel in start..start + each {
@@ -387,8 +390,6 @@ impl Panels<'_> {
 
 /// `C` panels against `M` rows from row `t` on; returns how many rows these were.
 pub(super) trait TileProduct {
-    /// Whether one row meets [`SIDE_BY_SIDE`] panels.
-    const SEVERAL: bool = true;
     unsafe fn tile<S: Simd, const M: usize, const C: usize>(
         job: &Job<'_>,
         panels: [usize; C],
@@ -400,7 +401,6 @@ pub(super) trait TileProduct {
 pub(super) struct Int8<B>(std::marker::PhantomData<B>);
 
 impl<B: Block> TileProduct for Int8<B> {
-    const SEVERAL: bool = B::PER_256 == 0;
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const C: usize>(
         job: &Job<'_>,
@@ -412,11 +412,15 @@ impl<B: Block> TileProduct for Int8<B> {
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
             let mut acc = [[S::splat(0.0); M]; C];
-            for b in 0..cols / 32 {
-                for c in 0..C {
-                    let w = Weights::<S>::read::<B>(matrix, panels[c], b, ahead(C));
-                    for m in 0..M {
-                        acc[c][m] = Self::add_block::<S>(&w, x, (t + m) * cols / 32 + b, acc[c][m]);
+            for first in (0..cols / 32).step_by(IN_GROUP) {
+                let groups = panels.map(|panel| Place::group::<B>(matrix, panel, first));
+                for b in 0..IN_GROUP.min(cols / 32 - first) {
+                    for c in 0..C {
+                        let w = Weights::<S>::read::<B>(groups[c], b, ahead(C));
+                        for m in 0..M {
+                            let block = (t + m) * cols / 32 + first + b;
+                            acc[c][m] = Self::add_block::<S>(&w, x, block, acc[c][m]);
+                        }
                     }
                 }
             }
@@ -461,7 +465,6 @@ impl<B: Block> Int8<B> {
 pub(super) struct Dequantized<B>(std::marker::PhantomData<B>);
 
 impl<B: Block> TileProduct for Dequantized<B> {
-    const SEVERAL: bool = B::PER_256 == 0;
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const C: usize>(
         job: &Job<'_>,
@@ -474,15 +477,19 @@ impl<B: Block> TileProduct for Dequantized<B> {
         unsafe {
             let x = x.as_ptr().add(t * stride);
             let mut acc = [[S::splat(0.0); M]; C];
-            for b in 0..cols / 32 {
-                for c in 0..C {
-                    let w = Weights::<S>::read::<B>(matrix, panels[c], b, ahead(C));
-                    for j in 0..8 {
-                        let numbers = w.numbers::<B>(j);
-                        for k in 0..4 {
-                            for m in 0..M {
-                                let x = S::splat(*x.add(m * stride + 32 * b + 4 * j + k));
-                                acc[c][m] = S::fma(numbers[k], x, acc[c][m]);
+            for first in (0..cols / 32).step_by(IN_GROUP) {
+                let groups = panels.map(|panel| Place::group::<B>(matrix, panel, first));
+                for b in 0..IN_GROUP.min(cols / 32 - first) {
+                    for c in 0..C {
+                        let w = Weights::<S>::read::<B>(groups[c], b, ahead(C));
+                        for j in 0..8 {
+                            let numbers = w.numbers::<B>(j);
+                            for k in 0..4 {
+                                for m in 0..M {
+                                    let column = 32 * (first + b) + 4 * j + k;
+                                    let x = S::splat(*x.add(m * stride + column));
+                                    acc[c][m] = S::fma(numbers[k], x, acc[c][m]);
+                                }
                             }
                         }
                     }

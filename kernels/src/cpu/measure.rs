@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Cpu;
-use super::formats::{AHEAD, AHEAD_OF_SEVERAL};
-use super::matmul::SIDE_BY_SIDE;
 use super::pack::Aligned;
 use super::simd::{Kernel, Simd};
 
@@ -18,6 +16,10 @@ const PARTS: usize = 256;
 const STEPS: usize = 1 << 22;
 /// Vectors that are multiplied and added without waiting for each other, at most.
 const CHAINS: usize = 12;
+/// Streams of which a core reads as much as of more, and bytes ahead at which it does best, of one stream and of these.
+const STREAMS: usize = 4;
+const AHEAD_OF_ONE: usize = 4096;
+const AHEAD_OF_EACH: usize = 512;
 /// Runs, of which the best counts.
 const RUNS: usize = 3;
 
@@ -34,7 +36,7 @@ impl Cpu {
         let words = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u64>(), BYTES / 8) };
         let total = AtomicU64::new(0);
         // A core reads faster with what it reads next asked for, or without; one stream, or several at a time.
-        let ways = [(1, 0), (1, AHEAD), (SIDE_BY_SIDE, 0), (SIDE_BY_SIDE, AHEAD_OF_SEVERAL)];
+        let ways = [(1, 0), (1, AHEAD_OF_ONE), (STREAMS, 0), (STREAMS, AHEAD_OF_EACH)];
         let seconds = ways.map(|(streams, ahead)| {
             best_of(|| {
                 self.pool.run(PARTS, &|part| {

@@ -224,21 +224,9 @@ mod lanes {
                     2 => vshrq_n_u8::<2>(a),
                     3 => vshrq_n_u8::<3>(a),
                     4 => vshrq_n_u8::<4>(a),
+                    5 => vshrq_n_u8::<5>(a),
+                    6 => vshrq_n_u8::<6>(a),
                     _ => vshlq_u8(a, vdupq_n_s8(-(SHIFT as i8))),
-                };
-                vandq_u8(shifted, vdupq_n_u8(mask))
-            }
-        }
-        #[inline(always)]
-        unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
-            unsafe {
-                let shifted = match SHIFT {
-                    0 => a,
-                    1 => vshlq_n_u8::<1>(a),
-                    2 => vshlq_n_u8::<2>(a),
-                    3 => vshlq_n_u8::<3>(a),
-                    4 => vshlq_n_u8::<4>(a),
-                    _ => vshlq_u8(a, vdupq_n_s8(SHIFT as i8)),
                 };
                 vandq_u8(shifted, vdupq_n_u8(mask))
             }
@@ -417,10 +405,6 @@ mod lanes {
         #[inline(always)]
         unsafe fn shift_right<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
             quarters!(|a| Quarter::<D>::shift_right::<SHIFT>(a, mask))
-        }
-        #[inline(always)]
-        unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
-            quarters!(|a| Quarter::<D>::shift_left::<SHIFT>(a, mask))
         }
         #[inline(always)]
         unsafe fn byte<const K: u32>(a: Self::B) -> Self::F {

@@ -13,7 +13,7 @@ use std::arch::aarch64::*;
 use std::ops::Range;
 
 use super::activations::{Quantized, SERIAL};
-use super::formats::{Block, Plain, by_format};
+use super::formats::{Block, Place, Plain, by_format};
 use super::matmul::{Input, Job};
 use super::neon::{Bytes, DotProducts, Quarter, Widening, small_matrix};
 use super::pool::Pool;
@@ -168,38 +168,23 @@ unsafe fn int8<D: Bytes, B: Block, const I8MM: bool>(job: &Job<'_>, x: &Quantize
     }
 }
 
-/// Where a panel's quants and scales begin.
-struct Panel {
-    per_256: *const u8,
-    per_32: *const u8,
-    quants: *const u8,
+/// Quants of a block for the outputs of register `part`, four columns a vector.
+#[inline(always)]
+unsafe fn quants<S: Simd, B: Block>(place: Place, part: usize) -> [S::B; 8] {
+    // SAFETY: the block is inside the panel.
+    unsafe { B::quants::<S>(place.quants.add(part * 4 * QUARTER)) }
 }
 
-impl Panel {
-    #[inline(always)]
-    fn new(job: &Job<'_>, panel: usize) -> Self {
-        let per_256 = job.matrix.panel(panel);
-        let per_32 = per_256.wrapping_add(job.matrix.shape.super_scales);
-        Self { per_256, per_32, quants: per_32.wrapping_add(job.matrix.shape.block_scales) }
-    }
-
-    /// Quants of block `b` for the outputs of register `part`, four columns a vector.
-    #[inline(always)]
-    unsafe fn quants<S: Simd, B: Block>(&self, b: usize, part: usize) -> [S::B; 8] {
-        // SAFETY: the block is inside the panel.
-        unsafe { B::quants::<S>(self.quants.add(b * B::QUANTS + part * 4 * QUARTER)) }
-    }
-
-    /// Scales and minimum of block `b` for the outputs of register `part`.
-    #[inline(always)]
-    unsafe fn scales<S: Simd, B: Block>(&self, b: usize, part: usize) -> ([S::F; 2], S::F) {
-        // Below scales in f16 those of a block are bytes, else f16 themselves.
-        let bytes = if B::PER_256 > 0 { 1 } else { 2 };
-        // SAFETY: the block is inside the panel.
-        unsafe {
-            let per_256 = self.per_256.add(b / 8 * B::PER_256 + part * 2 * QUARTER);
-            B::scales::<S>(per_256, self.per_32.add(b * B::PER_32 + part * bytes * QUARTER))
-        }
+/// Scales and minimum of a block for the outputs of register `part`.
+#[inline(always)]
+unsafe fn scales<S: Simd, B: Block>(place: Place, part: usize) -> ([S::F; 2], S::F) {
+    // Below scales in f16 those of a block are bytes, else f16 themselves.
+    let bytes = if B::PER_256 > 0 { 1 } else { 2 };
+    // SAFETY: the block is inside the panel.
+    unsafe {
+        let (per_256, per_32) =
+            (place.per_256.add(part * 2 * QUARTER), place.per_32.add(part * bytes * QUARTER));
+        B::scales::<S>(per_256, per_32)
     }
 }
 
@@ -213,14 +198,14 @@ unsafe fn int8_tile<D: Bytes, B: Block, const H: usize, const M: usize>(
     t: usize,
 ) {
     let cols = job.matrix.cols;
-    let from = Panel::new(job, panel);
     // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
     unsafe {
         let mut acc = [[vdupq_n_f32(0.0); M]; H];
         for b in 0..cols / 32 {
+            let place = Place::of::<B>(job.matrix, panel, b);
             for h in 0..H {
-                let w = from.quants::<Quarter<D>, B>(b, part + h);
-                let (scale, minimum) = from.scales::<Quarter<D>, B>(b, part + h);
+                let w = quants::<Quarter<D>, B>(place, part + h);
+                let (scale, minimum) = scales::<Quarter<D>, B>(place, part + h);
                 for m in 0..M {
                     let row = (t + m) * cols + 32 * b;
                     let q = x.q.as_ptr().add(row);
@@ -272,7 +257,6 @@ unsafe fn pair_tile<D: Bytes, B: Block, const H: usize, const P: usize>(
     t: usize,
 ) {
     let blocks = job.matrix.cols / 32;
-    let from = Panel::new(job, panel);
     let groups = 4 / B::GROUPS;
     // SAFETY: all pointers stay inside the panel and inside the pairs, of which there are `n / 2`.
     unsafe {
@@ -281,8 +265,9 @@ unsafe fn pair_tile<D: Bytes, B: Block, const H: usize, const P: usize>(
         // Two outputs each: those of the first row, then those of the second.
         let mut acc = [[[vdupq_n_f32(0.0); 2]; P]; H];
         for b in 0..blocks {
+            let place = Place::of::<B>(job.matrix, panel, b);
             for h in 0..H {
-                let w = from.quants::<Quarter<D>, B>(b, part + h);
+                let w = quants::<Quarter<D>, B>(place, part + h);
                 let mut eights = [[vdupq_n_s8(0); 2]; 4];
                 for k in 0..4 {
                     let offset = vdupq_n_s8(B::OFFSET as i8);
@@ -291,7 +276,7 @@ unsafe fn pair_tile<D: Bytes, B: Block, const H: usize, const P: usize>(
                     eights[k][0] = vreinterpretq_s8_s32(vzip1q_s32(first, second));
                     eights[k][1] = vreinterpretq_s8_s32(vzip2q_s32(first, second));
                 }
-                let (scale, minimum) = from.scales::<Quarter<D>, B>(b, part + h);
+                let (scale, minimum) = scales::<Quarter<D>, B>(place, part + h);
                 for p in 0..P {
                     let q = q.add((p * blocks + b) * PAIR_BYTES);
                     let factors = factors.add((p * blocks + b) * PAIR_FACTORS);
@@ -401,15 +386,15 @@ impl<B: Block> Tile for Dequantized<B> {
         part: usize,
         t: usize,
     ) {
-        let from = Panel::new(job, panel);
         // SAFETY: all pointers stay inside the panel and inside the rows `t..t + M` of the activations.
         unsafe {
             let row = x.x.as_ptr().add(t * x.stride);
             let mut acc = [[vdupq_n_f32(0.0); M]; H];
             for b in 0..job.matrix.cols / 32 {
+                let place = Place::of::<B>(job.matrix, panel, b);
                 for h in 0..H {
-                    let w = from.quants::<Four, B>(b, part + h);
-                    let (scale, minimum) = from.scales::<Four, B>(b, part + h);
+                    let w = quants::<Four, B>(place, part + h);
+                    let (scale, minimum) = scales::<Four, B>(place, part + h);
                     for j in 0..8 {
                         let q = if B::MOST.is_none() {
                             [

@@ -5,12 +5,14 @@
 //! an output do not depend on what is computed beside it. The numbers stay in the file's format, at
 //! the file's size (K formats: 3% more, their 6-bit scales spread to bytes).
 //!
-//! A quantised panel is three regions, each rounded up to 64 bytes: per 256 numbers the f16 scales
-//! (and minimums) of the K formats, per 32 numbers the block scales, per 32 numbers the quants:
-//! - 4 bits: four vectors; byte `4 * row + k % 4` of vector `v` holds numbers `4v + k % 4` (low half)
-//!   and `16 + 4v + k % 4` (high half);
-//! - a fifth bit: one vector; bit `j` of a byte belongs to number `4j + k % 4`;
-//! - bits five and six: two vectors; bits `2s` of vector `v` belong to number `16v + 4s + k % 4`;
+//! A quantised panel is groups of 256 columns, each in one place, so that a panel is one stream: the head (f16 scales and
+//! minimums of the K formats, then the scales of eight blocks of 32 columns, rounded up to 64 bytes) and the blocks' quants.
+//! The last group has as many blocks as there are, behind a whole head. Number `k` of a block is number `k % 4` of its word
+//! `k / 4`, which is in byte `4 * row + k % 4` of some vectors of 64 bytes:
+//! - 4 bits: four vectors; low halves hold words 0 to 3, high ones 4 to 7;
+//! - 5 bits: five vectors; their low bits hold words 0 to 4. What is left holds word 5 (three bits in the first vector,
+//!   two in the second), word 6 (the same of the next two) and word 7 (three in the last, one in the second, one in the fourth);
+//! - 6 bits: twice three vectors; their low bits hold three words, what is left (two bits each) the fourth;
 //! - 8 bits: eight vectors, signed.
 
 use super::pack_fast::pack_panel;
@@ -98,52 +100,90 @@ pub struct PackedMatrix {
     pub(crate) data: Aligned,
 }
 
-/// Sizes of the regions of a panel, in bytes.
+/// How a panel is laid out, in bytes; of plain numbers it is all one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PanelShape {
-    pub(crate) super_scales: usize,
-    pub(crate) block_scales: usize,
+    group: Group,
+    panel: usize,
+}
+
+/// Blocks of 32 columns in a group.
+pub(crate) const IN_GROUP: usize = 8;
+
+/// How a group of 256 columns of a panel is laid out, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group {
+    /// Scales of all columns.
+    per_256: usize,
+    /// Scales of a block.
+    per_32: usize,
+    /// Quants of a block.
     quants: usize,
+}
+
+impl Group {
+    pub(crate) const fn new(per_256: usize, per_32: usize, quants: usize) -> Self {
+        Self { per_256, per_32, quants }
+    }
+
+    fn of(format: Format) -> Self {
+        match format {
+            Format::F32 | Format::F16 | Format::BF16 => Self::new(0, 0, 0),
+            Format::Q8_0 => Self::new(0, 32, 512),
+            Format::Q4_0 => Self::new(0, 32, 256),
+            Format::Q4_1 => Self::new(0, 64, 256),
+            Format::Q5_0 => Self::new(0, 32, 320),
+            Format::Q5_1 => Self::new(0, 64, 320),
+            Format::Q4_K => Self::new(64, 32, 256),
+            Format::Q5_K => Self::new(64, 32, 320),
+            Format::Q6_K => Self::new(32, 32, 384),
+        }
+    }
+
+    /// What comes before the quants.
+    const fn head(self) -> usize {
+        (self.per_256 + IN_GROUP * self.per_32).next_multiple_of(64)
+    }
+
+    pub(crate) const fn bytes(self) -> usize {
+        self.head() + IN_GROUP * self.quants
+    }
+
+    /// Where the scales of a block's 256 columns begin in the panel.
+    #[inline(always)]
+    pub(crate) const fn all_scales(self, block: usize) -> usize {
+        block / IN_GROUP * self.bytes()
+    }
+
+    /// Where a block's scales begin in the panel.
+    #[inline(always)]
+    pub(crate) const fn scales(self, block: usize) -> usize {
+        self.all_scales(block) + self.per_256 + block % IN_GROUP * self.per_32
+    }
+
+    /// Where a block's quants begin in the panel.
+    #[inline(always)]
+    pub(crate) const fn quants(self, block: usize) -> usize {
+        self.all_scales(block) + self.head() + block % IN_GROUP * self.quants
+    }
 }
 
 impl PanelShape {
     fn new(format: Format, cols: usize) -> Self {
-        let line = |bytes: usize| bytes.next_multiple_of(64);
-        let (per_256, per_32, quants) = per_block(format);
-        let blocks = cols.div_ceil(32);
-        match format {
-            Format::F32 => Self { super_scales: 0, block_scales: 0, quants: line(cols * LANES * 4) },
-            Format::F16 => Self { super_scales: 0, block_scales: 0, quants: line(cols * LANES * 2) },
+        let group = Group::of(format);
+        let panel = match format {
+            Format::F32 => (cols * LANES * 4).next_multiple_of(64),
+            Format::F16 => (cols * LANES * 2).next_multiple_of(64),
             // Filled up with zeros to whole tiles of matrix units.
-            Format::BF16 => {
-                let pairs = cols.next_multiple_of(TILE_COLS) / 2;
-                Self { super_scales: 0, block_scales: 0, quants: pairs * LANES * 4 }
-            }
-            _ => Self {
-                super_scales: line(blocks.div_ceil(8) * per_256),
-                block_scales: line(blocks * per_32),
-                quants: blocks * quants,
-            },
-        }
+            Format::BF16 => cols.next_multiple_of(TILE_COLS) / 2 * LANES * 4,
+            _ if cols == 0 => 0,
+            _ => group.quants(cols / 32 - 1) + group.quants,
+        };
+        Self { group, panel }
     }
 
     pub(crate) fn bytes(self) -> usize {
-        self.super_scales + self.block_scales + self.quants
-    }
-}
-
-/// Bytes of scales per 256 columns, of scales per 32 columns, of quants per 32 columns, for 16 rows.
-const fn per_block(format: Format) -> (usize, usize, usize) {
-    match format {
-        Format::F32 | Format::F16 | Format::BF16 => (0, 0, 0),
-        Format::Q8_0 => (0, 32, 512),
-        Format::Q4_0 => (0, 32, 256),
-        Format::Q4_1 => (0, 64, 256),
-        Format::Q5_0 => (0, 32, 320),
-        Format::Q5_1 => (0, 64, 320),
-        Format::Q4_K => (64, 32, 256),
-        Format::Q5_K => (64, 32, 320),
-        Format::Q6_K => (32, 32, 384),
+        self.panel
     }
 }
 
@@ -172,7 +212,7 @@ impl PackedMatrix {
                     at.write_bytes(0, shape.bytes());
                     std::slice::from_raw_parts_mut(at, shape.bytes())
                 };
-                pack_panel(format, shape, rows, row_bytes, panel);
+                pack_panel(format, shape.group, rows, row_bytes, panel);
             });
         };
         // SAFETY: every panel is zeroed before it is packed, and together they are all of it.
@@ -219,14 +259,12 @@ impl PackedMatrix {
                 }
             }
             format => {
-                let (supers, rest) = panel.split_at(self.shape.super_scales);
-                let (scales, quants) = rest.split_at(self.shape.block_scales);
-                let (_, per_32, per_block) = per_block(format);
+                let group = self.shape.group;
                 for (b, out) in out.chunks_exact_mut(32).enumerate() {
-                    let block = &quants[b * per_block..(b + 1) * per_block];
-                    let scales = &scales[b * per_32..(b + 1) * per_32];
+                    let block = &panel[group.quants(b)..][..group.quants];
+                    let (all, scales) = (&panel[group.all_scales(b)..], &panel[group.scales(b)..]);
                     for (k, o) in out.iter_mut().enumerate() {
-                        let (scale, minimum) = unpack_scales(format, supers, scales, b / 8, lane, k);
+                        let (scale, minimum) = unpack_scales(format, all, scales, lane, k);
                         *o = scale * f32::from(unpack_quant(format, block, lane, k)) - minimum;
                     }
                 }
@@ -250,35 +288,38 @@ pub(crate) const fn offset(format: Format) -> i32 {
 }
 
 fn unpack_quant(format: Format, block: &[u8], lane: usize, k: usize) -> i8 {
-    let (group, byte) = (k / 4, 4 * lane + k % 4);
-    if format == Format::Q8_0 {
-        return block[64 * group + byte] as i8;
-    }
-    let low = block[64 * (group % 4) + byte] >> (4 * (group / 4)) & 15;
-    let high = match format {
-        Format::Q5_0 | Format::Q5_1 | Format::Q5_K => block[256 + byte] >> group & 1,
-        Format::Q6_K => block[256 + 64 * (group / 4) + byte] >> (2 * (group % 4)) & 3,
-        _ => 0,
+    let word = k / 4;
+    let vector = |v: usize| block[64 * v + 4 * lane + k % 4];
+    let quant = match format {
+        Format::Q8_0 => return vector(word) as i8,
+        Format::Q5_0 | Format::Q5_1 | Format::Q5_K => match word {
+            5 => vector(0) >> 5 | vector(1) >> 6 << 3,
+            6 => vector(2) >> 5 | vector(3) >> 6 << 3,
+            7 => vector(4) >> 5 | (vector(1) >> 5 & 1) << 3 | (vector(3) >> 5 & 1) << 4,
+            _ => vector(word) & 31,
+        },
+        Format::Q6_K => {
+            let first = 3 * (word / 4);
+            match word % 4 {
+                3 => vector(first) >> 6 | vector(first + 1) >> 6 << 2 | vector(first + 2) >> 6 << 4,
+                v => vector(first + v) & 63,
+            }
+        }
+        _ => vector(word % 4) >> (4 * (word / 4)) & 15,
     };
-    (low | high << 4) as i8 - offset(format) as i8
+    quant as i8 - offset(format) as i8
 }
 
-fn unpack_scales(
-    format: Format,
-    supers: &[u8],
-    scales: &[u8],
-    super_block: usize,
-    lane: usize,
-    k: usize,
-) -> (f32, f32) {
+/// Scale and minimum of number `k` of a block, from where the scales of all its group's columns and its own begin.
+fn unpack_scales(format: Format, all: &[u8], scales: &[u8], lane: usize, k: usize) -> (f32, f32) {
     match format {
         Format::Q4_K | Format::Q5_K => (
-            half(supers, 64 * super_block + 2 * lane) * f32::from(scales[lane]),
-            half(supers, 64 * super_block + 32 + 2 * lane) * f32::from(scales[16 + lane]),
+            half(all, 2 * lane) * f32::from(scales[lane]),
+            half(all, 32 + 2 * lane) * f32::from(scales[16 + lane]),
         ),
         Format::Q6_K => {
             let scale = f32::from(scales[16 * (k / 16) + lane] as i8);
-            (half(supers, 32 * super_block + 2 * lane) * scale, 0.0)
+            (half(all, 2 * lane) * scale, 0.0)
         }
         Format::Q4_1 | Format::Q5_1 => (half(scales, 2 * lane), -half(scales, 32 + 2 * lane)),
         _ => (half(scales, 2 * lane), 0.0),

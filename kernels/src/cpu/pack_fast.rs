@@ -4,76 +4,127 @@
 // A closure would be compiled without the instructions of the function that it is in.
 #![allow(clippy::needless_range_loop)]
 
-use super::pack::PanelShape;
+use super::pack::Group;
 use super::simd::LANES;
 use crate::quant::{self, Format};
 
 /// Interleaves the rows of a panel, at most sixteen, one after another in `rows`; `panel` holds zeros.
-pub(super) fn pack_panel(format: Format, shape: PanelShape, rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
+pub(super) fn pack_panel(format: Format, group: Group, rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
     if row_bytes == 0 {
         return;
     }
-    let (supers, rest) = panel.split_at_mut(shape.super_scales);
-    let (scales, quants) = rest.split_at_mut(shape.block_scales);
+    let mut panel = Panel { group, panel };
     match format {
-        Format::F32 | Format::BF16 => plain::<4>(rows, row_bytes, quants),
-        Format::F16 => plain::<2>(rows, row_bytes, quants),
+        Format::F32 | Format::BF16 => plain::<4>(rows, row_bytes, panel.panel),
+        Format::F16 => plain::<2>(rows, row_bytes, panel.panel),
         Format::Q8_0 => {
-            blocks::<34, 8, 1>(rows, row_bytes, quants, |b, _| words(b, 2));
-            block_scales::<34>(rows, row_bytes, scales, 1);
+            panel.blocks::<34, 8, 1>(rows, row_bytes, |b, _| words(b, 2));
+            panel.block_scales::<34>(rows, row_bytes, 1);
         }
         Format::Q4_0 => {
-            blocks::<18, 4, 1>(rows, row_bytes, quants, |b, _| words(b, 2));
-            block_scales::<18>(rows, row_bytes, scales, 1);
+            panel.blocks::<18, 4, 1>(rows, row_bytes, |b, _| words(b, 2));
+            panel.block_scales::<18>(rows, row_bytes, 1);
         }
         Format::Q4_1 => {
-            blocks::<20, 4, 1>(rows, row_bytes, quants, |b, _| words(b, 4));
-            block_scales::<20>(rows, row_bytes, scales, 2);
+            panel.blocks::<20, 4, 1>(rows, row_bytes, |b, _| words(b, 4));
+            panel.block_scales::<20>(rows, row_bytes, 2);
         }
         Format::Q5_0 => {
-            blocks::<22, 5, 1>(rows, row_bytes, quants, |b, _| with_fifth(words(b, 6), fifth_bits(b, 2)));
-            block_scales::<22>(rows, row_bytes, scales, 1);
+            panel.blocks::<22, 5, 1>(rows, row_bytes, |b, _| in_five(halves(b, 6), fifth_bits(b, 2)));
+            panel.block_scales::<22>(rows, row_bytes, 1);
         }
         Format::Q5_1 => {
-            blocks::<24, 5, 1>(rows, row_bytes, quants, |b, _| with_fifth(words(b, 8), fifth_bits(b, 4)));
-            block_scales::<24>(rows, row_bytes, scales, 2);
+            panel.blocks::<24, 5, 1>(rows, row_bytes, |b, _| in_five(halves(b, 8), fifth_bits(b, 4)));
+            panel.block_scales::<24>(rows, row_bytes, 2);
         }
         Format::Q4_K => {
-            blocks::<144, 4, 8>(rows, row_bytes, quants, |b, j| halves_of_bytes(b, 16, j));
-            k_scales::<144>(rows, row_bytes, supers, scales);
+            panel.blocks::<144, 4, 8>(rows, row_bytes, |b, j| in_four(half_bytes(b, 16, j)));
+            panel.k_scales::<144>(rows, row_bytes);
         }
         Format::Q5_K => {
-            blocks::<176, 5, 8>(rows, row_bytes, quants, |b, j| {
-                with_fifth(halves_of_bytes(b, 48, j), plane(b, j))
-            });
-            k_scales::<176>(rows, row_bytes, supers, scales);
+            panel.blocks::<176, 5, 8>(rows, row_bytes, |b, j| in_five(half_bytes(b, 48, j), plane(b, j)));
+            panel.k_scales::<176>(rows, row_bytes);
         }
         Format::Q6_K => {
-            blocks::<210, 6, 8>(rows, row_bytes, quants, six_bits);
-            q6_scales(rows, row_bytes, supers, scales);
+            panel.blocks::<210, 6, 8>(rows, row_bytes, |b, j| in_six(six_bits(b, j)));
+            panel.q6_scales(rows, row_bytes);
         }
     }
 }
 
-/// Each block's 32 numbers (`EACH` runs of them) as `WORDS` words, which go to as many lines of sixteen lanes.
-#[inline(always)]
-fn blocks<const BYTES: usize, const WORDS: usize, const EACH: usize>(
-    rows: &[u8],
-    row_bytes: usize,
-    quants: &mut [u8],
-    words: impl Fn(&[u8; BYTES], usize) -> [u32; WORDS],
-) {
-    let (cells, _) = quants.as_chunks_mut::<4>();
-    // A block of all rows at a time: its lines stay in the first cache until all lanes are in them.
-    for i in 0..row_bytes / BYTES {
+/// A panel of quantised weights that is written.
+struct Panel<'a> {
+    group: Group,
+    panel: &'a mut [u8],
+}
+
+impl Panel<'_> {
+    /// Each block's 32 numbers (`EACH` runs of them) as `WORDS` words, which go to as many lines of sixteen lanes.
+    #[inline(always)]
+    fn blocks<const BYTES: usize, const WORDS: usize, const EACH: usize>(
+        &mut self,
+        rows: &[u8],
+        row_bytes: usize,
+        words: impl Fn(&[u8; BYTES], usize) -> [u32; WORDS],
+    ) {
+        // A block of all rows at a time: its lines stay in the first cache until all lanes are in them.
+        for i in 0..row_bytes / BYTES {
+            for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+                let Some(block) = row[i * BYTES..].first_chunk::<BYTES>() else { return };
+                for j in 0..EACH {
+                    let to = &mut self.panel[self.group.quants(i * EACH + j)..];
+                    let (cells, _) = to[..WORDS * LANES * 4].as_chunks_mut::<4>();
+                    let words = words(block, j);
+                    for w in 0..WORDS {
+                        cells[w * LANES + lane] = words[w].to_le_bytes();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The f16 at the head of each block, scale and (`kinds` 2) minimum, to lines of sixteen lanes.
+    #[inline(always)]
+    fn block_scales<const BYTES: usize>(&mut self, rows: &[u8], row_bytes: usize, kinds: usize) {
         for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let Some(block) = row[i * BYTES..].first_chunk::<BYTES>() else { return };
-            for j in 0..EACH {
-                let from = (i * EACH + j) * WORDS * LANES;
-                let to = &mut cells[from..from + WORDS * LANES];
-                let words = words(block, j);
-                for w in 0..WORDS {
-                    to[w * LANES + lane] = words[w].to_le_bytes();
+            let (blocks, _) = row.as_chunks::<BYTES>();
+            for i in 0..blocks.len() {
+                let (cells, _) = self.panel[self.group.scales(i)..].as_chunks_mut::<2>();
+                for kind in 0..kinds {
+                    cells[kind * LANES + lane] = [blocks[i][2 * kind], blocks[i][2 * kind + 1]];
+                }
+            }
+        }
+    }
+
+    /// The two f16 of each block of Q4_K or Q5_K, and its scales and minimums spread to bytes.
+    #[inline(always)]
+    fn k_scales<const BYTES: usize>(&mut self, rows: &[u8], row_bytes: usize) {
+        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let (blocks, _) = row.as_chunks::<BYTES>();
+            for i in 0..blocks.len() {
+                let block = &blocks[i];
+                let (cells, _) = self.panel[self.group.all_scales(8 * i)..].as_chunks_mut::<2>();
+                for kind in 0..2 {
+                    cells[kind * LANES + lane] = [block[2 * kind], block[2 * kind + 1]];
+                }
+                for j in 0..8 {
+                    let to = &mut self.panel[self.group.scales(8 * i + j)..];
+                    (to[lane], to[LANES + lane]) = quant::six_bit_scales(&block[4..16], j);
+                }
+            }
+        }
+    }
+
+    /// The f16 of each block of Q6_K, and its scales, two a run.
+    fn q6_scales(&mut self, rows: &[u8], row_bytes: usize) {
+        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let (blocks, _) = row.as_chunks::<210>();
+            for i in 0..blocks.len() {
+                let (cells, _) = self.panel[self.group.all_scales(8 * i)..].as_chunks_mut::<2>();
+                cells[lane] = [blocks[i][208], blocks[i][209]];
+                for s in 0..16 {
+                    self.panel[self.group.scales(8 * i + s / 2) + s % 2 * LANES + lane] = blocks[i][192 + s];
                 }
             }
         }
@@ -91,113 +142,90 @@ fn words<const N: usize>(bytes: &[u8], at: usize) -> [u32; N] {
     words
 }
 
-/// Four words of low bits and the fifth.
-#[inline(always)]
-fn with_fifth(low: [u32; 4], fifth: u32) -> [u32; 5] {
-    [low[0], low[1], low[2], low[3], fifth]
-}
+const HALVES: u32 = 0x0f0f_0f0f;
 
-/// A word of 32 fifth bits, bit `n` that of number `n`, as four bytes in which bit `j` of byte `c` is that of number
-/// `4j + c`.
+/// Eight words of numbers of 4 bits, those of the first four in the low halves of sixteen bytes.
 #[inline(always)]
-fn fifth_bits(bytes: &[u8], at: usize) -> u32 {
-    let [bits] = words::<1>(bytes, at);
-    let mut out = 0;
-    for c in 0..4 {
-        let mut y = bits >> c & 0x1111_1111;
-        y = (y | y >> 3) & 0x0303_0303;
-        y = (y | y >> 6) & 0x000f_000f;
-        out |= ((y | y >> 12) & 0xff) << (8 * c);
-    }
-    out
+fn halves(bytes: &[u8], at: usize) -> [u32; 8] {
+    let [a, b, c, d] = words(bytes, at).map(|word| word & HALVES);
+    let [e, f, g, h] = words(bytes, at).map(|word| word >> 4 & HALVES);
+    [a, b, c, d, e, f, g, h]
 }
 
 /// Run `j` of 4-bit numbers, of which two runs share 32 bytes, the first in their low halves.
 #[inline(always)]
-fn halves_of_bytes(bytes: &[u8], at: usize, j: usize) -> [u32; 4] {
-    const LOW: u32 = 0x0f0f_0f0f;
-    let source = words::<8>(bytes, at + 32 * (j / 2));
-    let mut out = [0; 4];
-    for v in 0..4 {
-        let (low, high) = (source[v] >> (4 * (j % 2)) & LOW, source[4 + v] >> (4 * (j % 2)) & LOW);
-        out[v] = low | high << 4;
+fn half_bytes(bytes: &[u8], at: usize, j: usize) -> [u32; 8] {
+    words(bytes, at + 32 * (j / 2)).map(|word| word >> (4 * (j % 2)) & HALVES)
+}
+
+/// A word of 32 fifth bits, bit `n` that of number `n`, as words of ones and zeros.
+#[inline(always)]
+fn fifth_bits(bytes: &[u8], at: usize) -> [u32; 8] {
+    let [bits] = words::<1>(bytes, at);
+    let mut out = [0; 8];
+    for v in 0..8 {
+        // Bit `c` of four comes to byte `c`: multiplied, each is 7 bits on from the one before, none carries.
+        out[v] = (bits >> (4 * v) & 15).wrapping_mul(0x0020_4081) & 0x0101_0101;
     }
     out
 }
 
 /// Fifth bits of run `j` of Q5_K, bit `j` of 32 bytes.
 #[inline(always)]
-fn plane(bytes: &[u8], j: usize) -> u32 {
-    let source = words::<8>(bytes, 16);
-    let mut out = 0;
-    for g in 0..8 {
-        out |= (source[g] >> j & 0x0101_0101) << g;
-    }
-    out
+fn plane(bytes: &[u8], j: usize) -> [u32; 8] {
+    words(bytes, 16).map(|word| word >> j & 0x0101_0101)
 }
 
 /// Run `j` of Q6_K.
 #[inline(always)]
-fn six_bits(bytes: &[u8; 210], j: usize) -> [u32; 6] {
+fn six_bits(bytes: &[u8; 210], j: usize) -> [u32; 8] {
     let (half, quarter) = (j / 4, j % 4);
     let low = words::<8>(bytes, 64 * half + 32 * (quarter % 2));
     let high = words::<8>(bytes, 128 + 32 * half);
-    let mut out = [0; 6];
-    for v in 0..4 {
-        let shift = 4 * (quarter / 2);
-        out[v] = low[v] >> shift & 0x0f0f_0f0f | (low[4 + v] >> shift & 0x0f0f_0f0f) << 4;
-    }
-    for g in 0..8 {
-        out[4 + g / 4] |= (high[g] >> (2 * quarter) & 0x0303_0303) << (2 * (g % 4));
+    let mut out = [0; 8];
+    for v in 0..8 {
+        out[v] = low[v] >> (4 * (quarter / 2)) & HALVES | (high[v] >> (2 * quarter) & 0x0303_0303) << 4;
     }
     out
 }
 
-/// The f16 at the head of each block, scale and (`kinds` 2) minimum, to lines of sixteen lanes.
+/// Eight words of 4 bits in four, see `pack`.
 #[inline(always)]
-fn block_scales<const BYTES: usize>(rows: &[u8], row_bytes: usize, scales: &mut [u8], kinds: usize) {
-    let (cells, _) = scales.as_chunks_mut::<2>();
-    for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (blocks, _) = row.as_chunks::<BYTES>();
-        for i in 0..blocks.len() {
-            for kind in 0..kinds {
-                cells[(i * kinds + kind) * LANES + lane] = [blocks[i][2 * kind], blocks[i][2 * kind + 1]];
-            }
-        }
-    }
+fn in_four(w: [u32; 8]) -> [u32; 4] {
+    [w[0] | w[4] << 4, w[1] | w[5] << 4, w[2] | w[6] << 4, w[3] | w[7] << 4]
 }
 
-/// The two f16 of each block of Q4_K or Q5_K, and its scales and minimums spread to bytes.
+/// Eight words of 4 low bits and the fifth in five, see `pack`.
 #[inline(always)]
-fn k_scales<const BYTES: usize>(rows: &[u8], row_bytes: usize, supers: &mut [u8], scales: &mut [u8]) {
-    let (cells, _) = supers.as_chunks_mut::<2>();
-    for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (blocks, _) = row.as_chunks::<BYTES>();
-        for i in 0..blocks.len() {
-            let block = &blocks[i];
-            for kind in 0..2 {
-                cells[(2 * i + kind) * LANES + lane] = [block[2 * kind], block[2 * kind + 1]];
-            }
-            for j in 0..8 {
-                let to = &mut scales[(8 * i + j) * 2 * LANES..];
-                (to[lane], to[LANES + lane]) = quant::six_bit_scales(&block[4..16], j);
-            }
-        }
+fn in_five(low: [u32; 8], fifth: [u32; 8]) -> [u32; 5] {
+    let mut w = low;
+    for v in 0..8 {
+        w[v] |= fifth[v] << 4;
     }
+    let (low_three, high_two) =
+        (|word: u32| (word & 0x0707_0707) << 5, |word: u32| (word >> 3 & 0x0303_0303) << 6);
+    let bit = |word: u32, n: u32| (word >> n & 0x0101_0101) << 5;
+    [
+        w[0] | low_three(w[5]),
+        w[1] | high_two(w[5]) | bit(w[7], 3),
+        w[2] | low_three(w[6]),
+        w[3] | high_two(w[6]) | bit(w[7], 4),
+        w[4] | low_three(w[7]),
+    ]
 }
 
-/// The f16 of each block of Q6_K, and its scales, two a run.
-fn q6_scales(rows: &[u8], row_bytes: usize, supers: &mut [u8], scales: &mut [u8]) {
-    let (cells, _) = supers.as_chunks_mut::<2>();
-    for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (blocks, _) = row.as_chunks::<210>();
-        for i in 0..blocks.len() {
-            cells[i * LANES + lane] = [blocks[i][208], blocks[i][209]];
-            for s in 0..16 {
-                scales[(16 * i + s) * LANES + lane] = blocks[i][192 + s];
-            }
-        }
-    }
+/// Eight words of 6 bits in six, see `pack`.
+#[inline(always)]
+fn in_six(w: [u32; 8]) -> [u32; 6] {
+    let two = |word: u32, from: u32| (word >> from & 0x0303_0303) << 6;
+    [
+        w[0] | two(w[3], 0),
+        w[1] | two(w[3], 2),
+        w[2] | two(w[3], 4),
+        w[4] | two(w[7], 0),
+        w[5] | two(w[7], 2),
+        w[6] | two(w[7], 4),
+    ]
 }
 
 /// Numbers of `N` bytes that fill a lane's cell, alone or in pairs: F32 and BF16 by four bytes, F16 by two.

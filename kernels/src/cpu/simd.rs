@@ -71,8 +71,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn or_b(a: Self::B, b: Self::B) -> Self::B;
     /// `(a >> SHIFT) & mask` of each byte; the mask leaves out what a neighbour would shift in.
     unsafe fn shift_right<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B;
-    /// `(a << SHIFT) & mask` of each byte, with such a mask.
-    unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B;
     /// Byte `K` of each lane, unsigned.
     unsafe fn byte<const K: u32>(a: Self::B) -> Self::F;
     /// Byte `K` of each lane, signed.
@@ -297,14 +295,6 @@ impl Simd for Portable {
         let mut out = a;
         for i in 0..64 {
             out[i] = (a[i] >> SHIFT) & mask;
-        }
-        out
-    }
-    #[inline(always)]
-    unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
-        let mut out = a;
-        for i in 0..64 {
-            out[i] = (a[i] << SHIFT) & mask;
         }
         out
     }

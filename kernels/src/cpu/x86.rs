@@ -126,10 +126,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_and_si512(_mm512_srli_epi16::<SHIFT>(a), _mm512_set1_epi8(mask as i8)) }
     }
     #[inline(always)]
-    unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
-        unsafe { _mm512_and_si512(_mm512_slli_epi16::<SHIFT>(a), _mm512_set1_epi8(mask as i8)) }
-    }
-    #[inline(always)]
     unsafe fn byte<const K: u32>(a: Self::B) -> Self::F {
         unsafe {
             let shifted = _mm512_srlv_epi32(a, _mm512_set1_epi32(8 * K as i32));
@@ -328,13 +324,6 @@ impl Simd for Avx2 {
     unsafe fn shift_right<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
         halves!(|a| {
             let shifted = _mm256_srl_epi16(a, _mm_cvtsi32_si128(SHIFT as i32));
-            _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
-        })
-    }
-    #[inline(always)]
-    unsafe fn shift_left<const SHIFT: u32>(a: Self::B, mask: u8) -> Self::B {
-        halves!(|a| {
-            let shifted = _mm256_sll_epi16(a, _mm_cvtsi32_si128(SHIFT as i32));
             _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
         })
     }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::super::SendPtr;
 use super::super::activations::quantize_block;
-use super::super::formats::Block;
+use super::super::formats::{Block, Place};
 use super::super::matmul::{Job, store};
 use super::super::pack::Aligned;
 use super::super::pool::Pool;
@@ -126,20 +126,17 @@ fn shape<B: Block>(rows: usize) -> [(u8, u16); 8] {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn unpack<B: Block>(job: &Job<'_>, panel: usize, blocks: Range<usize>, to: &mut Unpacked) {
-    let base = job.matrix.panel(panel);
-    // SAFETY: all pointers stay inside the panel, and `to` has room for `DEPTH` blocks.
+    // SAFETY: the blocks are the panel's, and `to` has room for `DEPTH` of them.
     unsafe {
-        let per_32 = base.add(job.matrix.shape.super_scales);
-        let quants = per_32.add(job.matrix.shape.block_scales);
         let offset = _mm512_set1_epi8(B::OFFSET as i8);
         for (i, b) in blocks.enumerate() {
-            let w = B::quants::<Avx512>(quants.add(b * B::QUANTS));
+            let place = Place::of::<B>(job.matrix, panel, b);
+            let w = B::quants::<Avx512>(place.quants);
             let tile = to.q[i].as_mut_ptr().cast::<__m512i>();
             for j in 0..8 {
                 _mm512_store_si512(tile.add(j), _mm512_sub_epi8(w[j], offset));
             }
-            let (scale, minimum) =
-                B::scales::<Avx512>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
+            let (scale, minimum) = place.scales::<Avx512, B>();
             let scales = to.scales[i].as_mut_ptr().cast::<f32>();
             Avx512::store(scales, scale[0]);
             Avx512::store(scales.add(LANES), scale[1]);

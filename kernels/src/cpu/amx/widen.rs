@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::formats::Block;
+use super::super::formats::{Block, Place};
 use super::super::pack::PackedMatrix;
 use super::super::x86::Avx512;
 
@@ -16,18 +16,15 @@ use super::super::x86::Avx512;
 /// The level of AMX is there; `to` has room for a tile of 1,024 bytes a block, on a cache line.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn widen<B: Block>(matrix: &PackedMatrix, panel: usize, blocks: Range<usize>, to: *mut u8) {
-    let base = matrix.panel(panel);
-    // SAFETY: all pointers stay inside the panel, and `to` has room.
+    // SAFETY: the blocks are the panel's, and `to` has room.
     unsafe {
-        let per_32 = base.add(matrix.shape.super_scales);
-        let quants = per_32.add(matrix.shape.block_scales);
         let raise = if B::MOST.is_none() { 128 } else { 0 };
         let centre = _mm512_set1_ps((256 + B::OFFSET + raise) as f32);
         let mut to = to.cast::<__m512i>();
         for b in blocks {
-            let w = B::quants::<Avx512>(quants.add(b * B::QUANTS));
-            let (scale, minimum) =
-                B::scales::<Avx512>(base.add(b / 8 * B::PER_256), per_32.add(b * B::PER_32));
+            let place = Place::of::<B>(matrix, panel, b);
+            let w = B::quants::<Avx512>(place.quants);
+            let (scale, minimum) = place.scales::<Avx512, B>();
             let shift =
                 [_mm512_fmadd_ps(scale[0], centre, minimum), _mm512_fmadd_ps(scale[1], centre, minimum)];
             for j in 0..8 {

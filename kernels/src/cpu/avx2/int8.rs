@@ -10,9 +10,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::activations::Quantized;
-use super::super::formats::{AHEAD, Block, Weights, by_format};
+use super::super::formats::{AHEAD, Block, Place, Weights, by_format};
 use super::super::matmul::{Int8, Job, TileProduct, store};
-use super::super::pack::PackedMatrix;
+use super::super::pack::{IN_GROUP, PackedMatrix};
 use super::super::scratch::Scratch;
 use super::super::simd::{LANES, Simd};
 use super::super::x86::{Avx2, products_in_16_bits};
@@ -59,7 +59,8 @@ unsafe fn project_as<B: Block, const VNNI: bool>(job: &Job<'_>, x: &Quantized, p
             for first in (0..blocks).step_by(BLOCKS) {
                 let count = BLOCKS.min(blocks - first);
                 for b in 0..count {
-                    let weights = Weights::read::<B>(job.matrix, panel, first + b, AHEAD);
+                    let group = Place::group::<B>(job.matrix, panel, first + b);
+                    let weights = Weights::read::<B>(group, (first + b) % IN_GROUP, AHEAD);
                     unpack::<B, VNNI>(weights, unpacked.add(b));
                 }
                 for t in (0..whole).step_by(ROWS) {
@@ -99,11 +100,10 @@ unsafe fn project_as<B: Block, const VNNI: bool>(job: &Job<'_>, x: &Quantized, p
 /// panel begins.
 #[inline(always)]
 fn prefetch<B: Block>(matrix: &PackedMatrix, panel: usize, block: usize) {
-    let quants = matrix.shape.super_scales + matrix.shape.block_scales + block * B::QUANTS;
+    let quants = Place::of::<B>(matrix, panel, block).quants;
     for line in (0..B::QUANTS).step_by(64) {
-        let line = matrix.panel(panel).wrapping_add(quants + line);
         // SAFETY: an address that is not there is passed over.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(quants.wrapping_add(line).cast()) };
     }
 }
 

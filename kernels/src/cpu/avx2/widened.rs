@@ -10,9 +10,9 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::super::formats::{AHEAD, Block, Plain, Weights, by_format};
+use super::super::formats::{AHEAD, Block, Place, Plain, Weights, by_format};
 use super::super::matmul::{Dequantized, Job, store};
-use super::super::pack::PackedMatrix;
+use super::super::pack::{IN_GROUP, PackedMatrix};
 use super::super::scratch::Scratch;
 use super::super::simd::{LANES, Simd};
 use super::super::x86::Avx2;
@@ -65,7 +65,8 @@ impl<B: Block> Widen for Dequantized<B> {
         // SAFETY: the columns are the matrix's, and `to` has room.
         unsafe {
             for (i, block) in (columns.start / 32..columns.end / 32).enumerate() {
-                let w = Weights::<Avx2>::read::<B>(matrix, panel, block, AHEAD);
+                let group = Place::group::<B>(matrix, panel, block);
+                let w = Weights::<Avx2>::read::<B>(group, block % IN_GROUP, AHEAD);
                 for j in 0..8 {
                     let numbers = w.numbers::<B>(j);
                     for k in 0..4 {

@@ -64,7 +64,7 @@ impl Kernel for Operations<'_> {
                 "signed byte",
                 S::add(S::byte_signed::<1>(q), S::mul(S::byte_signed::<2>(q), S::splat(256.0))),
             );
-            let shifted = S::or_b(S::shift_right::<2>(q, 48), S::shift_left::<3>(q, 120));
+            let shifted = S::or_b(S::shift_right::<2>(q, 48), S::shift_right::<5>(q, 7));
             put!("shifts", S::add(S::byte::<1>(shifted), S::mul(S::byte::<2>(shifted), S::splat(256.0))));
             let dot = S::dot(S::zero_i(), w, x.as_ptr());
             put!("dot", S::to_f(S::add_i(S::dot(dot, w, x.as_ptr()), dot)));
