@@ -1,5 +1,5 @@
-//! Quantised weights against 8-bit activations: the weights of some columns are unpacked once for all rows, and four
-//! rows share each of their vectors.
+//! Quantised weights against 8-bit activations: the weights of some columns are unpacked once for all rows, unless they are
+//! bytes as they lie, and four rows share each of their vectors.
 //!
 //! Products of two are added up in 16 bits as far as they fit there; with VNNI four are in 32 bits at once.
 //!
@@ -21,7 +21,7 @@ use super::sums::{self, Halves, ROWS};
 /// Blocks of 32 columns that are unpacked at a time: 22 KiB, which stay in a first-level cache.
 const BLOCKS: usize = 32;
 
-/// A block's weights, unpacked.
+/// A block's weights, unpacked; `quants` only where they are not multiplied as they lie.
 #[repr(C, align(64))]
 struct Unpacked {
     /// Vectors of four columns.
@@ -75,7 +75,20 @@ unsafe fn project_as<B: Block, const VNNI: bool>(job: &Job<'_>, x: &Quantized, p
                         if t == 0 {
                             prefetch::<B>(job.matrix, panel, first + count + b);
                         }
-                        add_block::<B, VNNI>(&*unpacked.add(b), x, t * blocks + first + b, blocks, &mut acc);
+                        let w = unpacked.add(b);
+                        let quants = if as_they_lie::<B, VNNI>() {
+                            Place::of::<B>(job.matrix, panel, first + b).quants
+                        } else {
+                            (&raw const (*w).quants).cast()
+                        };
+                        add_block::<B, VNNI>(
+                            quants,
+                            &(*w).factors,
+                            x,
+                            t * blocks + first + b,
+                            blocks,
+                            &mut acc,
+                        );
                     }
                     for r in 0..ROWS {
                         Avx2::store(to.add(r * LANES), acc[r]);
@@ -107,16 +120,23 @@ fn prefetch<B: Block>(matrix: &PackedMatrix, panel: usize, block: usize) {
     }
 }
 
+/// Whether a panel's quants are multiplied as they are; VNNI wants unsigned ones.
+const fn as_they_lie<B: Block, const VNNI: bool>() -> bool {
+    B::MOST.is_none() && !VNNI
+}
+
 #[inline(always)]
 unsafe fn unpack<B: Block, const VNNI: bool>(weights: Weights<Avx2>, to: *mut Unpacked) {
     // SAFETY: the caller's pointer.
     unsafe {
-        for (to, quants) in (*to).quants.iter_mut().zip(weights.quants) {
-            for h in 0..2 {
-                // VNNI wants unsigned weights: flipping the sign bit adds 128.
-                let raised = _mm256_xor_si256(quants[h], _mm256_set1_epi8(-128));
-                let quants = if VNNI && B::MOST.is_none() { raised } else { quants[h] };
-                _mm256_store_si256(to.as_mut_ptr().add(32 * h).cast(), quants);
+        if !as_they_lie::<B, VNNI>() {
+            for (to, quants) in (*to).quants.iter_mut().zip(weights.quants) {
+                for h in 0..2 {
+                    // Flipping the sign bit adds 128.
+                    let raised = _mm256_xor_si256(quants[h], _mm256_set1_epi8(-128));
+                    let quants = if B::MOST.is_none() { raised } else { quants[h] };
+                    _mm256_store_si256(to.as_mut_ptr().add(32 * h).cast(), quants);
+                }
             }
         }
         let factors = [weights.scale[0], weights.scale[1], weights.minimum];
@@ -130,11 +150,12 @@ unsafe fn unpack<B: Block, const VNNI: bool>(weights: Weights<Avx2>, to: *mut Un
 /// there are `stride`.
 ///
 /// # Safety
-/// The level is AVX2, and the rows have these blocks.
+/// The level is AVX2, the rows have these blocks, and `quants` points to the block's vectors, on a cache line.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn add_block<B: Block, const VNNI: bool>(
-    w: &Unpacked,
+    quants: *const u8,
+    factors: &[[f32; LANES]; 3],
     x: &Quantized,
     first: usize,
     stride: usize,
@@ -146,8 +167,8 @@ unsafe fn add_block<B: Block, const VNNI: bool>(
     unsafe {
         for g in 0..B::GROUPS {
             let q = x.q.as_ptr().add(32 * first + 4 * per_group * g);
-            let dots = dots::<B, VNNI>(w.quants.as_ptr().add(per_group * g).cast(), q, 32 * stride);
-            let scale = Avx2::load(w.factors[g].as_ptr());
+            let dots = dots::<B, VNNI>(quants.add(64 * per_group * g), q, 32 * stride);
+            let scale = Avx2::load(factors[g].as_ptr());
             for r in 0..ROWS {
                 let block = first + r * stride;
                 let x_scale = _mm256_broadcast_ss(x.scales.get_unchecked(block));
@@ -167,7 +188,7 @@ unsafe fn add_block<B: Block, const VNNI: bool>(
             }
         }
         if B::MINIMUM {
-            let minimum = Avx2::load(w.factors[2].as_ptr());
+            let minimum = Avx2::load(factors[2].as_ptr());
             for r in 0..ROWS {
                 let sum = _mm256_broadcast_ss(x.scaled_sums.get_unchecked(first + r * stride));
                 for h in 0..2 {
