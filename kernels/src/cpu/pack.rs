@@ -15,6 +15,7 @@
 //! - 6 bits: twice three vectors; their low bits hold three words, what is left (two bits each) the fourth;
 //! - 8 bits: eight vectors, signed.
 
+use super::formats::{Block, by_format};
 use super::pack_fast::pack_panel;
 use super::pool::Pool;
 use super::simd::LANES;
@@ -126,18 +127,9 @@ impl Group {
         Self { per_256, per_32, quants }
     }
 
+    /// That of a format, as its reader has it; plain numbers have no groups.
     fn of(format: Format) -> Self {
-        match format {
-            Format::F32 | Format::F16 | Format::BF16 => Self::new(0, 0, 0),
-            Format::Q8_0 => Self::new(0, 32, 512),
-            Format::Q4_0 => Self::new(0, 32, 256),
-            Format::Q4_1 => Self::new(0, 64, 256),
-            Format::Q5_0 => Self::new(0, 32, 320),
-            Format::Q5_1 => Self::new(0, 64, 320),
-            Format::Q4_K => Self::new(64, 32, 256),
-            Format::Q5_K => Self::new(64, 32, 320),
-            Format::Q6_K => Self::new(32, 32, 384),
-        }
+        by_format!(format, B => B::LAID_OUT, _ => Self::new(0, 0, 0))
     }
 
     /// What comes before the quants.
