@@ -342,6 +342,9 @@ pub trait Ops: Send + Sync {
     /// `x = cap * tanh(x / cap)`.
     fn soft_cap(&self, x: &mut [f32], cap: f32);
 
+    /// Index of the greatest number, the first of equals; 0 where there is none. What is not a number is less than any.
+    fn greatest(&self, x: &[f32]) -> usize;
+
     /// `ln(sum(e^x))`, the constant that turns logits into log-probabilities. `x` is not empty.
     fn log_sum_exp(&self, x: &[f32]) -> f32;
 }

@@ -279,6 +279,11 @@ impl Ops for Reference {
         }
     }
 
+    fn greatest(&self, x: &[f32]) -> usize {
+        let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        x.iter().position(|&v| v == top).unwrap_or(0)
+    }
+
     fn log_sum_exp(&self, x: &[f32]) -> f32 {
         let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = x.iter().map(|&v| (f64::from(v) - max).exp()).sum();

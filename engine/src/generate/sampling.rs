@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use gemma_kernels::Ops;
+
 /// How tokens are picked. The default is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -40,8 +42,9 @@ impl Sampler {
         Self { sampling, state }
     }
 
-    /// Picks a token by all logits; `seen` are the ids that the repetition penalty applies to.
-    pub(crate) fn pick(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
+    /// Picks a token by all logits; `seen` are the ids that the repetition penalty applies to. The greatest of a
+    /// vocabulary is found by `ops`.
+    pub(crate) fn pick(&mut self, ops: &dyn Ops, logits: &[f32], seen: &[u32]) -> u32 {
         if self.penalises() {
             let mut logits = logits.to_vec();
             for &id in seen.iter().collect::<HashSet<_>>() {
@@ -49,9 +52,9 @@ impl Sampler {
                     *logit = self.penalised(*logit);
                 }
             }
-            return self.draw(&logits);
+            return self.draw(ops, &logits);
         }
-        self.draw(logits)
+        self.draw(ops, logits)
     }
 
     /// Picks one of these tokens by their logits; `None` where there is none.
@@ -99,13 +102,13 @@ impl Sampler {
         if logit > 0.0 { logit / penalty } else { logit * penalty }
     }
 
-    fn draw(&mut self, logits: &[f32]) -> u32 {
-        let best = greatest(logits);
+    fn draw(&mut self, ops: &dyn Ops, logits: &[f32]) -> u32 {
+        let best = ops.greatest(logits);
         if self.sampling.temperature <= 0.0 {
-            return best;
+            return best as u32;
         }
         // What is left is short enough to sort.
-        let top = logits[best as usize];
+        let top = logits[best];
         let floor = self.floor(top);
         let tokens = (0..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect();
         self.draw_weighted(self.weighted(tokens, top))
@@ -175,28 +178,14 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Index of the greatest logit, the first of equals; 0 where there is none.
-fn greatest(logits: &[f32]) -> u32 {
-    // The greatest first, in lanes that vectorise, then its place: a vocabulary is long.
-    const LANES: usize = 32;
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = logits.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied();
-    for chunk in chunks {
-        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-            *lane = if logit > *lane { logit } else { *lane };
-        }
-    }
-    let top = lanes.into_iter().chain(rest).fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|&logit| logit == top).unwrap_or(0) as u32
-}
-
 #[cfg(test)]
 mod tests {
+    use gemma_kernels::Reference;
+
     use super::*;
 
     fn pick(sampling: Sampling, logits: &[f32], seen: &[u32]) -> u32 {
-        Sampler::new(sampling).pick(logits, seen)
+        Sampler::new(sampling).pick(&Reference, logits, seen)
     }
 
     /// Ids picked in 2,000 draws with different seeds.
@@ -261,7 +250,10 @@ mod tests {
         {
             for seed in 0..50 {
                 let sampler = || Sampler::new(Sampling { seed, ..sampling.clone() });
-                assert_eq!(sampler().pick_among(few.clone(), &[]), Some(sampler().pick(&logits, &[])));
+                assert_eq!(
+                    sampler().pick_among(few.clone(), &[]),
+                    Some(sampler().pick(&Reference, &logits, &[]))
+                );
             }
         }
     }
@@ -277,7 +269,7 @@ mod tests {
     fn a_seed_fixes_the_sequence() {
         let draw = |seed| {
             let mut sampler = Sampler::new(Sampling { seed, ..hot() });
-            (0..20).map(|_| sampler.pick(&[0.5; 50], &[])).collect::<Vec<_>>()
+            (0..20).map(|_| sampler.pick(&Reference, &[0.5; 50], &[])).collect::<Vec<_>>()
         };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));

@@ -149,12 +149,19 @@ impl Network {
         }
     }
 
+    /// What reads logits that are in this machine's memory.
+    pub fn ops(&self) -> &dyn Ops {
+        match self {
+            Self::Host(network) => network.ops(),
+            Self::Device(_) => &Reference,
+        }
+    }
+
     /// `ln(sum(e^logit))` over the vocabulary.
     pub fn log_sum_exp(&self, scores: &Scores) -> f32 {
-        match (self, scores) {
-            (_, Scores::Best(best)) => best.log_sum_exp,
-            (Self::Host(network), Scores::All(logits)) => network.ops().log_sum_exp(logits),
-            (Self::Device(_), Scores::All(logits)) => Reference.log_sum_exp(logits),
+        match scores {
+            Scores::Best(best) => best.log_sum_exp,
+            Scores::All(logits) => self.ops().log_sum_exp(logits),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use gemma_kernels::Ops;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Waiting;
@@ -173,7 +174,7 @@ impl Job {
                 && let Some(scores) = tools.cache.logits(self.model_id(), &self.keys)
             {
                 // The whole prompt was computed before, and nothing of it is left to do.
-                let Some(id) = self.choose(&scores) else {
+                let Some(id) = self.choose(tools.network.ops(), &scores) else {
                     // But for the tokens that only all logits can tell.
                     tools.cache.forget_logits(self.model_id(), &self.keys);
                     tools.cache.keep(self.model_id(), sequence);
@@ -346,10 +347,10 @@ impl Job {
         let (mut right, mut ended) = (0, None);
         for (row, scores) in scores.iter().enumerate() {
             let mut logits = scores.clone();
-            let mut picked = self.choose(&logits);
+            let mut picked = self.choose(tools.network.ops(), &logits);
             if picked.is_none() {
                 logits = Scores::All(tools.network.whole(scores, row)?);
-                picked = self.choose(&logits);
+                picked = self.choose(tools.network.ops(), &logits);
             }
             let id = picked.unwrap_or_default();
             let logit = logits.logit(id).unwrap_or_default();
@@ -369,7 +370,7 @@ impl Job {
     }
 
     /// Picks the next token; `None` where the best tokens alone do not tell.
-    fn choose(&mut self, scores: &Scores) -> Option<u32> {
+    fn choose(&mut self, ops: &dyn Ops, scores: &Scores) -> Option<u32> {
         let begun = Instant::now();
         let (tokenizer, sampler) = (self.request.model.tokenizer(), &mut self.sampler);
         let seen = match sampler.penalises() {
@@ -392,7 +393,7 @@ impl Job {
                 let among = if rest { self.beginning.among(tokenizer, logits) } else { None };
                 among
                     .and_then(|tokens| sampler.pick_among(tokens, &seen))
-                    .or_else(|| Some(sampler.pick(logits, &seen)))
+                    .or_else(|| Some(sampler.pick(ops, logits, &seen)))
             }
         };
         match self.generated.is_empty() {

@@ -196,6 +196,10 @@ impl Ops for Cpu {
         rows::elementwise(&self.pool, self.level, Elementwise::SoftCap(cap), x, &[]);
     }
 
+    fn greatest(&self, x: &[f32]) -> usize {
+        rows::greatest(&self.pool, self.level, x)
+    }
+
     fn log_sum_exp(&self, x: &[f32]) -> f32 {
         rows::log_sum_exp(&self.pool, self.level, x)
     }

@@ -134,7 +134,7 @@ mod lanes {
         }
         #[inline(always)]
         unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
-            unsafe { vmaxq_f32(a, b) }
+            unsafe { vmaxnmq_f32(a, b) }
         }
         #[inline(always)]
         unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {

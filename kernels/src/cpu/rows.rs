@@ -256,16 +256,60 @@ unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     }
 }
 
+/// A number of each piece of the numbers; the pieces are short, and as long with one thread as with several.
+fn of_pieces(pool: &Pool, x: &[f32], number: &(dyn Fn(&[f32], &mut f32) + Sync)) -> Vec<f32> {
+    let mut of_each = vec![0.0f32; x.len().div_ceil(SERIAL)];
+    let to = SendPtr(of_each.as_mut_ptr());
+    pool.run(of_each.len(), &|i| {
+        // SAFETY: each piece has a number of its own.
+        number(&x[i * SERIAL..((i + 1) * SERIAL).min(x.len())], unsafe { &mut *to.get().add(i) });
+    });
+    of_each
+}
+
+fn greatest_of_pieces(pool: &Pool, level: Level, x: &[f32]) -> Vec<f32> {
+    of_pieces(pool, x, &|x, greatest| {
+        // SAFETY: the level was detected.
+        unsafe { level.run(Greatest { x, greatest }) };
+    })
+}
+
+/// See [`crate::Ops::greatest`].
+pub(crate) fn greatest(pool: &Pool, level: Level, x: &[f32]) -> usize {
+    let of_pieces = greatest_of_pieces(pool, level, x);
+    let top = of_pieces.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let first = of_pieces.iter().position(|&greatest| greatest == top).unwrap_or(0) * SERIAL;
+    x[first..].iter().position(|&v| v == top).map_or(0, |at| first + at)
+}
+
+struct Greatest<'a> {
+    x: &'a [f32],
+    greatest: &'a mut f32,
+}
+
+impl Kernel for Greatest<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (chunks, rest) = self.x.as_chunks::<LANES>();
+        // SAFETY: chunks are whole vectors.
+        unsafe {
+            let mut greatest = S::splat(f32::NEG_INFINITY);
+            for chunk in chunks {
+                // The second where the first is not a number.
+                greatest = S::max(S::load(chunk.as_ptr()), greatest);
+            }
+            *self.greatest = rest.iter().copied().fold(S::greatest(greatest), f32::max);
+        }
+    }
+}
+
 /// See [`crate::Ops::log_sum_exp`]. Pieces have a fixed length, so that the sum does not depend on the
 /// number of threads.
 pub(crate) fn log_sum_exp(pool: &Pool, level: Level, x: &[f32]) -> f32 {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sums = vec![0.0f32; x.len().div_ceil(SERIAL)];
-    let to = SendPtr(sums.as_mut_ptr());
-    pool.run(sums.len(), &|i| {
-        let piece = &x[i * SERIAL..((i + 1) * SERIAL).min(x.len())];
-        // SAFETY: the level was detected; each piece has a sum of its own.
-        unsafe { level.run(SumExp { x: piece, max, sum: &mut *to.get().add(i) }) };
+    let max = greatest_of_pieces(pool, level, x).into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let sums = of_pieces(pool, x, &|x, sum| {
+        // SAFETY: the level was detected.
+        unsafe { level.run(SumExp { x, max, sum }) };
     });
     let total: f64 = sums.iter().copied().map(f64::from).sum();
     (f64::from(max) + total.ln()) as f32

@@ -38,6 +38,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sqrt(a: Self::F) -> Self::F;
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// `b` where `a` is not a number.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c` in one rounding where the machine can.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;

@@ -407,6 +407,27 @@ fn log_sum_exp_agrees_with_the_oracle() {
 }
 
 #[test]
+fn the_greatest_is_the_first_of_the_greatest_numbers() {
+    let mut random = Random::new(17);
+    for cpu in backends() {
+        for len in [0, 1, 7, 16, 100, 16_384, 70_000] {
+            let mut x = random.numbers(len);
+            assert_eq!(cpu.greatest(&x), Reference.greatest(&x), "of {len}");
+            for at in [0, len / 3, len / 2, len.saturating_sub(1)].into_iter().filter(|&at| at < len) {
+                // What is greatest stands there again behind it, and neither NaN nor infinity below is greater.
+                x[at..].iter_mut().step_by(1 + len / 5).for_each(|v| *v = 2.0);
+                x[..at].iter_mut().for_each(|v| *v = -1.0);
+                x[..at].iter_mut().step_by(3).for_each(|v| *v = f32::NAN);
+                x[..at].iter_mut().step_by(5).for_each(|v| *v = f32::NEG_INFINITY);
+                assert_eq!(cpu.greatest(&x), at, "of {len}");
+            }
+        }
+        assert_eq!(cpu.greatest(&[f32::NAN; 40]), 0);
+        assert_eq!(cpu.greatest(&[f32::NEG_INFINITY; 40]), 0);
+    }
+}
+
+#[test]
 fn block_diagonal_products_agree_with_the_oracle() {
     let mut random = Random::new(16);
     for (format, blocks, rows, cols) in [
