@@ -109,7 +109,7 @@ impl Sampler {
         }
         // What is left is short enough to sort.
         let top = logits[best];
-        let floor = self.floor(top);
+        let floor = self.floor(top).max(reached_by(logits, self.sampling.top_k));
         let tokens = (0..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect();
         self.draw_weighted(self.weighted(tokens, top))
     }
@@ -164,6 +164,30 @@ impl Sampler {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.state) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// A logit that at least `k` tokens reach, and few more: the greatest of as many groups reach it. None of the `k` best
+/// is below it, and a vocabulary need not be sorted for them.
+fn reached_by(logits: &[f32], k: usize) -> f32 {
+    const GROUP: usize = 64;
+    const LANES: usize = 16;
+    let mut greatest: Vec<f32> = logits
+        .chunks_exact(GROUP)
+        .map(|group| {
+            // In lanes, so that it vectorises.
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for part in group.chunks_exact(LANES) {
+                for (lane, &logit) in lanes.iter_mut().zip(part) {
+                    *lane = if logit > *lane { logit } else { *lane };
+                }
+            }
+            lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+        })
+        .collect();
+    if k == 0 || k > greatest.len() {
+        return f32::NEG_INFINITY;
+    }
+    *greatest.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
 /// The better first; of equals the lower id.
@@ -254,6 +278,29 @@ mod tests {
                     sampler().pick_among(few.clone(), &[]),
                     Some(sampler().pick(&Reference, &logits, &[]))
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_of_a_long_vocabulary_are_drawn_from_as_if_all_were_sorted() {
+        // Few values, so that many tokens are equal, best ones side by side and apart, and numbers that are none.
+        let mut logits: Vec<f32> =
+            (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 27) as f32).collect();
+        logits[1000..1030].fill(40.0);
+        logits[4990..].fill(39.0);
+        logits[64..200].fill(f32::NAN);
+        let numbers: Vec<f32> =
+            logits.iter().map(|v| if v.is_nan() { f32::NEG_INFINITY } else { *v }).collect();
+        for top_k in [1, 29, 30, 31, 40, 64, 78, 79, 500, 4999, 6000] {
+            let sampling = Sampling { top_k, temperature: 9.0, top_p: 0.95, ..hot() };
+            let mut sorted = best(&numbers, top_k);
+            sorted.retain(|token| token.1.is_finite());
+            for seed in 0..40 {
+                let mut of_all = Sampler::new(Sampling { seed, ..sampling.clone() });
+                let mut of_best = Sampler::new(Sampling { seed, ..sampling.clone() });
+                let want = of_best.pick_among(sorted.clone(), &[]);
+                assert_eq!(Some(of_all.pick(&Reference, &logits, &[])), want, "of {top_k}");
             }
         }
     }
