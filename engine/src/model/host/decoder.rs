@@ -4,6 +4,7 @@
 //! and `modeling_recurrent_gemma.py`; which of their steps a layer has is in its [`crate::config::LayerSpec`].
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use gemma_kernels::{Attention, KvPage, Projection, Span};
 
@@ -27,7 +28,7 @@ pub struct HostPass {
     /// `[rows, hidden]`: what the product with the vocabulary reads, once the layers are through.
     normed: Vec<f32>,
     /// `[rows, vocab]`, complete up to `vocab_done` of each row.
-    logits: Vec<f32>,
+    logits: Arc<[f32]>,
     vocab_done: usize,
     pub(super) adapted: bool,
 }
@@ -35,6 +36,8 @@ pub struct HostPass {
 /// Parts that the product with the vocabulary is made in: of a small model it is most of a token's time, and a
 /// keystroke must not wait for that.
 const VOCABULARY_PARTS: usize = 12;
+/// Outputs that a part is a multiple of: what a kernel may compute together.
+const TOGETHER: usize = 64;
 
 /// Rows that go through an MLP together: a prompt with a large picture is one pass, and the inner rows are
 /// many times as wide as the stream's.
@@ -53,6 +56,8 @@ pub(super) struct Scratch {
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    /// The logits of a row that was read and forgotten: fresh memory of that size would be zeroed for every token.
+    logits: Option<Arc<[f32]>>,
     pub(super) recurrent: Buffers,
 }
 
@@ -80,7 +85,7 @@ impl HostNetwork {
             Rows::Last(count) => count.min(len),
             Rows::All => len,
         };
-        let (normed, logits) = (Vec::new(), Vec::new());
+        let (normed, logits) = (Vec::new(), Arc::default());
         let adapted = input.adapted;
         HostPass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0, adapted }
     }
@@ -113,6 +118,10 @@ impl HostNetwork {
     /// Ends a pass that has run to its end: the logits of its rows.
     pub fn end(&mut self, pass: HostPass) -> Vec<Scores> {
         self.scratch.residual = pass.residual;
+        if pass.rows == 1 {
+            self.scratch.logits = Some(pass.logits.clone());
+            return vec![Scores::All(pass.logits)];
+        }
         let rows = pass.logits.chunks_exact(self.config.vocab);
         rows.map(|row| Scores::All(row.into())).collect()
     }
@@ -230,7 +239,7 @@ impl HostNetwork {
     }
 
     /// The next part of the product with the vocabulary; of several rows all of it.
-    fn vocabulary(&self, pass: &mut HostPass) {
+    fn vocabulary(&mut self, pass: &mut HostPass) {
         let (hidden, vocab) = (self.config.hidden, self.config.vocab);
         if pass.vocab_done == 0 {
             let last = &pass.residual[(pass.len - pass.rows) * hidden..];
@@ -240,23 +249,27 @@ impl HostNetwork {
                 self.config.norm_eps,
                 sized(&mut pass.normed, pass.rows * hidden),
             );
-            pass.logits.resize(pass.rows * vocab, 0.0);
+            let spare = self.scratch.logits.take().filter(|_| pass.rows == 1);
+            let unread = spare.filter(|spare| spare.len() == vocab && Arc::strong_count(spare) == 1);
+            pass.logits = unread.unwrap_or_else(|| vec![0.0; pass.rows * vocab].into());
         }
+        // Nobody else has them yet.
+        let logits = Arc::make_mut(&mut pass.logits);
         let matrix = self.output.as_ref().unwrap_or(&self.embedding);
         if pass.rows == 1 {
-            let part = (vocab / VOCABULARY_PARTS).next_multiple_of(16);
+            let part = (vocab / VOCABULARY_PARTS).next_multiple_of(TOGETHER);
             let outputs = pass.vocab_done..(pass.vocab_done + part).min(vocab);
-            let out = &mut pass.logits[outputs.clone()];
+            let out = &mut logits[outputs.clone()];
             let product = Projection::new(matrix, out);
             self.ops.project_part(&pass.normed, self.activation, product, outputs.clone());
             pass.vocab_done = outputs.end;
         } else {
-            let mut product = [Projection::new(matrix, &mut pass.logits)];
+            let mut product = [Projection::new(matrix, logits)];
             self.ops.project(&pass.normed, pass.rows, self.activation, &mut product);
             pass.vocab_done = vocab;
         }
         if let Some(cap) = self.config.final_soft_cap.filter(|_| pass.vocab_done == vocab) {
-            self.ops.soft_cap(&mut pass.logits, cap);
+            self.ops.soft_cap(logits, cap);
         }
     }
 }
