@@ -77,12 +77,12 @@ pub(crate) fn attention(pool: &Pool, level: Level, args: Attention<'_>) {
     let cut = |span: &Span| span.start < args.start + n && args.start + n < span.end;
     assert!(!args.spans.iter().any(cut), "queries do not stop inside a span");
     let out = SendPtr(args.out.as_mut_ptr());
-    let heads = Heads { args: &args, out, group, dim };
+    let tiles = (n * group).div_ceil(ROWS);
+    let heads = Heads { args: &args, out, group, dim, tiles };
     #[cfg(target_arch = "x86_64")]
     if level == Level::Amx && n > FEW && args.layout.format() != KvFormat::F32 {
         return heads.on_tiles(pool, n);
     }
-    let tiles = (n * group).div_ceil(ROWS);
     let items = kv_heads * tiles;
     let tile = |item: usize| {
         // The last tiles see the most keys: they go first, so that no thread is left with one at the end.
@@ -137,6 +137,8 @@ struct Heads<'a> {
     out: SendPtr<f32>,
     group: usize,
     dim: usize,
+    /// Of a head of keys.
+    tiles: usize,
 }
 
 impl<'a> Heads<'a> {

@@ -16,6 +16,8 @@ use crate::ops::Attention;
 pub(super) const ROWS: usize = 8;
 /// Keys of a block.
 pub(super) const BLOCK: usize = 256;
+/// Keys that are asked for ahead of their use.
+const KEYS_AHEAD: usize = 8;
 
 /// A number of a page, widened to f32 vectors.
 trait Element: Copy {
@@ -338,6 +340,10 @@ impl Tile<'_> {
             // A page is a multiple of `C`, and keys that no row sees are masked later.
             let mut t = keys.start / C * C;
             while t < keys.end {
+                // Several tiles share what they read, and find it in a cache.
+                if from == 0 && self.heads.tiles == 1 {
+                    self.ask_for::<S, E, C>(t, keys.end);
+                }
                 let page = E::page(self.heads.page(t));
                 let k = page.add(key + t % PAGE_TOKENS * dim);
                 let mut scales = [1.0; C];
@@ -375,6 +381,24 @@ impl Tile<'_> {
                 }
                 t += C;
             }
+        }
+    }
+
+    /// Asks for `C` keys some way behind key `t`, if they are before `end`, and for the values that go with key `t` and
+    /// the next: pages lie apart, and values are read by columns, neither of which a processor foresees.
+    #[inline(always)]
+    unsafe fn ask_for<S: Simd, E: Element, const C: usize>(&self, t: usize, end: usize) {
+        let Attention { layout, layer, .. } = *self.heads.args;
+        let ask = |position: usize, first: usize| {
+            let row = first + position % PAGE_TOKENS * self.heads.dim;
+            let numbers = E::page(self.heads.page(position)).wrapping_add(row).cast::<u8>();
+            for line in (0..C * self.heads.dim * size_of::<E>()).step_by(64) {
+                S::prefetch(numbers.wrapping_add(line));
+            }
+        };
+        ask(t, layout.value(layer, self.kv_head));
+        if t + KEYS_AHEAD < end {
+            ask(t + KEYS_AHEAD, layout.key(layer, self.kv_head));
         }
     }
 
