@@ -249,9 +249,9 @@ impl HostNetwork {
                 self.config.norm_eps,
                 sized(&mut pass.normed, pass.rows * hidden),
             );
-            let spare = self.scratch.logits.take().filter(|_| pass.rows == 1);
+            let spare = if pass.rows == 1 { self.scratch.logits.take() } else { None };
             let unread = spare.filter(|spare| spare.len() == vocab && Arc::strong_count(spare) == 1);
-            pass.logits = unread.unwrap_or_else(|| vec![0.0; pass.rows * vocab].into());
+            pass.logits = unread.unwrap_or_else(|| std::iter::repeat_n(0.0, pass.rows * vocab).collect());
         }
         // Nobody else has them yet.
         let logits = Arc::make_mut(&mut pass.logits);
