@@ -24,7 +24,7 @@ struct Shape {
 
 const DIM: usize = 256;
 
-const SHAPES: [Shape; 9] = [
+const SHAPES: [Shape; 10] = [
     Shape {
         name: "270M, 512 tokens at 0",
         heads: 4,
@@ -87,6 +87,15 @@ const SHAPES: [Shape; 9] = [
         soft_cap: None,
         start: 2048,
         tokens: 4,
+    },
+    Shape {
+        name: "270M, 1 token at 700",
+        heads: 4,
+        kv_heads: 1,
+        window: Some(512),
+        soft_cap: None,
+        start: 700,
+        tokens: 1,
     },
     Shape {
         name: "270M, 1 token at 8000",
