@@ -171,6 +171,9 @@ impl Sampler {
 fn reached_by(logits: &[f32], k: usize) -> f32 {
     const GROUP: usize = 64;
     const LANES: usize = 16;
+    if k == 0 || k > logits.len() / GROUP {
+        return f32::NEG_INFINITY;
+    }
     let mut greatest: Vec<f32> = logits
         .chunks_exact(GROUP)
         .map(|group| {
@@ -184,9 +187,6 @@ fn reached_by(logits: &[f32], k: usize) -> f32 {
             lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
         })
         .collect();
-    if k == 0 || k > greatest.len() {
-        return f32::NEG_INFINITY;
-    }
     *greatest.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
