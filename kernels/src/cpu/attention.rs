@@ -10,6 +10,7 @@
 //!
 //! Many rows of keys that are rounded anyway go to matrix units, see `matrix`.
 
+mod element;
 #[cfg(target_arch = "x86_64")]
 mod halves;
 #[cfg(target_arch = "x86_64")]

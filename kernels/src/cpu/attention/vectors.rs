@@ -8,8 +8,9 @@ use std::ops::Range;
 use half::f16;
 
 use super::Heads;
+use super::element::{Byte, Element};
 use crate::cpu::simd::{Kernel, LANES, Simd};
-use crate::kv::{KvFormat, KvPage, PAGE_TOKENS};
+use crate::kv::{KvFormat, PAGE_TOKENS};
 use crate::ops::Attention;
 
 /// Query rows of a tile, at most.
@@ -18,84 +19,6 @@ pub(super) const ROWS: usize = 8;
 pub(super) const BLOCK: usize = 256;
 /// Keys that are asked for ahead of their use.
 const KEYS_AHEAD: usize = 8;
-
-/// A number of a page, widened to f32 vectors.
-trait Element: Copy {
-    /// Whether what is read has still to be multiplied with its row's scale.
-    const SCALED: bool = false;
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
-    fn wide(self) -> f32;
-    fn page(page: &KvPage) -> *const Self;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
-        // SAFETY: the caller's pointer is valid for 16 numbers.
-        unsafe { S::load(p) }
-    }
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn page(page: &KvPage) -> *const Self {
-        match page {
-            KvPage::F32(numbers) => numbers.as_ptr(),
-            KvPage::F16(_) | KvPage::Q8(_) | KvPage::Device(_) => {
-                unreachable!("pages have their layout's format")
-            }
-        }
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
-        // SAFETY: the caller's pointer is valid for 16 numbers.
-        unsafe { S::load_f16(p) }
-    }
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self.to_f32()
-    }
-    #[inline(always)]
-    fn page(page: &KvPage) -> *const Self {
-        match page {
-            KvPage::F16(numbers) => numbers.as_ptr(),
-            KvPage::F32(_) | KvPage::Q8(_) | KvPage::Device(_) => {
-                unreachable!("pages have their layout's format")
-            }
-        }
-    }
-}
-
-/// A number in 8 bits, without its scale.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Byte(u8);
-
-impl Element for Byte {
-    const SCALED: bool = true;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
-        // SAFETY: the caller's pointer is valid for 16 numbers.
-        unsafe { S::load_i8(p.cast()) }
-    }
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        f32::from(self.0 as i8)
-    }
-    #[inline(always)]
-    fn page(page: &KvPage) -> *const Self {
-        match page {
-            KvPage::Q8(numbers) => numbers.as_ptr().cast(),
-            KvPage::F32(_) | KvPage::F16(_) | KvPage::Device(_) => {
-                unreachable!("pages have their layout's format")
-            }
-        }
-    }
-}
 
 /// Query rows of a head of keys.
 pub(super) struct Tile<'a> {
@@ -385,20 +308,23 @@ impl Tile<'_> {
     }
 
     /// Asks for `C` keys some way behind key `t`, if they are before `end`, and for the values that go with key `t` and
-    /// the next: pages lie apart, and values are read by columns, neither of which a processor foresees.
+    /// those next to it: pages lie apart, and values are read by columns, neither of which a processor foresees.
     #[inline(always)]
-    unsafe fn ask_for<S: Simd, E: Element, const C: usize>(&self, t: usize, end: usize) {
+    fn ask_for<S: Simd, E: Element, const C: usize>(&self, t: usize, end: usize) {
         let Attention { layout, layer, .. } = *self.heads.args;
-        let ask = |position: usize, first: usize| {
-            let row = first + position % PAGE_TOKENS * self.heads.dim;
-            let numbers = E::page(self.heads.page(position)).wrapping_add(row).cast::<u8>();
-            for line in (0..C * self.heads.dim * size_of::<E>()).step_by(64) {
-                S::prefetch(numbers.wrapping_add(line));
-            }
-        };
-        ask(t, layout.value(layer, self.kv_head));
+        self.ask::<S, E, C>(t, layout.value(layer, self.kv_head));
         if t + KEYS_AHEAD < end {
-            ask(t + KEYS_AHEAD, layout.key(layer, self.kv_head));
+            self.ask::<S, E, C>(t + KEYS_AHEAD, layout.key(layer, self.kv_head));
+        }
+    }
+
+    /// Asks for the rows of `C` positions of one page, in which the head's rows begin at number `first`.
+    #[inline(always)]
+    fn ask<S: Simd, E: Element, const C: usize>(&self, position: usize, first: usize) {
+        let row = first + position % PAGE_TOKENS * self.heads.dim;
+        let numbers = E::page(self.heads.page(position)).wrapping_add(row).cast::<u8>();
+        for line in (0..C * self.heads.dim * size_of::<E>()).step_by(64) {
+            S::prefetch(numbers.wrapping_add(line));
         }
     }
 
