@@ -138,7 +138,7 @@ struct Heads<'a> {
     out: SendPtr<f32>,
     group: usize,
     dim: usize,
-    /// Of a head of keys.
+    /// Tiles of query rows that read each head of keys.
     tiles: usize,
 }
 

@@ -36,7 +36,7 @@ pub struct HostPass {
 /// Parts that the product with the vocabulary is made in: of a small model it is most of a token's time, and a
 /// keystroke must not wait for that.
 const VOCABULARY_PARTS: usize = 12;
-/// Outputs that a part is a multiple of: what a kernel may compute together.
+/// Outputs that a part is a multiple of: a kernel of one row may take four panels of 16 at a time, and is slower on what is left over.
 const TOGETHER: usize = 64;
 
 /// Rows that go through an MLP together: a prompt with a large picture is one pass, and the inner rows are

@@ -17,7 +17,7 @@ use crate::ops::Attention;
 pub(super) const ROWS: usize = 8;
 /// Keys of a block.
 pub(super) const BLOCK: usize = 256;
-/// Keys that are asked for ahead of their use.
+/// How many keys ahead of its use a key is asked for; a multiple of those that are read at a time.
 const KEYS_AHEAD: usize = 8;
 
 /// Query rows of a head of keys.
