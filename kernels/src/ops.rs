@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::cpu::PackedMatrix;
+use crate::cpu::{PackedMatrix, Screened};
 use crate::kv::{KvLayout, KvPage};
 use crate::quant::Format;
 
@@ -49,6 +49,7 @@ pub struct Matrix {
 #[derive(Debug)]
 pub(crate) enum Store {
     Packed(PackedMatrix),
+    Screened(Box<Screened>),
     Plain(Vec<f32>),
 }
 
@@ -65,7 +66,24 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match &self.store {
             Store::Packed(packed) => packed.bytes(),
+            Store::Screened(table) => table.bytes(),
             Store::Plain(values) => size_of_val(values.as_slice()),
+        }
+    }
+
+    /// Bytes that are read of it, at least, where [`Ops::best`] is asked and not all outputs.
+    pub fn bytes_for_best(&self) -> usize {
+        match &self.store {
+            Store::Screened(table) => table.bytes_for_best(),
+            _ => self.bytes(),
+        }
+    }
+
+    /// The matrix `[rows, cols]` whose products [`Ops::best`] begins with; `None` where it has no use for them.
+    pub fn upper(&self) -> Option<&Self> {
+        match &self.store {
+            Store::Screened(table) => Some(table.upper()),
+            _ => None,
         }
     }
 }
@@ -279,6 +297,20 @@ pub struct DenseAttention<'a> {
 pub trait Ops: Send + Sync {
     /// Brings a weight matrix `[rows, cols]` into the backend's layout.
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError>;
+
+    /// As [`Ops::matrix`], for a table of which mostly the greatest outputs are wanted, and whose inputs may always be
+    /// rounded ([`Activation::Rounded`]). It may have a [`Matrix::upper`].
+    fn table(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
+        self.matrix(format, rows, cols, bytes)
+    }
+
+    /// The `count` greatest outputs of one row `x [in]` with the indices they have, the greatest first and of equal ones
+    /// the first, with the bits that [`Ops::project`] gives them: exactly those, found without reading all of the table.
+    /// What is not a number is left out. `first` are the row's products with [`Matrix::upper`], which the table has.
+    fn best(&self, x: &[f32], table: &Matrix, first: &[f32], count: usize) -> Vec<(u32, f32)>;
+
+    /// Makes the products of one row `x` with [`Matrix::upper`] those with the whole table, which has one.
+    fn finish(&self, x: &[f32], table: &Matrix, products: &mut [f32]);
 
     /// `out = x w^T + bias` for several `w` over one input `x [n, in]`.
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]);

@@ -47,7 +47,7 @@ fn dot(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> f64 {
 fn plain(matrix: &Matrix) -> &[f32] {
     match &matrix.store {
         Store::Plain(values) => values,
-        Store::Packed(_) => unreachable!("a matrix is used by the backend that made it"),
+        Store::Packed(_) | Store::Screened(_) => unreachable!("a matrix is used by the backend that made it"),
     }
 }
 
@@ -66,6 +66,18 @@ impl Ops for Reference {
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
         let values = dequantize(format, rows, cols, bytes)?;
         Ok(Matrix { rows, cols, store: Store::Plain(values) })
+    }
+
+    fn best(&self, x: &[f32], table: &Matrix, _: &[f32], count: usize) -> Vec<(u32, f32)> {
+        let outputs = (0..table.rows).map(|o| (o as u32, product(x, table, o) as f32));
+        let mut outputs: Vec<_> = outputs.filter(|output| !output.1.is_nan()).collect();
+        outputs.sort_by(|a, b| b.1.total_cmp(&a.1));
+        outputs.truncate(count);
+        outputs
+    }
+
+    fn finish(&self, x: &[f32], table: &Matrix, products: &mut [f32]) {
+        products.iter_mut().enumerate().for_each(|(o, out)| *out = product(x, table, o) as f32);
     }
 
     fn project(&self, x: &[f32], n: usize, _: Activation, parts: &mut [Projection<'_>]) {

@@ -282,9 +282,11 @@ fn tiles(job: &Job<'_>, panels: Range<usize>) {
     }
 }
 
+/// The matrix in panels; of a screened one its first part.
 pub(crate) fn packed(matrix: &Matrix) -> &PackedMatrix {
     match &matrix.store {
         Store::Packed(packed) => packed,
+        Store::Screened(table) => packed(table.upper()),
         Store::Plain(_) => unreachable!("a matrix is used by the backend that made it"),
     }
 }

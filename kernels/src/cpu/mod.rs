@@ -26,6 +26,7 @@ mod pool;
 mod recurrent;
 mod rows;
 mod scratch;
+mod screened;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use level::{LEVEL_VARIABLE, Level};
 pub use pack::PackedMatrix;
 use pool::Pool;
 use rows::Elementwise;
+pub(crate) use screened::Screened;
 
 /// A pointer that threads of the pool may share; what they write through it does not overlap.
 #[derive(Clone, Copy)]
@@ -117,18 +119,58 @@ fn physical_cores_of_linux() -> Option<usize> {
     (!cores.is_empty()).then_some(cores.len())
 }
 
+/// A screened table's inputs are rounded always.
+fn activation_of(parts: &[Projection<'_>], wanted: Activation) -> Activation {
+    let screened = parts.iter().any(|part| part.matrix.upper().is_some());
+    if screened { Activation::Rounded } else { wanted }
+}
+
+fn screened(table: &Matrix) -> &Screened {
+    match &table.store {
+        Store::Screened(table) => table,
+        _ => unreachable!("only tables with an upper part are asked so"),
+    }
+}
+
 impl Ops for Cpu {
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
         let packed = PackedMatrix::new(&self.pool, format, rows, cols, bytes)?;
         Ok(Matrix { rows, cols, store: Store::Packed(packed) })
     }
 
+    fn table(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
+        match Screened::new(&self.pool, format, rows, cols, bytes)? {
+            Some(table) => Ok(Matrix { rows, cols, store: Store::Screened(Box::new(table)) }),
+            None => self.matrix(format, rows, cols, bytes),
+        }
+    }
+
+    fn best(&self, x: &[f32], table: &Matrix, first: &[f32], count: usize) -> Vec<(u32, f32)> {
+        screened(table).best(&self.pool, self.level, x, first, count)
+    }
+
+    fn finish(&self, x: &[f32], table: &Matrix, products: &mut [f32]) {
+        screened(table).finish(&self.pool, self.level, x, 1, 0..table.rows, products);
+    }
+
     fn project(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [Projection<'_>]) {
+        let activation = activation_of(parts, activation);
         matmul::project(&self.pool, self.level, x, n, activation, parts);
+        for part in parts {
+            if let Store::Screened(table) = &part.matrix.store {
+                table.finish(&self.pool, self.level, x, n, 0..part.matrix.rows, part.out);
+            }
+        }
     }
 
     fn project_part(&self, x: &[f32], activation: Activation, part: Projection<'_>, outputs: Range<usize>) {
-        matmul::project_part(&self.pool, self.level, x, activation, part, outputs);
+        let Projection { matrix, bias, low_rank, out } = part;
+        let first = Projection { matrix, bias, low_rank, out: &mut *out };
+        let activation = activation_of(std::slice::from_ref(&first), activation);
+        matmul::project_part(&self.pool, self.level, x, activation, first, outputs.clone());
+        if let Store::Screened(table) = &matrix.store {
+            table.finish(&self.pool, self.level, x, 1, outputs, out);
+        }
     }
 
     fn project_blocks(&self, x: &[f32], n: usize, activation: Activation, parts: &mut [BlockProjection<'_>]) {
@@ -144,9 +186,11 @@ impl Ops for Cpu {
     }
 
     fn embed(&self, table: &Matrix, ids: &[u32], scale: f32, out: &mut [f32]) {
-        let packed = matmul::packed(table);
         for (row, &id) in out.chunks_exact_mut(table.cols).zip(ids) {
-            packed.row(id as usize, row);
+            match &table.store {
+                Store::Screened(table) => table.row(id as usize, row),
+                _ => matmul::packed(table).row(id as usize, row),
+            }
             row.iter_mut().for_each(|v| *v *= scale);
         }
     }

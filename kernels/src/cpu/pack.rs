@@ -15,6 +15,8 @@
 //! - 6 bits: twice three vectors; their low bits hold three words, what is left (two bits each) the fourth;
 //! - 8 bits: eight vectors, signed.
 
+use std::ops::Range;
+
 use super::formats::{Block, by_format};
 use super::pack_fast::pack_panel;
 use super::pool::Pool;
@@ -189,27 +191,41 @@ impl PackedMatrix {
         bytes: &[u8],
     ) -> Result<Self, ShapeError> {
         quant::check(format, rows, cols, bytes)?;
+        let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
+        Ok(Self::by_panel(pool, format, rows, cols, &|panel_rows, group, panel| {
+            let rows = &bytes[panel_rows.start * row_bytes..panel_rows.end * row_bytes];
+            pack_panel(format, group, rows, row_bytes, panel);
+        }))
+    }
+
+    /// A `rows x cols` matrix whose panels, zeros at first, `pack` fills, spread over the pool's threads: it has the rows of
+    /// a panel and how its bytes lie.
+    pub(super) fn by_panel(
+        pool: &Pool,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        pack: &(dyn Fn(Range<usize>, Group, &mut [u8]) + Sync),
+    ) -> Self {
         let shape = PanelShape::new(format, cols);
         let panels = rows.div_ceil(LANES);
-        let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
         let fill = |memory: *mut u8| {
             let base = super::SendPtr(memory);
             pool.run(panels, &|panel| {
                 let first = panel * LANES;
-                let rows = &bytes[first * row_bytes..rows.min(first + LANES) * row_bytes];
                 // SAFETY: panels do not overlap, each is written by one call, zeros first, and the memory outlives
                 // the loop.
-                let panel = unsafe {
+                let memory = unsafe {
                     let at = base.get().add(panel * shape.bytes());
                     at.write_bytes(0, shape.bytes());
                     std::slice::from_raw_parts_mut(at, shape.bytes())
                 };
-                pack_panel(format, shape.group, rows, row_bytes, panel);
+                pack(first..rows.min(first + LANES), shape.group, memory);
             });
         };
         // SAFETY: every panel is zeroed before it is packed, and together they are all of it.
         let data = unsafe { Aligned::filled(panels * shape.bytes(), fill) };
-        Ok(Self { format, rows, cols, shape, data })
+        Self { format, rows, cols, shape, data }
     }
 
     /// Bytes in memory.

@@ -1,0 +1,399 @@
+//! Tables whose greatest outputs are found without reading all of them: the upper bits of every number first, the rest only
+//! of rows that can still be among the greatest.
+//!
+//! A number of Q8_0 is `scale * q`, and `q = 8 upper + rest` with `upper` in -16..=15 and `rest` in -4..=7 (beyond 3 where
+//! `upper` has reached its end): a matrix of Q5_0 whose scales are eight times as large, and one of Q4_0. An output is the
+//! f32 sum of both products, whoever asks for it. By Cauchy and Schwarz the second is at most the length of the row's rest
+//! times that of the input as it was rounded; so a row whose first product is further than that below outputs that are
+//! known in full is not among the greatest. Nothing is estimated: the answer is that of reading everything.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use half::f16;
+
+use super::activations::Quantized;
+use super::formats::Q4_0;
+use super::matmul::{self, Input, Int8, Job, TileProduct};
+use super::pack::{Group, PackedMatrix};
+use super::pack_fast::pack_panel;
+use super::pool::Pool;
+use super::rows::{self, Elementwise};
+use super::simd::{Kernel, LANES, Simd};
+use super::{FEW_ROWS, Level, SendPtr};
+use crate::ops::{Activation, Matrix, Projection, ShapeError, Store};
+use crate::quant::{self, Format};
+
+/// Inputs of the widest table that is stored so. The bound is reached by a rest that points where the input does, and the
+/// rests of real tables point anywhere: it is the looser the more inputs there are.
+const MOST_INPUTS: usize = 1024;
+/// How much longer an input is taken to be than it is: more than the products of so many inputs round by in f32.
+const MARGIN: f64 = 1e-4;
+/// Panels whose rests a thread reads at a time, and those whose bounds it looks at.
+const RESTS: usize = 16;
+const BOUNDS: usize = 1024;
+/// Panels that one row meets at a time.
+const TOGETHER: usize = 4;
+
+const BLOCK: usize = 32;
+const Q8_0_BYTES: usize = 34;
+const Q5_0_BYTES: usize = 22;
+const Q4_0_BYTES: usize = 18;
+
+/// A table `[rows, cols]` in two parts.
+#[derive(Debug)]
+pub(crate) struct Screened {
+    upper: Matrix,
+    rest: Matrix,
+    /// How long the rest of each row is, rounded up; whole panels, the last one filled up with zeros.
+    lengths: Vec<f32>,
+    /// `[rows]`: the second products that were asked for last.
+    second: Mutex<Vec<f32>>,
+}
+
+/// The greatest outputs, and how many panels were read in full for them.
+struct Found {
+    tokens: Vec<(u32, f32)>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "what tests hold against the whole"))]
+    panels: usize,
+}
+
+impl Screened {
+    /// Splits a table; `None` where it is none of those that it pays for, or holds scales that are too large.
+    pub(super) fn new(
+        pool: &Pool,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<Option<Self>, ShapeError> {
+        quant::check(format, rows, cols, bytes)?;
+        if format != Format::Q8_0 || cols == 0 || cols > MOST_INPUTS {
+            return Ok(None);
+        }
+        let (blocks, _) = bytes.as_chunks::<Q8_0_BYTES>();
+        let in_row = cols / BLOCK;
+        let fits = AtomicBool::new(true);
+        let of_rows = |rows: Range<usize>| &blocks[rows.start * in_row..rows.end * in_row];
+        let upper = PackedMatrix::by_panel(pool, Format::Q5_0, rows, cols, &|rows, group: Group, panel| {
+            let parts: Vec<Split> = of_rows(rows).iter().map(Split::of).collect();
+            if !parts.iter().all(Split::fits) {
+                fits.store(false, Ordering::Relaxed);
+            }
+            let parts: Vec<_> = parts.iter().map(Split::upper).collect();
+            pack_panel(Format::Q5_0, group, parts.as_flattened(), in_row * Q5_0_BYTES, panel);
+        });
+        if !fits.into_inner() {
+            return Ok(None);
+        }
+        let mut lengths = vec![0.0f32; rows.next_multiple_of(LANES)];
+        let to = SendPtr(lengths.as_mut_ptr());
+        let rest = PackedMatrix::by_panel(pool, Format::Q4_0, rows, cols, &|rows, group: Group, panel| {
+            let parts: Vec<Split> = of_rows(rows.clone()).iter().map(Split::of).collect();
+            for (row, parts) in rows.zip(parts.chunks_exact(in_row)) {
+                let length = parts.iter().map(Split::square).sum::<f64>().sqrt();
+                // SAFETY: each row is in one panel.
+                unsafe { *to.get().add(row) = (length as f32).next_up() };
+            }
+            let parts: Vec<_> = parts.iter().map(Split::rest).collect();
+            pack_panel(Format::Q4_0, group, parts.as_flattened(), in_row * Q4_0_BYTES, panel);
+        });
+        let matrix = |packed| Matrix { rows, cols, store: Store::Packed(packed) };
+        let (upper, rest) = (matrix(upper), matrix(rest));
+        Ok(Some(Self { upper, rest, lengths, second: Mutex::new(vec![0.0; rows]) }))
+    }
+
+    /// The matrix of the first products, `[rows, cols]`.
+    pub(crate) fn upper(&self) -> &Matrix {
+        &self.upper
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.upper.bytes() + self.rest.bytes() + size_of::<f32>() * (self.lengths.len() + self.upper.rows)
+    }
+
+    /// Bytes that finding the greatest outputs reads in any case.
+    pub(crate) fn bytes_for_best(&self) -> usize {
+        self.upper.bytes() + size_of_val(self.lengths.as_slice())
+    }
+
+    /// The numbers of one row.
+    pub(super) fn row(&self, row: usize, out: &mut [f32]) {
+        let mut rest = vec![0.0; out.len()];
+        matmul::packed(&self.upper).row(row, out);
+        matmul::packed(&self.rest).row(row, &mut rest);
+        // Exact: the products of a scale's 11 bits with 8.
+        out.iter_mut().zip(rest).for_each(|(upper, rest)| *upper += rest);
+    }
+
+    /// Adds the second products to the first ones of `n` rows `x`, of the `outputs` that are in `out`.
+    pub(super) fn finish(
+        &self,
+        pool: &Pool,
+        level: Level,
+        x: &[f32],
+        n: usize,
+        outputs: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let (cols, width) = (self.upper.cols, outputs.len());
+        let mut second = vec![0.0; n.min(FEW_ROWS) * width];
+        for first in (0..n).step_by(FEW_ROWS) {
+            let count = FEW_ROWS.min(n - first);
+            let (x, second) = (&x[first * cols..(first + count) * cols], &mut second[..count * width]);
+            let mut product = Projection::new(&self.rest, second);
+            if width == self.rest.rows {
+                matmul::project(
+                    pool,
+                    level,
+                    x,
+                    count,
+                    Activation::Rounded,
+                    std::slice::from_mut(&mut product),
+                );
+            } else {
+                matmul::project_part(pool, level, x, Activation::Rounded, product, outputs.clone());
+            }
+            let out = &mut out[first * width..(first + count) * width];
+            rows::elementwise(pool, level, Elementwise::Add, out, second);
+        }
+    }
+
+    /// See [`crate::Ops::best`].
+    pub(super) fn best(
+        &self,
+        pool: &Pool,
+        level: Level,
+        x: &[f32],
+        first: &[f32],
+        count: usize,
+    ) -> Vec<(u32, f32)> {
+        self.find(pool, level, x, first, count).tokens
+    }
+
+    fn find(&self, pool: &Pool, level: Level, x: &[f32], first: &[f32], count: usize) -> Found {
+        let rows = self.upper.rows;
+        assert_eq!((x.len(), first.len()), (self.upper.cols, rows), "a row and its first products");
+        let x = Quantized::of(pool, level, x, 1);
+        let bounds = self.bounds(pool, level, &x, first);
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = Vec::new();
+        // Those that the first products say are the greatest are most often the greatest: known in full, they
+        // leave few others.
+        let likely = kth_greatest(bounds.iter().map(|bound| bound.first), count);
+        let panels: Vec<usize> = (0..bounds.len()).filter(|&panel| bounds[panel].first >= likely).collect();
+        self.read(pool, level, &x, &panels, &mut second);
+        collect(&panels, first, &second, f32::NEG_INFINITY, &mut tokens);
+        let known = kth_greatest(tokens.iter().map(|token| token.1), count);
+        let can_reach = |&panel: &usize| bounds[panel].first < likely && bounds[panel].most >= known;
+        let others: Vec<usize> = (0..bounds.len()).filter(can_reach).collect();
+        self.read(pool, level, &x, &others, &mut second);
+        collect(&others, first, &second, known, &mut tokens);
+        x.keep();
+        tokens.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        tokens.truncate(count);
+        Found { tokens, panels: panels.len() + others.len() }
+    }
+
+    /// What each panel's outputs can be at most.
+    fn bounds(&self, pool: &Pool, level: Level, x: &Quantized, first: &[f32]) -> Vec<Bound> {
+        let squares = x.q.chunks_exact(BLOCK).zip(&x.scales).map(|(q, &scale)| {
+            let square: i32 = q.iter().map(|&q| i32::from(q) * i32::from(q)).sum();
+            f64::from(square) * f64::from(scale).powi(2)
+        });
+        let size = (squares.sum::<f64>().sqrt() * (1.0 + MARGIN)) as f32;
+        let mut bounds = vec![Bound::default(); first.len().div_ceil(LANES)];
+        let to = SendPtr(bounds.as_mut_ptr());
+        pool.run(bounds.len().div_ceil(BOUNDS), &|piece| {
+            let start = piece * BOUNDS * LANES;
+            let end = (start + BOUNDS * LANES).min(first.len());
+            let lengths = &self.lengths[start..end.next_multiple_of(LANES)];
+            // SAFETY: the level was detected; pieces have panels of their own.
+            unsafe {
+                let bounds = to.get().add(piece * BOUNDS);
+                level.run(Bounds { first: &first[start..end], lengths, size, bounds });
+            }
+        });
+        bounds
+    }
+
+    /// Computes the second products of some panels.
+    fn read(&self, pool: &Pool, level: Level, x: &Quantized, panels: &[usize], second: &mut [f32]) {
+        let out = SendPtr(second.as_mut_ptr());
+        let matrix = matmul::packed(&self.rest);
+        pool.run(panels.len().div_ceil(RESTS), &|piece| {
+            let (bias, added, input) = (None, None, Input::Int8(x));
+            let (first_output, out_stride) = (0, matrix.rows);
+            let all = 0..matrix.panels();
+            let job = Job {
+                matrix,
+                bias,
+                added,
+                level,
+                input,
+                n: 1,
+                out,
+                first_output,
+                out_stride,
+                panels: all,
+                chunk: 1,
+            };
+            let panels = &panels[piece * RESTS..panels.len().min((piece + 1) * RESTS)];
+            // SAFETY: the level was detected; `second` has an output for each row, and no panel is there twice.
+            unsafe { level.run(Rests { job: &job, panels }) };
+        });
+    }
+}
+
+/// The `k`-th greatest number, negative infinity where there are fewer; what is none is less than any.
+fn kth_greatest(numbers: impl Iterator<Item = f32>, k: usize) -> f32 {
+    let mut numbers: Vec<f32> = numbers.filter(|number| !number.is_nan()).collect();
+    if k == 0 || k > numbers.len() {
+        return f32::NEG_INFINITY;
+    }
+    *numbers.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+}
+
+/// The outputs of some panels that reach `least`.
+fn collect(panels: &[usize], first: &[f32], second: &[f32], least: f32, tokens: &mut Vec<(u32, f32)>) {
+    for &panel in panels {
+        let rows = panel * LANES..(panel * LANES + LANES).min(first.len());
+        let outputs = rows.map(|row| (row as u32, first[row] + second[row]));
+        tokens.extend(outputs.filter(|&(_, output)| output >= least));
+    }
+}
+
+/// What is known of a panel's outputs by their first products.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bound {
+    /// The greatest of them.
+    first: f32,
+    /// What an output may be at most.
+    most: f32,
+}
+
+struct Bounds<'a> {
+    first: &'a [f32],
+    /// Whole panels of them.
+    lengths: &'a [f32],
+    /// Length of the input.
+    size: f32,
+    /// One for each panel.
+    bounds: *mut Bound,
+}
+
+impl Kernel for Bounds<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let mut last = [f32::NAN; LANES];
+        // SAFETY: there are as many lengths as whole panels have rows, and as many bounds as there are panels.
+        unsafe {
+            let none = S::splat(f32::NEG_INFINITY);
+            let size = S::splat(self.size);
+            for panel in 0..self.lengths.len() / LANES {
+                let at = panel * LANES;
+                let mut from = self.first.as_ptr().wrapping_add(at);
+                if at + LANES > self.first.len() {
+                    last[..self.first.len() - at].copy_from_slice(&self.first[at..]);
+                    from = last.as_ptr();
+                }
+                let first = S::load(from);
+                let most = S::fma(S::load(self.lengths.as_ptr().add(at)), size, first);
+                *self.bounds.add(panel) =
+                    Bound { first: S::greatest(S::max(first, none)), most: S::greatest(S::max(most, none)) };
+            }
+        }
+    }
+}
+
+/// The second products of some panels of one row.
+struct Rests<'a> {
+    job: &'a Job<'a>,
+    panels: &'a [usize],
+}
+
+impl Kernel for Rests<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (together, left) = self.panels.as_chunks::<TOGETHER>();
+        // SAFETY: the panels are the matrix's, which is of Q4_0.
+        unsafe {
+            for &panels in together {
+                Int8::<Q4_0>::tile::<S, 1, TOGETHER>(self.job, panels, 0);
+            }
+            for &panel in left {
+                Int8::<Q4_0>::tile::<S, 1, 1>(self.job, [panel], 0);
+            }
+        }
+    }
+}
+
+/// A block of Q8_0 in two parts.
+struct Split {
+    scale: f16,
+    /// From 0 on, 16 for nothing.
+    upper: [u8; BLOCK],
+    /// From 4 on, 8 for nothing.
+    rest: [u8; BLOCK],
+}
+
+impl Split {
+    fn of(block: &[u8; Q8_0_BYTES]) -> Self {
+        let (mut upper, mut rest) = ([0; BLOCK], [0; BLOCK]);
+        for ((&q, upper), rest) in block[2..].iter().zip(&mut upper).zip(&mut rest) {
+            let q = i16::from(q as i8);
+            let part = ((q + 4) >> 3).min(15);
+            (*upper, *rest) = ((part + 16) as u8, (q - 8 * part + 8) as u8);
+        }
+        let scale = f16::from_le_bytes([block[0], block[1]]);
+        Self { scale, upper, rest }
+    }
+
+    /// The scale of the upper bits; exact where it [fits](Self::fits).
+    fn upper_scale(&self) -> f16 {
+        f16::from_f32(8.0 * self.scale.to_f32())
+    }
+
+    /// Whether eight times the scale is an f16.
+    fn fits(&self) -> bool {
+        self.upper_scale().is_finite()
+    }
+
+    /// As a block of Q5_0.
+    fn upper(&self) -> [u8; Q5_0_BYTES] {
+        let mut block = [0; Q5_0_BYTES];
+        block[..2].copy_from_slice(&self.upper_scale().to_le_bytes());
+        let fifths = (0..BLOCK).fold(0u32, |bits, i| bits | u32::from(self.upper[i] >> 4) << i);
+        block[2..6].copy_from_slice(&fifths.to_le_bytes());
+        halves(&self.upper, &mut block[6..]);
+        block
+    }
+
+    /// As a block of Q4_0.
+    fn rest(&self) -> [u8; Q4_0_BYTES] {
+        let mut block = [0; Q4_0_BYTES];
+        block[..2].copy_from_slice(&self.scale.to_le_bytes());
+        halves(&self.rest, &mut block[2..]);
+        block
+    }
+
+    /// The square of the length of the rest.
+    fn square(&self) -> f64 {
+        let square: i32 = self.rest.iter().map(|&rest| (i32::from(rest) - 8).pow(2)).sum();
+        f64::from(square) * f64::from(self.scale.to_f32()).powi(2)
+    }
+}
+
+/// The lower four bits of 32 numbers: the first half of them in the lower halves of bytes.
+fn halves(numbers: &[u8; BLOCK], to: &mut [u8]) {
+    let (low, high) = numbers.split_at(BLOCK / 2);
+    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+        *to = low & 15 | high << 4;
+    }
+}
+
+#[cfg(test)]
+#[path = "screened_tests.rs"]
+mod tests;
