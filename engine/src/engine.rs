@@ -31,6 +31,7 @@ pub struct Model {
     config: ModelConfig,
     tokenizer: Tokenizer,
     weight_bytes: u64,
+    bytes_of_token: u64,
     kv_bytes_per_token: u64,
     chat_template: Option<String>,
     adapter: Option<Arc<Adapter>>,
@@ -55,6 +56,10 @@ impl Model {
     /// Bytes its weights take in memory.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+    /// Bytes of them that decoding a token reads at least, of which only the best next tokens are wanted.
+    pub fn bytes_of_token(&self) -> u64 {
+        self.bytes_of_token
     }
     /// Bytes that one token's keys and values take in the cache.
     pub fn kv_bytes_per_token(&self) -> u64 {
@@ -297,6 +302,7 @@ impl Engine {
             config: network.config().clone(),
             tokenizer,
             weight_bytes: network.weight_bytes(),
+            bytes_of_token: network.bytes_of_token(),
             kv_bytes_per_token: network.config().kv_bytes_per_token(kv) as u64,
             chat_template: checkpoint.chat_template().map(str::to_owned),
             adapter: adapter.clone(),

@@ -145,6 +145,7 @@ impl Loaded {
             pictures,
             sampling,
             stop,
+            logprobs: true,
             ..GenerateRequest::new(self.model.clone(), prompt.to_vec(), max_tokens)
         }
     }
@@ -155,4 +156,9 @@ impl Loaded {
         let finished = self.engine.submit(request).finish_blocking(|token| tokens.push(token.clone()));
         Generated { tokens, finished: finished.unwrap_or_else(|e| panic!("{e}")) }
     }
+}
+
+/// The logarithm of a token's probability, which was asked for.
+pub fn certainty(token: &Token) -> f32 {
+    token.logprob.expect("the request asked for probabilities")
 }

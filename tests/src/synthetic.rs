@@ -122,6 +122,14 @@ impl Network {
         Self { config, tensors }
     }
 
+    /// The same with this number throughout the last norm's weights.
+    pub fn with_last_norm(mut self, weight: f32) -> Self {
+        let name = "model.norm.weight";
+        let len = self.tensors[name].dims()[0];
+        self.tensors.insert(name.to_owned(), tensor(vec![weight; len], &[len]));
+        self
+    }
+
     /// The same with an embedding table of so many rows, all zeros behind those that it has.
     pub fn with_rows(mut self, rows: usize) -> Self {
         let name = "model.embed_tokens.weight";

@@ -4,11 +4,14 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use candle_core::quantized::GgmlDType;
 use gemma_engine::{
-    CancelFlag, ErrorKind, Event, FinishReason, GenerateRequest, Level, Precision, Priority, Sampling, Stop,
+    CancelFlag, ErrorKind, Event, FinishReason, GenerateRequest, Level, LoadOptions, Precision, Priority,
+    Sampling, Stop,
 };
-use gemma_tests::models::{Arithmetic, Loaded};
+use gemma_tests::models::{Arithmetic, Loaded, certainty};
 use gemma_tests::places;
+use gemma_tests::synthetic::Network;
 
 fn real() -> Loaded {
     Loaded::new(&places::real_model(), Precision::Fast)
@@ -21,6 +24,7 @@ fn tiny() -> Loaded {
 fn request(loaded: &Loaded, prompt: Vec<u32>, max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
         stop: Stop { ignore_eos: true, ..Stop::default() },
+        logprobs: true,
         ..GenerateRequest::new(loaded.model.clone(), prompt, max_tokens)
     }
 }
@@ -107,7 +111,7 @@ fn tokens_then_exactly_one_end() {
     let mut text = String::new();
     for event in tokens {
         let Event::Token(token) = event else { panic!("an end before the end") };
-        assert!(token.logprob <= 1e-4, "{}", token.logprob);
+        assert!(certainty(token) <= 1e-4, "{}", certainty(token));
         text += &token.text;
     }
     assert_eq!((tokens.len(), &text), (12, &finished.text));
@@ -234,4 +238,28 @@ fn an_engine_uses_the_instructions_that_it_is_given() {
     });
     let levels = Level::available().into_iter().map(|level| format!("{level:?}").to_lowercase());
     assert_eq!(used.collect::<Vec<_>>(), levels.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_model_whose_logits_are_no_numbers_fails_its_requests_in_words_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for (name, format) in [("eight.gguf", GgmlDType::Q8_0), ("exact.gguf", GgmlDType::F32)] {
+        let (broken, sound) = (folder.path().join(name), folder.path().join(format!("sound-{name}")));
+        let network = || Network::random(11);
+        network().with_last_norm(f32::NAN).gguf().quantised(|_| format).write(&broken, 3);
+        network().gguf().quantised(|_| format).write(&sound, 3);
+        let loaded = Loaded::new(&broken, Precision::Fast);
+        let hot = Sampling { temperature: 1.0, top_k: 8, ..Sampling::default() };
+        for sampling in [Sampling::default(), hot] {
+            let asked = GenerateRequest { sampling, logprobs: false, ..request(&loaded, vec![2, 5, 6], 4) };
+            let error =
+                loaded.engine.submit(asked).finish_blocking(|_| {}).expect_err("nothing can be picked");
+            assert_eq!(error.kind(), ErrorKind::BadFile, "{error}");
+            assert!(error.to_string().contains("none of its logits is a number"), "{error}");
+        }
+        let options = LoadOptions { precision: Precision::Fast, ..LoadOptions::new(&sound) };
+        let model = loaded.engine.load(options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        let asked = GenerateRequest::new(model, vec![2, 5, 6], 4);
+        assert!(loaded.engine.submit(asked).finish_blocking(|_| {}).is_ok(), "another model still answers");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gemma_engine::{ErrorKind, LogitsRequest, Picture, Precision, Priority, Sampling, Stop};
 use gemma_tests::binary::run;
 use gemma_tests::golden::{self, Case, Prompt};
-use gemma_tests::models::{Arithmetic, Generated, Loaded};
+use gemma_tests::models::{Arithmetic, Generated, Loaded, certainty};
 use gemma_tests::numbers::{Findings, Matrix, argmax, logprob, worst};
 use gemma_tests::places;
 use safetensors::Dtype;
@@ -155,7 +155,7 @@ fn greedy_tokens_are_the_references() {
                 format!("{what}: {:?}, not {:?}", generated.ids(), greedy.ids)
             });
             for (step, token) in generated.tokens.iter().enumerate() {
-                let distance = (f64::from(token.logprob) - logprob(golden.row(step), token.id)).abs();
+                let distance = (f64::from(certainty(token)) - logprob(golden.row(step), token.id)).abs();
                 findings.check(distance <= 2.0 * f64::from(prompt.tolerance()), || {
                     format!("{what}: log-probability {step} is {distance:e} off")
                 });
@@ -167,7 +167,7 @@ fn greedy_tokens_are_the_references() {
 
 /// What a generation gave, to the bit.
 fn bits(generated: &Generated) -> Vec<(u32, u32)> {
-    generated.tokens.iter().map(|token| (token.id, token.logprob.to_bits())).collect()
+    generated.tokens.iter().map(|token| (token.id, certainty(token).to_bits())).collect()
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_long_prompt_gives_way_to_a_keystroke_and_its_answer_stays_the_same() {
         });
         let first = &chat.tokens[0];
         let expected = logprob(logits.row(about.len() - 1), first.id);
-        assert!((f64::from(first.logprob) - expected).abs() < 1e-4, "{}: layer by layer", subject.what);
+        assert!((f64::from(certainty(first)) - expected).abs() < 1e-4, "{}: layer by layer", subject.what);
 
         let Loaded { engine, .. } = &subject.loaded;
         let ask = |prompt: &[u32], pictures: &[Arc<Picture>]| {

@@ -3,7 +3,7 @@
 
 use gemma_engine::{LogitsRequest, Precision};
 use gemma_tests::golden::{Case, Greedy, Prompt};
-use gemma_tests::models::{Arithmetic, Generated, Loaded};
+use gemma_tests::models::{Arithmetic, Generated, Loaded, certainty};
 use gemma_tests::numbers::{Findings, logprob, margin, mean, worst};
 
 /// Cases in f32.
@@ -169,7 +169,7 @@ fn check_greedy_tokens(subject: &Subject, greedy: &Greedy, findings: &mut Findin
             });
             return;
         };
-        let distance = (f64::from(token.logprob) - logprob(golden.row(step), *id)).abs();
+        let distance = (f64::from(certainty(token)) - logprob(golden.row(step), *id)).abs();
         findings.check(distance <= 2.0 * f64::from(tolerance), || {
             format!("{} behind {}: log-probability {step} is {distance:e} off", subject.what, prompt.name)
         });
@@ -193,7 +193,7 @@ fn apart(a: &Generated, b: &Generated) -> f32 {
     if a.ids() != b.ids() {
         return f32::INFINITY;
     }
-    let logprobs = |g: &Generated| g.tokens.iter().map(|token| token.logprob).collect::<Vec<_>>();
+    let logprobs = |g: &Generated| g.tokens.iter().map(certainty).collect::<Vec<_>>();
     worst(&logprobs(a), &logprobs(b))
 }
 
@@ -224,7 +224,7 @@ fn a_kept_prefix_gives_the_answer_of_a_cold_start() {
 
                 let golden = warm.case.tensor(&prompt.logits);
                 let expected = logprob(golden.row(golden.rows() - 1), after.tokens[0].id);
-                let distance = (f64::from(after.tokens[0].logprob) - expected).abs();
+                let distance = (f64::from(certainty(&after.tokens[0])) - expected).abs();
                 findings.check(distance <= 2.0 * f64::from(warm.tolerance(prompt)), || {
                     format!("{what}: {distance:e} from the reference")
                 });

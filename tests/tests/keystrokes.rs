@@ -66,6 +66,8 @@ fn kinds(folder: &Path) -> Vec<Kind> {
     });
     let quantised = folder.join("quantised.gguf");
     Network::random(5).gguf().quantised(|_| GgmlDType::Q4K).write(&quantised, 3);
+    let eight = folder.join("eight.gguf");
+    Network::random(6).gguf().quantised(|_| GgmlDType::Q8_0).write(&eight, 3);
     vec![
         golden("gemma1-mqa"),
         golden("gemma2-gqa"),
@@ -74,6 +76,7 @@ fn kinds(folder: &Path) -> Vec<Kind> {
         Kind { name: "a recurrence with a wider window", path: wide, precision: Precision::Exact },
         Kind { name: "windows only", path: windows, precision: Precision::Fast },
         Kind { name: "quantised, keys in half precision", path: quantised, precision: Precision::Fast },
+        Kind { name: "the vocabulary in 8 bits", path: eight, precision: Precision::Fast },
     ]
 }
 
@@ -143,10 +146,11 @@ struct Asked {
     sampling: Sampling,
     priority: Priority,
     ignore_eos: bool,
+    logprobs: bool,
 }
 
-/// Tokens with the bits of their probabilities, and how it ended.
-type Answer = (Vec<(u32, u32)>, FinishReason);
+/// Tokens with the bits of their probabilities, where these were asked for, and how it ended.
+type Answer = (Vec<(u32, Option<u32>)>, FinishReason);
 
 /// A session being scripted.
 struct Session<'a> {
@@ -196,13 +200,14 @@ fn request(model: &Arc<Model>, asked: &Asked) -> GenerateRequest {
         sampling: asked.sampling.clone(),
         stop: Stop { ignore_eos: asked.ignore_eos, ..Stop::default() },
         priority: asked.priority,
+        logprobs: asked.logprobs,
         ..GenerateRequest::new(model.clone(), asked.prompt.clone(), asked.max_tokens)
     }
 }
 
 fn read(stream: TokenStream) -> (Answer, Finished) {
     let mut tokens = Vec::new();
-    let token = |token: &Token| tokens.push((token.id, token.logprob.to_bits()));
+    let token = |token: &Token| tokens.push((token.id, token.logprob.map(f32::to_bits)));
     let finished = stream.finish_blocking(token).unwrap_or_else(|e| panic!("{e}"));
     ((tokens, finished.finish_reason), finished)
 }
@@ -381,6 +386,7 @@ impl<'a> Session<'a> {
             sampling,
             priority: self.random.pick(&priorities),
             ignore_eos: self.random.once_in(2),
+            logprobs: self.random.once_in(2),
         };
         (asked, cuts)
     }
@@ -450,7 +456,7 @@ impl<'a> Session<'a> {
         add(&self.tally.accepted, timings.accepted_tokens as u64);
         add(&self.tally.whole, u64::from(timings.cached_tokens == asked.prompt.len()));
         // One model's vocabulary is larger than the others'.
-        let known = |&(id, _): &(u32, u32)| if id < 256 { id } else { 20 + id % WORDS as u32 };
+        let known = |&(id, _): &(u32, Option<u32>)| if id < 256 { id } else { 20 + id % WORDS as u32 };
         if asked.prompt == self.chat {
             self.chat.extend(warm.iter().map(known));
         } else if self.random.once_in(4) && !cut {

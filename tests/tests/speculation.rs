@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use gemma_engine::{Finished, GenerateRequest, Precision, Priority, Sampling, Stop};
-use gemma_tests::models::Loaded;
+use gemma_tests::models::{Loaded, certainty};
 use gemma_tests::places;
 
 /// One of every kind: plain attention, windows, windows with query and key norms, a recurrence.
@@ -17,6 +17,7 @@ fn load(kind: &str) -> Loaded {
 fn request(loaded: &Loaded, prompt: &[u32], max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
         stop: Stop { ignore_eos: true, ..Stop::default() },
+        logprobs: true,
         ..GenerateRequest::new(loaded.model.clone(), prompt.to_vec(), max_tokens)
     }
 }
@@ -25,7 +26,7 @@ fn request(loaded: &Loaded, prompt: &[u32], max_tokens: usize) -> GenerateReques
 fn run(loaded: &Loaded, request: GenerateRequest) -> (Vec<(u32, u32)>, Finished) {
     let mut tokens = Vec::new();
     let stream = loaded.engine.submit(request);
-    let finished = stream.finish_blocking(|t| tokens.push((t.id, t.logprob.to_bits()))).expect("it runs");
+    let finished = stream.finish_blocking(|t| tokens.push((t.id, certainty(t).to_bits()))).expect("it runs");
     (tokens, finished)
 }
 
@@ -104,7 +105,7 @@ fn an_answer_that_was_put_aside_is_the_answer() {
                     run(&loaded, GenerateRequest { priority: Priority::Completion, ..typed });
                 }
             });
-            chat.finish_blocking(|t| tokens.push((t.id, t.logprob.to_bits()))).expect("it runs");
+            chat.finish_blocking(|t| tokens.push((t.id, certainty(t).to_bits()))).expect("it runs");
         });
         assert_eq!(tokens, expected, "{kind}");
     }

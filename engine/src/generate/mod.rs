@@ -19,9 +19,9 @@ use crate::picture::Picture;
 
 pub(crate) use beginning::Beginning;
 pub(crate) use draft::guess;
-pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
-pub use scores::Scores;
+pub(crate) use sampling::{MOST_NEEDED, Sampler};
+pub use scores::{Best, Scores};
 pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 
@@ -76,6 +76,8 @@ pub struct GenerateRequest {
     /// Whether tokens that are found in the prompt or in `drafts` are tried several at a time. The answer is
     /// the same either way.
     pub speculate: bool,
+    /// Whether tokens come with their probabilities, for which every logit has to be computed.
+    pub logprobs: bool,
     /// Generate at most this many tokens.
     pub max_tokens: usize,
     /// How tokens are picked.
@@ -102,6 +104,7 @@ impl GenerateRequest {
             cuts: Vec::new(),
             drafts: Vec::new(),
             speculate: true,
+            logprobs: false,
             max_tokens,
             sampling: Sampling::default(),
             stop: Stop::default(),
@@ -119,8 +122,9 @@ pub struct Token {
     pub id: u32,
     /// The text that became certain with it; empty in the middle of a character and for control tokens.
     pub text: String,
-    /// Natural logarithm of its probability under the model, before temperature and filters.
-    pub logprob: f32,
+    /// Natural logarithm of its probability under the model, before temperature and filters, where
+    /// [`GenerateRequest::logprobs`] asked for it.
+    pub logprob: Option<f32>,
 }
 
 /// Why a generation ended.

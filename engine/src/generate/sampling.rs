@@ -28,6 +28,12 @@ impl Default for Sampling {
     }
 }
 
+/// The best tokens that are worth finding without the others.
+pub(crate) const MOST_NEEDED: usize = 64;
+
+/// Candidates up to which all are put in order.
+const SORTED: usize = 1024;
+
 /// Picks tokens for one request.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -43,8 +49,8 @@ impl Sampler {
     }
 
     /// Picks a token by all logits; `seen` are the ids that the repetition penalty applies to. The greatest of a
-    /// vocabulary is found by `ops`.
-    pub(crate) fn pick(&mut self, ops: &dyn Ops, logits: &[f32], seen: &[u32]) -> u32 {
+    /// vocabulary is found by `ops`. `None` where no logit is a number.
+    pub(crate) fn pick(&mut self, ops: &dyn Ops, logits: &[f32], seen: &[u32]) -> Option<u32> {
         if self.penalises() {
             let mut logits = logits.to_vec();
             for &id in seen.iter().collect::<HashSet<_>>() {
@@ -64,11 +70,12 @@ impl Sampler {
                 *logit = self.penalised(*logit);
             }
         }
+        tokens.retain(|token| !token.1.is_nan());
         let top = tokens.iter().copied().min_by(by_logit)?;
         if self.sampling.temperature <= 0.0 {
             return Some(top.0);
         }
-        Some(self.draw_weighted(self.weighted(tokens, top.1)))
+        self.draw_weighted(self.weighted(tokens, top.1))
     }
 
     /// Whether these, the best of a vocabulary in order, are all that could be picked.
@@ -84,6 +91,16 @@ impl Sampler {
             || (1..=best.len()).contains(&s.top_k)
             || last.1 < self.floor(first.1)
             || weight < least
+    }
+
+    /// How many of the best tokens are always all that could be picked; `None` if only all logits tell.
+    pub(crate) fn needs(&self) -> Option<usize> {
+        let few = (1..=MOST_NEEDED).contains(&self.sampling.top_k);
+        match (self.penalises(), self.is_greedy()) {
+            (true, _) => None,
+            (false, true) => Some(1),
+            (false, false) => few.then_some(self.sampling.top_k),
+        }
     }
 
     /// Whether the most likely token is picked always.
@@ -102,13 +119,12 @@ impl Sampler {
         if logit > 0.0 { logit / penalty } else { logit * penalty }
     }
 
-    fn draw(&mut self, ops: &dyn Ops, logits: &[f32]) -> u32 {
+    fn draw(&mut self, ops: &dyn Ops, logits: &[f32]) -> Option<u32> {
         let best = ops.greatest(logits);
+        let top = logits.get(best).copied().filter(|top| !top.is_nan())?;
         if self.sampling.temperature <= 0.0 {
-            return best as u32;
+            return Some(best as u32);
         }
-        // What is left is short enough to sort.
-        let top = logits[best];
         let floor = self.floor(top).max(reached_by(logits, self.sampling.top_k));
         let tokens = (0..).zip(logits.iter().copied()).filter(|&(_, logit)| logit >= floor).collect();
         self.draw_weighted(self.weighted(tokens, top))
@@ -119,28 +135,29 @@ impl Sampler {
         top - 40.0 * self.sampling.temperature
     }
 
-    /// Draws one of the weighted tokens; there is at least one.
-    fn draw_weighted(&mut self, mut candidates: Vec<(u32, f64)>) -> u32 {
+    /// Draws one of the weighted tokens; `None` where there is none.
+    fn draw_weighted(&mut self, candidates: Vec<(u32, f64)>) -> Option<u32> {
         let total: f64 = candidates.iter().map(|&(_, p)| p).sum();
         let mut left = self.uniform() * total;
-        let fallback = candidates[0].0;
-        candidates
-            .drain(..)
-            .find(|&(_, p)| {
-                left -= p;
-                left < 0.0
-            })
-            .map_or(fallback, |(id, _)| id)
+        let drawn = candidates.iter().find(|&(_, p)| {
+            left -= p;
+            left < 0.0
+        });
+        drawn.or(candidates.first()).map(|&(id, _)| id)
     }
 
-    /// Those of the tokens that may be picked with their weights, most likely first; never empty. `top` is the best logit.
+    /// Those of the tokens that may be picked with their weights, most likely first unless there are very many. `top` is
+    /// the best logit.
     fn weighted(&self, mut candidates: Vec<(u32, f32)>, top: f32) -> Vec<(u32, f64)> {
         let s = &self.sampling;
         if s.top_k > 0 && s.top_k < candidates.len() {
             candidates.select_nth_unstable_by(s.top_k - 1, by_logit);
             candidates.truncate(s.top_k);
         }
-        candidates.sort_unstable_by(by_logit);
+        let is_short = candidates.len() <= SORTED;
+        if is_short {
+            candidates.sort_unstable_by(by_logit);
+        }
         let weight = |logit: f32| f64::from((logit - top) / s.temperature).exp();
         let mut weighted: Vec<(u32, f64)> = candidates.iter().map(|&(id, l)| (id, weight(l))).collect();
         if s.min_p > 0.0 {
@@ -148,13 +165,7 @@ impl Sampler {
             weighted.retain(|&(_, w)| w >= f64::from(s.min_p.min(1.0)));
         }
         if s.top_p < 1.0 {
-            let total: f64 = weighted.iter().map(|&(_, w)| w).sum();
-            let mut sum = 0.0;
-            let enough = weighted.iter().position(|&(_, w)| {
-                sum += w / total;
-                sum >= f64::from(s.top_p)
-            });
-            weighted.truncate(enough.map_or(weighted.len(), |last| last + 1));
+            keep_share(&mut weighted, f64::from(s.top_p), is_short);
         }
         weighted
     }
@@ -164,6 +175,28 @@ impl Sampler {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.state) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// Keeps the heaviest tokens that together have at least `share` of the weight of all, heaviest first.
+fn keep_share(tokens: &mut Vec<(u32, f64)>, share: f64, are_sorted: bool) {
+    let total: f64 = tokens.iter().map(|&(_, weight)| weight).sum();
+    let (mut sum, mut sorted) = (0.0, if are_sorted { tokens.len() } else { 0 });
+    let mut enough = 0;
+    while enough < tokens.len() && sum / total < share {
+        if enough == sorted {
+            // As many again as are in order: most often a few of a vocabulary are enough.
+            let rest = &mut tokens[sorted..];
+            let part = rest.len().min(sorted.max(SORTED));
+            if part < rest.len() {
+                rest.select_nth_unstable_by(part - 1, by_weight);
+            }
+            rest[..part].sort_unstable_by(by_weight);
+            sorted += part;
+        }
+        sum += tokens[enough].1;
+        enough += 1;
+    }
+    tokens.truncate(enough.max(1));
 }
 
 /// A logit that at least `k` tokens reach, and few more: the greatest of as many groups reach it. None of the `k` best
@@ -195,6 +228,11 @@ fn by_logit(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
+/// The heavier first; of equals the lower id.
+fn by_weight(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
 /// The output function of SplitMix64 (Steele, Lea and Flood 2014).
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -209,7 +247,7 @@ mod tests {
     use super::*;
 
     fn pick(sampling: Sampling, logits: &[f32], seen: &[u32]) -> u32 {
-        Sampler::new(sampling).pick(&Reference, logits, seen)
+        Sampler::new(sampling).pick(&Reference, logits, seen).expect("there are numbers")
     }
 
     /// Ids picked in 2,000 draws with different seeds.
@@ -274,10 +312,7 @@ mod tests {
         {
             for seed in 0..50 {
                 let sampler = || Sampler::new(Sampling { seed, ..sampling.clone() });
-                assert_eq!(
-                    sampler().pick_among(few.clone(), &[]),
-                    Some(sampler().pick(&Reference, &logits, &[]))
-                );
+                assert_eq!(sampler().pick_among(few.clone(), &[]), sampler().pick(&Reference, &logits, &[]));
             }
         }
     }
@@ -300,9 +335,51 @@ mod tests {
                 let mut of_all = Sampler::new(Sampling { seed, ..sampling.clone() });
                 let mut of_best = Sampler::new(Sampling { seed, ..sampling.clone() });
                 let want = of_best.pick_among(sorted.clone(), &[]);
-                assert_eq!(Some(of_all.pick(&Reference, &logits, &[])), want, "of {top_k}");
+                assert_eq!(of_all.pick(&Reference, &logits, &[]), want, "of {top_k}");
             }
         }
+    }
+
+    /// What is kept of a long vocabulary is what sorting all of it would keep.
+    #[test]
+    fn a_share_of_the_probability_is_found_without_sorting_a_vocabulary() {
+        let logits: Vec<f32> =
+            (0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 400.0).collect();
+        for temperature in [0.3, 1.0, 8.0, 100.0] {
+            for top_p in [0.0, 0.01, 0.5, 0.9, 0.999, 0.999_999] {
+                let sampler = Sampler::new(Sampling { temperature, top_p, ..hot() });
+                let all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+                let (top, sorted) = (best(&logits, 1)[0].1, best(&logits, logits.len()));
+                let got = sampler.weighted(all, top);
+                let weight = |logit: f32| f64::from((logit - top) / temperature).exp();
+                let total: f64 = sorted.iter().map(|token| weight(token.1)).sum();
+                let mut sum = 0.0;
+                let enough = sorted.iter().position(|token| {
+                    sum += weight(token.1) / total;
+                    sum >= f64::from(top_p)
+                });
+                let kept = enough.map_or(sorted.len(), |last| last + 1);
+                let what = format!("{top_p} at {temperature}: {} and {kept} of {}", got.len(), sorted.len());
+                // Sums of so many numbers in another order differ in their last bits.
+                assert!(got.len().abs_diff(kept) <= 1, "{what}");
+                let same = got.iter().zip(&sorted).all(|(got, sorted)| got.1 == weight(sorted.1));
+                assert!(same, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_a_number_nothing_is_picked() {
+        let none = [f32::NAN; 8];
+        for sampling in [Sampling::default(), hot(), Sampling { top_k: 3, top_p: 0.5, ..hot() }] {
+            let mut sampler = Sampler::new(sampling);
+            assert_eq!(sampler.pick(&Reference, &none, &[1]), None);
+            assert_eq!(sampler.pick(&Reference, &[], &[]), None);
+            assert_eq!(sampler.pick_among(vec![(3, f32::NAN)], &[]), None);
+            assert_eq!(sampler.pick_among(vec![(3, f32::NAN), (4, -1.0)], &[]), Some(4));
+        }
+        let penalty = Sampling { repetition_penalty: 1.5, ..Sampling::default() };
+        assert_eq!(Sampler::new(penalty).pick(&Reference, &none, &[1]), None);
     }
 
     #[test]
@@ -316,7 +393,7 @@ mod tests {
     fn a_seed_fixes_the_sequence() {
         let draw = |seed| {
             let mut sampler = Sampler::new(Sampling { seed, ..hot() });
-            (0..20).map(|_| sampler.pick(&Reference, &[0.5; 50], &[])).collect::<Vec<_>>()
+            (0..20).filter_map(|_| sampler.pick(&Reference, &[0.5; 50], &[])).collect::<Vec<_>>()
         };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));

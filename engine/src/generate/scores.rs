@@ -1,8 +1,7 @@
-//! What a pass says of the next token: every token's logit, or only the best ones' where the rest stays on a device.
+//! What a pass says of the next token: every token's logit, or only the best ones' where no more was computed or the rest
+//! stays on a device.
 
 use std::sync::Arc;
-
-use gemma_kernels::cuda::best::Best;
 
 /// Logits behind one token.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +10,15 @@ pub enum Scores {
     All(Arc<[f32]>),
     /// Of the best tokens alone.
     Best(Arc<Best>),
+}
+
+/// The best tokens behind one token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Best {
+    /// Tokens and their logits, the best first.
+    pub tokens: Vec<(u32, f32)>,
+    /// `ln(sum(e^logit))` over the vocabulary, where all of it was computed.
+    pub log_sum_exp: Option<f32>,
 }
 
 impl Scores {

@@ -21,7 +21,7 @@ pub(crate) use device::load as load_device;
 pub use device::{DeviceNetwork, DevicePass, Encoding as DeviceEncoding};
 pub(crate) use host::load as load_host;
 pub use host::{Encoding as HostEncoding, HostNetwork, HostPass};
-pub use pass::{Input, Interrupt, Rows};
+pub use pass::{Input, Interrupt, Logits, Rows};
 
 /// A network ready to run. Belongs to the engine's thread.
 pub enum Network {
@@ -72,6 +72,14 @@ impl Network {
         }
     }
 
+    /// Bytes of matrices that a token reads at least, of which only the best next tokens are wanted.
+    pub fn bytes_of_token(&self) -> u64 {
+        match self {
+            Self::Host(network) => network.bytes_of_token(),
+            Self::Device(network) => network.weight_bytes(),
+        }
+    }
+
     /// Prompt tokens of one pass, where nothing may be put aside for longer than is noticed (`short`) or only between
     /// two steps.
     pub fn chunk(&self, short: bool) -> usize {
@@ -92,7 +100,7 @@ impl Network {
         rows: Rows,
         interrupt: &Interrupt,
     ) -> Result<Option<Vec<f32>>> {
-        let mut pass = self.begin(sequence, input, rows, Marks::default())?;
+        let mut pass = self.begin(sequence, input, (rows, Logits::All), Marks::default())?;
         while self.step(&mut pass, sequence, input.spans)? {
             if interrupt.is_due() {
                 return Ok(None);
@@ -113,12 +121,15 @@ impl Network {
         &mut self,
         sequence: &mut Sequence,
         input: Input<'_>,
-        rows: Rows,
+        wanted: (Rows, Logits),
         marks: Marks<'_>,
     ) -> Result<Pass> {
         match self {
-            Self::Host(network) => Ok(Pass::Host(network.begin(sequence, input, rows, marks))),
-            Self::Device(network) => Ok(Pass::Device(Box::new(network.begin(sequence, input, rows, marks)?))),
+            Self::Host(network) => Ok(Pass::Host(network.begin(sequence, input, wanted, marks))),
+            Self::Device(network) => {
+                // It computes all, and gives the best.
+                Ok(Pass::Device(Box::new(network.begin(sequence, input, wanted.0, marks)?)))
+            }
         }
     }
 
@@ -145,7 +156,7 @@ impl Network {
         match (self, scores) {
             (_, Scores::All(logits)) => Ok(logits.clone()),
             (Self::Device(network), Scores::Best(_)) => network.whole(row),
-            (Self::Host(_), Scores::Best(_)) => unreachable!("the processor keeps nothing back"),
+            (Self::Host(network), Scores::Best(_)) => Ok(network.whole(row)),
         }
     }
 
@@ -157,11 +168,11 @@ impl Network {
         }
     }
 
-    /// `ln(sum(e^logit))` over the vocabulary.
-    pub fn log_sum_exp(&self, scores: &Scores) -> f32 {
+    /// `ln(sum(e^logit))` over the vocabulary; `None` where not all of it was computed.
+    pub fn log_sum_exp(&self, scores: &Scores) -> Option<f32> {
         match scores {
             Scores::Best(best) => best.log_sum_exp,
-            Scores::All(logits) => self.ops().log_sum_exp(logits),
+            Scores::All(logits) => Some(self.ops().log_sum_exp(logits)),
         }
     }
 

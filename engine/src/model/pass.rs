@@ -15,6 +15,15 @@ pub enum Rows {
     All,
 }
 
+/// What is wanted of a row's logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// Every token's.
+    All,
+    /// Those of so many of the best tokens, of others only where it costs nothing.
+    Best(usize),
+}
+
 /// What a forward pass reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {

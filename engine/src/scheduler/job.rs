@@ -13,10 +13,10 @@ use super::pictures::{PictureCache, PictureWork};
 use crate::cache::{Marks, PrefixCache, Sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{
-    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, Scores,
-    StopWatch, Timings, Token, guess,
+    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, MOST_NEEDED, Priority, Sampler,
+    Scores, StopWatch, Timings, Token, guess,
 };
-use crate::model::{Input, Interrupt, Network, Pass, Rows};
+use crate::model::{Input, Interrupt, Logits, Network, Pass, Rows};
 use crate::outline::Outline;
 use crate::tokenizer::StreamDecoder;
 
@@ -35,12 +35,13 @@ impl Tools<'_> {
         &mut self,
         sequence: &mut Sequence,
         input: Input<'_>,
-        rows: usize,
+        (rows, logits): (usize, Logits),
         marks: Marks<'_>,
     ) -> Result<Pass> {
-        match self.network.begin(sequence, input, Rows::Last(rows), marks) {
+        let wanted = (Rows::Last(rows), logits);
+        match self.network.begin(sequence, input, wanted, marks) {
             Err(error) if error.kind() == ErrorKind::DeviceFull && self.cache.put_away()? > 0 => {
-                self.network.begin(sequence, input, Rows::Last(rows), marks)
+                self.network.begin(sequence, input, wanted, marks)
             }
             begun => begun,
         }
@@ -182,9 +183,7 @@ impl Job {
                     return Ok(false);
                 };
                 self.sequence = Some(sequence);
-                let logit = scores.logit(id).unwrap_or_default();
-                let logprob = logit - tools.network.log_sum_exp(&scores);
-                let ended = self.take_token(tools.network, id, logprob);
+                let ended = self.take_token(tools.network, id, &scores);
                 return Ok(ended.is_some_and(|reason| self.finish(reason, tools.cache)));
             }
             let model = (self.request.model.id, &*tools.network);
@@ -289,7 +288,7 @@ impl Job {
         // The end of a prompt is where the next one goes on.
         let cuts = [&self.request.cuts[..], &[len]].concat();
         let marks = Marks { cuts: &cuts, draft: draft.len() };
-        let pass = tools.begin(sequence, input, rows, marks)?;
+        let pass = tools.begin(sequence, input, (rows, self.wanted()), marks)?;
         Ok(Running::new(pass, certain.to_vec(), keys, (draft, agreed), rows))
     }
 
@@ -300,8 +299,18 @@ impl Job {
         let (rows, marks) = (1 + draft.len(), Marks { cuts: &[], draft: draft.len() });
         let ids = [&certain[..], &draft].concat();
         let input = Input { adapted: self.adapted(), ..Input::text(&ids) };
-        let pass = tools.begin(sequence, input, rows, marks)?;
+        let pass = tools.begin(sequence, input, (rows, self.wanted()), marks)?;
         Ok(Running::new(pass, certain.clone(), certain, (draft, agreed), rows))
+    }
+
+    /// Which logits the next token is picked by.
+    fn wanted(&self) -> Logits {
+        match self.sampler.needs().filter(|_| !self.request.logprobs) {
+            Some(count) if self.beginning.is_complete() => Logits::Best(count),
+            // The best that goes on with the beginning is seldom far from the best.
+            Some(_) if self.sampler.is_greedy() => Logits::Best(MOST_NEEDED),
+            _ => Logits::All,
+        }
     }
 
     /// What may come next, in a pass that has `certain` tokens anyway, and how many tokens before it agree.
@@ -352,9 +361,8 @@ impl Job {
                 logits = Scores::All(tools.network.whole(scores, row)?);
                 picked = self.choose(tools.network.ops(), &logits);
             }
-            let id = picked.unwrap_or_default();
-            let logit = logits.logit(id).unwrap_or_default();
-            ended = self.take_token(tools.network, id, logit - tools.network.log_sum_exp(scores));
+            let id = picked.ok_or_else(|| no_number(self.model_name()))?;
+            ended = self.take_token(tools.network, id, &logits);
             if ended.is_some() || running.draft.get(right) != self.generated.last() {
                 break;
             }
@@ -369,7 +377,7 @@ impl Job {
         Ok(ended)
     }
 
-    /// Picks the next token; `None` where the best tokens alone do not tell.
+    /// Picks the next token; `None` where the best tokens alone do not tell, or not how probable it is.
     fn choose(&mut self, ops: &dyn Ops, scores: &Scores) -> Option<u32> {
         let begun = Instant::now();
         let (tokenizer, sampler) = (self.request.model.tokenizer(), &mut self.sampler);
@@ -378,6 +386,7 @@ impl Job {
             false => Vec::new(),
         };
         let id = match scores {
+            Scores::Best(best) if self.request.logprobs && best.log_sum_exp.is_none() => None,
             Scores::Best(best) if !sampler.is_served_by(&best.tokens) => None,
             Scores::Best(best) if self.beginning.is_complete() => {
                 sampler.pick_among(best.tokens.clone(), &seen)
@@ -393,7 +402,7 @@ impl Job {
                 let among = if rest { self.beginning.among(tokenizer, logits) } else { None };
                 among
                     .and_then(|tokens| sampler.pick_among(tokens, &seen))
-                    .or_else(|| Some(sampler.pick(ops, logits, &seen)))
+                    .or_else(|| sampler.pick(ops, logits, &seen))
             }
         };
         match self.generated.is_empty() {
@@ -403,8 +412,8 @@ impl Job {
         id
     }
 
-    /// Takes a token that was picked; why the request ends with it, if it does.
-    fn take_token(&mut self, network: &Network, id: u32, logprob: f32) -> Option<FinishReason> {
+    /// Takes a token that was picked by its scores; why the request ends with it, if it does.
+    fn take_token(&mut self, network: &Network, id: u32, scores: &Scores) -> Option<FinishReason> {
         let tokenizer = self.request.model.tokenizer();
         self.beginning.advance(tokenizer, id);
         if self.generated.is_empty() {
@@ -417,6 +426,8 @@ impl Job {
         self.timings.decode_tokens = self.generated.len();
         let text = self.decoder.push(id);
         let (text, enough) = self.watch.push(&text);
+        let sum = self.request.logprobs.then(|| network.log_sum_exp(scores)).flatten();
+        let logprob = sum.zip(scores.logit(id)).map(|(sum, logit)| logit - sum);
         self.send(Event::Token(Token { id, text, logprob }));
         if enough {
             return Some(FinishReason::Stop);
@@ -492,6 +503,14 @@ impl Running {
             was_paused: false,
         }
     }
+}
+
+/// A model that says nothing about the next token.
+fn no_number(model: &str) -> Error {
+    let problem = "none of its logits is a number, so no token can be picked: its weights hold numbers that are none, or \
+                   too great ones";
+    Error::new(ErrorKind::BadFile, model, problem)
+        .remedy("Download or convert it again, or use another model.")
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -192,7 +192,7 @@ impl PackedMatrix {
     ) -> Result<Self, ShapeError> {
         quant::check(format, rows, cols, bytes)?;
         let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
-        Ok(Self::by_panel(pool, format, rows, cols, &|panel_rows, group, panel| {
+        Ok(Self::by_panel(pool, format, rows, cols, |panel_rows, group, panel| {
             let rows = &bytes[panel_rows.start * row_bytes..panel_rows.end * row_bytes];
             pack_panel(format, group, rows, row_bytes, panel);
         }))
@@ -205,7 +205,7 @@ impl PackedMatrix {
         format: Format,
         rows: usize,
         cols: usize,
-        pack: &(dyn Fn(Range<usize>, Group, &mut [u8]) + Sync),
+        pack: impl Fn(Range<usize>, Group, &mut [u8]) + Sync,
     ) -> Self {
         let shape = PanelShape::new(format, cols);
         let panels = rows.div_ceil(LANES);

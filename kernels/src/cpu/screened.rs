@@ -16,7 +16,7 @@ use half::f16;
 use super::activations::Quantized;
 use super::formats::Q4_0;
 use super::matmul::{self, Input, Int8, Job, TileProduct};
-use super::pack::{Group, PackedMatrix};
+use super::pack::PackedMatrix;
 use super::pack_fast::pack_panel;
 use super::pool::Pool;
 use super::rows::{self, Elementwise};
@@ -76,7 +76,7 @@ impl Screened {
         let in_row = cols / BLOCK;
         let fits = AtomicBool::new(true);
         let of_rows = |rows: Range<usize>| &blocks[rows.start * in_row..rows.end * in_row];
-        let upper = PackedMatrix::by_panel(pool, Format::Q5_0, rows, cols, &|rows, group: Group, panel| {
+        let upper = PackedMatrix::by_panel(pool, Format::Q5_0, rows, cols, |rows, group, panel| {
             let parts: Vec<Split> = of_rows(rows).iter().map(Split::of).collect();
             if !parts.iter().all(Split::fits) {
                 fits.store(false, Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Screened {
         }
         let mut lengths = vec![0.0f32; rows.next_multiple_of(LANES)];
         let to = SendPtr(lengths.as_mut_ptr());
-        let rest = PackedMatrix::by_panel(pool, Format::Q4_0, rows, cols, &|rows, group: Group, panel| {
+        let rest = PackedMatrix::by_panel(pool, Format::Q4_0, rows, cols, |rows, group, panel| {
             let parts: Vec<Split> = of_rows(rows.clone()).iter().map(Split::of).collect();
             for (row, parts) in rows.zip(parts.chunks_exact(in_row)) {
                 let length = parts.iter().map(Split::square).sum::<f64>().sqrt();

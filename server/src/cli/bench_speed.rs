@@ -173,7 +173,7 @@ impl Load {
         let seen = model.config().horizon().map_or(seen, |horizon| seen.min(horizon));
         let cache = model.kv_bytes_per_token() as f64 * seen as f64 + model.config().state_bytes() as f64;
         Self {
-            bytes: (model.weight_bytes() as f64 + cache) / tokens as f64,
+            bytes: (model.bytes_of_token() as f64 + cache) / tokens as f64,
             operations: model.config().operations(tokens) as f64 / tokens as f64,
         }
     }

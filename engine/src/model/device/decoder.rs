@@ -21,7 +21,7 @@ use super::{AttentionWeights, DeviceNetwork, MixerWeights, Product, RgLruWeights
 use crate::cache::{Marks, Sequence};
 use crate::config::{AttentionSpec, Mixer};
 use crate::error::Result;
-use crate::generate::Scores;
+use crate::generate::{Best, Scores};
 
 /// Tokens of a pass that goes the way of few.
 pub(super) const FEW: usize = few::MOST_ROWS;
@@ -183,7 +183,11 @@ impl DeviceNetwork {
             return Ok(Vec::new());
         }
         let best = best::read(&work.best, rows)?;
-        Ok(best.into_iter().map(|best| Scores::Best(Arc::new(best))).collect())
+        let scores = best.into_iter().map(|best| {
+            let log_sum_exp = Some(best.log_sum_exp);
+            Scores::Best(Arc::new(Best { tokens: best.tokens, log_sum_exp }))
+        });
+        Ok(scores.collect())
     }
 
     /// All logits of a row of the pass that ended last.

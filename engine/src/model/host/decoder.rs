@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use gemma_kernels::{Attention, KvPage, Projection, Span};
+use gemma_kernels::{Attention, FEW_ROWS, KvPage, Matrix, Projection, Span};
 
-use super::super::pass::{Input, Rows};
+use super::super::pass::{Input, Logits, Rows};
 use super::recurrent::Buffers;
 use super::{AttentionWeights, HostNetwork, MixerWeights};
 use crate::cache::{Marks, Sequence};
 use crate::config::{AttentionSpec, Mixer};
-use crate::generate::Scores;
+use crate::generate::{Best, Scores};
 
 /// A forward pass between two of its steps: a layer, or a part of the product with the vocabulary.
 #[derive(Debug, Default)]
@@ -25,9 +25,12 @@ pub struct HostPass {
     pub(super) next_layer: usize,
     /// Rows whose logits are wanted.
     rows: usize,
+    /// Of how many tokens, where not of all and others need not be computed.
+    best: Option<usize>,
     /// `[rows, hidden]`: what the product with the vocabulary reads, once the layers are through.
     normed: Vec<f32>,
-    /// `[rows, vocab]`, complete up to `vocab_done` of each row.
+    /// `[rows, vocab]`, complete up to `vocab_done` of each row; where only the best are wanted the products with
+    /// [`Matrix::upper`].
     logits: Arc<[f32]>,
     vocab_done: usize,
     pub(super) adapted: bool,
@@ -56,8 +59,10 @@ pub(super) struct Scratch {
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// The logits of a row that was read and forgotten: fresh memory of that size would be zeroed for every token.
+    /// What the last pass with one row had for logits: fresh memory of that size would be zeroed for every token.
     logits: Option<Arc<[f32]>>,
+    /// What the last pass read that found only the best tokens, and what it had for logits.
+    unfinished: (Vec<f32>, Arc<[f32]>),
     pub(super) recurrent: Buffers,
 }
 
@@ -74,7 +79,7 @@ impl HostNetwork {
         &mut self,
         sequence: &mut Sequence,
         input: Input<'_>,
-        rows: Rows,
+        (rows, logits): (Rows, Logits),
         marks: Marks<'_>,
     ) -> HostPass {
         let len = input.ids.len();
@@ -85,9 +90,16 @@ impl HostNetwork {
             Rows::Last(count) => count.min(len),
             Rows::All => len,
         };
+        // What is found is held against a bound of logits as they are, and of rows whose bits are always the same.
+        let can_find =
+            rows <= FEW_ROWS && self.config.final_soft_cap.is_none() && self.vocabulary().upper().is_some();
+        let best = match logits {
+            Logits::Best(count) if can_find => Some(count),
+            _ => None,
+        };
         let (normed, logits) = (Vec::new(), Arc::default());
         let adapted = input.adapted;
-        HostPass { residual, len, next_layer: 0, rows, normed, logits, vocab_done: 0, adapted }
+        HostPass { residual, len, next_layer: 0, rows, best, normed, logits, vocab_done: 0, adapted }
     }
 
     /// Computes the next step of a pass over the same sequence; `false` once nothing is left to do.
@@ -97,7 +109,7 @@ impl HostNetwork {
             return pass.next_layer < self.layers.len() || pass.rows > 0;
         }
         if pass.vocab_done < self.config.vocab && pass.rows > 0 {
-            self.vocabulary(pass);
+            self.score(pass);
         }
         pass.vocab_done < self.config.vocab && pass.rows > 0
     }
@@ -118,12 +130,37 @@ impl HostNetwork {
     /// Ends a pass that has run to its end: the logits of its rows.
     pub fn end(&mut self, pass: HostPass) -> Vec<Scores> {
         self.scratch.residual = pass.residual;
+        if let Some(count) = pass.best {
+            let rows =
+                pass.normed.chunks_exact(self.config.hidden).zip(pass.logits.chunks_exact(self.config.vocab));
+            let find = |(x, first)| self.ops.best(x, self.vocabulary(), first, count);
+            let scores =
+                rows.map(find).map(|tokens| Scores::Best(Arc::new(Best { tokens, log_sum_exp: None })));
+            let scores = scores.collect();
+            self.scratch.logits = (pass.rows == 1).then(|| pass.logits.clone());
+            self.scratch.unfinished = (pass.normed, pass.logits);
+            return scores;
+        }
         if pass.rows == 1 {
             self.scratch.logits = Some(pass.logits.clone());
             return vec![Scores::All(pass.logits)];
         }
         let rows = pass.logits.chunks_exact(self.config.vocab);
         rows.map(|row| Scores::All(row.into())).collect()
+    }
+
+    /// All logits of a row of the pass that ended last, which has found only the best.
+    pub fn whole(&self, row: usize) -> Arc<[f32]> {
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
+        let (normed, first) = &self.scratch.unfinished;
+        let mut logits = first[row * vocab..(row + 1) * vocab].to_vec();
+        self.ops.finish(&normed[row * hidden..(row + 1) * hidden], self.vocabulary(), &mut logits);
+        logits.into()
+    }
+
+    /// The table that logits are products with.
+    pub(super) fn vocabulary(&self) -> &Matrix {
+        self.output.as_ref().unwrap_or(&self.embedding)
     }
 
     /// The embeddings of the tokens, and in place of those of pictures their features, unscaled.
@@ -239,7 +276,7 @@ impl HostNetwork {
     }
 
     /// The next part of the product with the vocabulary; of several rows all of it.
-    fn vocabulary(&mut self, pass: &mut HostPass) {
+    fn score(&mut self, pass: &mut HostPass) {
         let (hidden, vocab) = (self.config.hidden, self.config.vocab);
         if pass.vocab_done == 0 {
             let last = &pass.residual[(pass.len - pass.rows) * hidden..];
@@ -249,13 +286,15 @@ impl HostNetwork {
                 self.config.norm_eps,
                 sized(&mut pass.normed, pass.rows * hidden),
             );
+            self.scratch.unfinished = Default::default();
             let spare = if pass.rows == 1 { self.scratch.logits.take() } else { None };
             let unread = spare.filter(|spare| spare.len() == vocab && Arc::strong_count(spare) == 1);
             pass.logits = unread.unwrap_or_else(|| std::iter::repeat_n(0.0, pass.rows * vocab).collect());
         }
         // Nobody else has them yet.
         let logits = Arc::make_mut(&mut pass.logits);
-        let matrix = self.output.as_ref().unwrap_or(&self.embedding);
+        let vocabulary = self.output.as_ref().unwrap_or(&self.embedding);
+        let matrix = pass.best.and_then(|_| vocabulary.upper()).unwrap_or(vocabulary);
         if pass.rows == 1 {
             let part = (vocab / VOCABULARY_PARTS).next_multiple_of(TOGETHER);
             let outputs = pass.vocab_done..(pass.vocab_done + part).min(vocab);

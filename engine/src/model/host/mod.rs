@@ -180,6 +180,12 @@ impl HostNetwork {
         text as u64 + self.tower.as_ref().map_or(0, siglip::Tower::bytes)
     }
 
+    /// Bytes of matrices that a token reads at least, of which only the best next tokens are wanted.
+    pub fn bytes_of_token(&self) -> u64 {
+        let vocabulary = self.vocabulary();
+        self.weight_bytes() - (vocabulary.bytes() - vocabulary.bytes_for_best()) as u64
+    }
+
     /// Begins to read a picture, `[3, image_size, image_size]`; `None` if the network reads none of this size.
     pub fn begin_picture(&self, pixels: &[f32]) -> Option<Encoding> {
         let tower = self.tower.as_ref().filter(|tower| tower.spec.pixels() == pixels.len())?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gemma_kernels::{Activation, Format, KvFormat, Matrix, Ops, Rope};
+use gemma_kernels::{Activation, Format, KvFormat, Matrix, Ops, Rope, ShapeError};
 
 use super::super::tensors::{GateBlocks, LayerNorms, RecurrentNumbers, Tensors};
 use super::siglip::{LayerNorm, ProjectorWeights, Tower, TowerLayer};
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::adapter::Adapter;
 use crate::cache::Layout;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, TensorView};
 use crate::config::{AttentionSpec, LayerSpec, Mixer, ModelConfig, Projector, RgLruSpec, VisionSpec};
 use crate::error::Result;
 use crate::options::LoadProgress;
@@ -38,11 +38,14 @@ pub(crate) fn load(
         layers.push(layer);
     }
     let (hidden, vocab) = (config.hidden, config.vocab);
-    let embedding = loader.matrix("model.embed_tokens.weight", vocab, hidden)?;
-    let output = checkpoint
-        .contains("lm_head.weight")
-        .then(|| loader.matrix("lm_head.weight", vocab, hidden))
-        .transpose()?;
+    // The best tokens are found in the table that logits are products with.
+    let has_output = checkpoint.contains("lm_head.weight");
+    let mut vocabulary = |name, is_for_logits| match is_for_logits && activation == Activation::Rounded {
+        true => loader.table(name, vocab, hidden),
+        false => loader.matrix(name, vocab, hidden),
+    };
+    let embedding = vocabulary("model.embed_tokens.weight", !has_output)?;
+    let output = has_output.then(|| vocabulary("lm_head.weight", true)).transpose()?;
     let final_norm = loader.tensors.norm(&config, "model.norm.weight", hidden)?;
     // As keys and values: where the checkpoint's numbers are f32, somebody wants them so.
     let attention = if checkpoint.format() == Format::F32 { Activation::F32 } else { activation };
@@ -222,11 +225,23 @@ impl Loader<'_> {
     }
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        self.placed(name, rows, cols, |ops, t| ops.matrix(t.format, rows, cols, t.bytes))
+    }
+
+    fn table(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        self.placed(name, rows, cols, |ops, t| ops.table(t.format, rows, cols, t.bytes))
+    }
+
+    /// A tensor in the backend's layout.
+    fn placed(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        place: impl FnOnce(&dyn Ops, &TensorView<'_>) -> std::result::Result<Matrix, ShapeError>,
+    ) -> Result<Matrix> {
         let tensor = self.tensors.tensor(name, &[rows, cols])?;
-        let matrix = self
-            .ops
-            .matrix(tensor.format, rows, cols, tensor.bytes)
-            .map_err(|e| self.tensors.bad(name, e))?;
+        let matrix = place(self.ops, &tensor).map_err(|e| self.tensors.bad(name, e))?;
         self.tensors.report(tensor.bytes.len());
         Ok(matrix)
     }

@@ -157,6 +157,7 @@ impl Filler<'_> {
             priority: Priority::Completion,
             speculate: false,
             base_alone: prompt.base_alone,
+            logprobs: true,
             ..GenerateRequest::new(self.model.clone(), prompt.ids, to + 1)
         });
         let (mut nll, mut tokens, mut said) = (0.0, 0, 0);
@@ -166,7 +167,7 @@ impl Filler<'_> {
                     said += token.text.len();
                     // The seam was typed already.
                     if said > from {
-                        nll -= f64::from(token.logprob);
+                        nll -= f64::from(token.logprob.unwrap_or(f32::NAN));
                         tokens += 1;
                     }
                 }
