@@ -139,7 +139,7 @@ impl Ops for Cpu {
     }
 
     fn table(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, ShapeError> {
-        match Screened::new(&self.pool, format, rows, cols, bytes)? {
+        match Screened::new(&self.pool, self.level, format, rows, cols, bytes)? {
             Some(table) => Ok(Matrix { rows, cols, store: Store::Screened(Box::new(table)) }),
             None => self.matrix(format, rows, cols, bytes),
         }

@@ -4,6 +4,8 @@
 // A closure would be compiled without the instructions of the function that it is in.
 #![allow(clippy::needless_range_loop)]
 
+use half::f16;
+
 use super::pack::Group;
 use super::simd::LANES;
 use crate::quant::{self, Format};
@@ -19,23 +21,23 @@ pub(super) fn pack_panel(format: Format, group: Group, rows: &[u8], row_bytes: u
         Format::F16 => plain::<2>(rows, row_bytes, panel.panel),
         Format::Q8_0 => {
             panel.blocks::<34, 8, 1>(rows, row_bytes, |b, _| words(b, 2));
-            panel.block_scales::<34>(rows, row_bytes, 1);
+            panel.block_scales::<34>(rows, row_bytes, 1, as_it_is);
         }
         Format::Q4_0 => {
             panel.blocks::<18, 4, 1>(rows, row_bytes, |b, _| words(b, 2));
-            panel.block_scales::<18>(rows, row_bytes, 1);
+            panel.block_scales::<18>(rows, row_bytes, 1, as_it_is);
         }
         Format::Q4_1 => {
             panel.blocks::<20, 4, 1>(rows, row_bytes, |b, _| words(b, 4));
-            panel.block_scales::<20>(rows, row_bytes, 2);
+            panel.block_scales::<20>(rows, row_bytes, 2, as_it_is);
         }
         Format::Q5_0 => {
             panel.blocks::<22, 5, 1>(rows, row_bytes, |b, _| in_five(halves(b, 6), fifth_bits(b, 2)));
-            panel.block_scales::<22>(rows, row_bytes, 1);
+            panel.block_scales::<22>(rows, row_bytes, 1, as_it_is);
         }
         Format::Q5_1 => {
             panel.blocks::<24, 5, 1>(rows, row_bytes, |b, _| in_five(halves(b, 8), fifth_bits(b, 4)));
-            panel.block_scales::<24>(rows, row_bytes, 2);
+            panel.block_scales::<24>(rows, row_bytes, 2, as_it_is);
         }
         Format::Q4_K => {
             panel.blocks::<144, 4, 8>(rows, row_bytes, |b, j| in_four(half_bytes(b, 16, j)));
@@ -50,6 +52,60 @@ pub(super) fn pack_panel(format: Format, group: Group, rows: &[u8], row_bytes: u
             panel.q6_scales(rows, row_bytes);
         }
     }
+}
+
+/// The upper five bits of rows of Q8_0 as a panel of Q5_0 with eight times the scales (see `screened`); whether these are
+/// all numbers that an f16 holds.
+pub(super) fn pack_upper(group: Group, rows: &[u8], row_bytes: usize, panel: &mut [u8]) -> bool {
+    let mut panel = Panel { group, panel };
+    panel.blocks::<34, 5, 1>(rows, row_bytes, |b, _| in_five(words(&quants(b).map(upper), 0), [0; 8]));
+    let mut fit = true;
+    panel.block_scales::<34>(rows, row_bytes, 1, |scale| {
+        let eight_times = eight_times(u16::from_le_bytes(scale));
+        fit &= eight_times.is_some();
+        eight_times.unwrap_or_default().to_le_bytes()
+    });
+    fit
+}
+
+/// What the upper bits leave of rows of Q8_0, as a panel of Q4_0.
+pub(super) fn pack_rest(group: Group, rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
+    let mut panel = Panel { group, panel };
+    panel.blocks::<34, 4, 1>(rows, row_bytes, |b, _| in_four(words(&quants(b).map(rest), 0)));
+    panel.block_scales::<34>(rows, row_bytes, 1, as_it_is);
+}
+
+/// The numbers of a block of Q8_0.
+fn quants(block: &[u8; 34]) -> [u8; 32] {
+    let mut quants = [0; 32];
+    quants.copy_from_slice(&block[2..]);
+    quants
+}
+
+/// Five bits of a signed byte: its eighth to the nearest, raised by 16, at most 31.
+#[inline(always)]
+fn upper(q: u8) -> u8 {
+    (q ^ 0x80).saturating_add(4) >> 3
+}
+
+/// What [`upper`] leaves of it, raised by 8: from 4 to 15.
+#[inline(always)]
+fn rest(q: u8) -> u8 {
+    (q ^ 0x80).wrapping_sub(upper(q) << 3).wrapping_add(8)
+}
+
+/// Eight times an f16, by its bits; `None` where that is none.
+fn eight_times(number: u16) -> Option<u16> {
+    match number >> 10 & 31 {
+        // So small that its exponent is not one.
+        0 => Some(f16::from_f32(8.0 * f16::from_bits(number).to_f32()).to_bits()),
+        1..=27 => Some(number + (3 << 10)),
+        _ => None,
+    }
+}
+
+fn as_it_is(number: [u8; 2]) -> [u8; 2] {
+    number
 }
 
 /// A panel of quantised weights that is written.
@@ -83,15 +139,21 @@ impl Panel<'_> {
         }
     }
 
-    /// The f16 at the head of each block, scale and (`kinds` 2) minimum, to lines of sixteen lanes.
+    /// The f16 at the head of each block, scale and (`kinds` 2) minimum, to lines of sixteen lanes, as `kept` makes them.
     #[inline(always)]
-    fn block_scales<const BYTES: usize>(&mut self, rows: &[u8], row_bytes: usize, kinds: usize) {
+    fn block_scales<const BYTES: usize>(
+        &mut self,
+        rows: &[u8],
+        row_bytes: usize,
+        kinds: usize,
+        mut kept: impl FnMut([u8; 2]) -> [u8; 2],
+    ) {
         for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
             let (blocks, _) = row.as_chunks::<BYTES>();
             for i in 0..blocks.len() {
                 let (cells, _) = self.panel[self.group.scales(i)..].as_chunks_mut::<2>();
                 for kind in 0..kinds {
-                    cells[kind * LANES + lane] = [blocks[i][2 * kind], blocks[i][2 * kind + 1]];
+                    cells[kind * LANES + lane] = kept([blocks[i][2 * kind], blocks[i][2 * kind + 1]]);
                 }
             }
         }

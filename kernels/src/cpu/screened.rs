@@ -6,18 +6,19 @@
 //! f32 sum of both products, whoever asks for it. By Cauchy and Schwarz the second is at most the length of the row's rest
 //! times that of the input as it was rounded; so a row whose first product is further than that below outputs that are
 //! known in full is not among the greatest. Nothing is estimated: the answer is that of reading everything.
+//!
+//! Loops over vectors count by index, see `matmul`.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use half::f16;
-
 use super::activations::Quantized;
-use super::formats::Q4_0;
+use super::formats::{Block, Q4_0, Weights};
 use super::matmul::{self, Input, Int8, Job, TileProduct};
-use super::pack::PackedMatrix;
-use super::pack_fast::pack_panel;
+use super::pack::{IN_GROUP, PackedMatrix};
+use super::pack_fast::{pack_rest, pack_upper};
 use super::pool::Pool;
 use super::rows::{self, Elementwise};
 use super::simd::{Kernel, LANES, Simd};
@@ -28,25 +29,24 @@ use crate::quant::{self, Format};
 /// Inputs of the widest table that is stored so. The bound is reached by a rest that points where the input does, and the
 /// rests of real tables point anywhere: it is the looser the more inputs there are.
 const MOST_INPUTS: usize = 1024;
-/// How much longer an input is taken to be than it is: more than the products of so many inputs round by in f32.
-const MARGIN: f64 = 1e-4;
+/// How much longer an input is taken to be than it is: more than rows' lengths and products of so many inputs may be off
+/// by, rounded to f32 at every step.
+const MARGIN: f64 = 3e-4;
 /// Panels whose rests a thread reads at a time, and those whose bounds it looks at.
 const RESTS: usize = 16;
 const BOUNDS: usize = 1024;
 /// Panels that one row meets at a time.
 const TOGETHER: usize = 4;
 
+/// Numbers with a scale.
 const BLOCK: usize = 32;
-const Q8_0_BYTES: usize = 34;
-const Q5_0_BYTES: usize = 22;
-const Q4_0_BYTES: usize = 18;
 
 /// A table `[rows, cols]` in two parts.
 #[derive(Debug)]
 pub(crate) struct Screened {
     upper: Matrix,
     rest: Matrix,
-    /// How long the rest of each row is, rounded up; whole panels, the last one filled up with zeros.
+    /// How long the rest of each row is; whole panels, the last one filled up with zeros.
     lengths: Vec<f32>,
     /// `[rows]`: the second products that were asked for last.
     second: Mutex<Vec<f32>>,
@@ -63,6 +63,7 @@ impl Screened {
     /// Splits a table; `None` where it is none of those that it pays for, or holds scales that are too large.
     pub(super) fn new(
         pool: &Pool,
+        level: Level,
         format: Format,
         rows: usize,
         cols: usize,
@@ -72,17 +73,13 @@ impl Screened {
         if format != Format::Q8_0 || cols == 0 || cols > MOST_INPUTS {
             return Ok(None);
         }
-        let (blocks, _) = bytes.as_chunks::<Q8_0_BYTES>();
-        let in_row = cols / BLOCK;
+        let row_bytes = bytes.len() / rows.max(1);
+        let of_rows = |rows: Range<usize>| &bytes[rows.start * row_bytes..rows.end * row_bytes];
         let fits = AtomicBool::new(true);
-        let of_rows = |rows: Range<usize>| &blocks[rows.start * in_row..rows.end * in_row];
         let upper = PackedMatrix::by_panel(pool, Format::Q5_0, rows, cols, |rows, group, panel| {
-            let parts: Vec<Split> = of_rows(rows).iter().map(Split::of).collect();
-            if !parts.iter().all(Split::fits) {
+            if !pack_upper(group, of_rows(rows), row_bytes, panel) {
                 fits.store(false, Ordering::Relaxed);
             }
-            let parts: Vec<_> = parts.iter().map(Split::upper).collect();
-            pack_panel(Format::Q5_0, group, parts.as_flattened(), in_row * Q5_0_BYTES, panel);
         });
         if !fits.into_inner() {
             return Ok(None);
@@ -90,14 +87,9 @@ impl Screened {
         let mut lengths = vec![0.0f32; rows.next_multiple_of(LANES)];
         let to = SendPtr(lengths.as_mut_ptr());
         let rest = PackedMatrix::by_panel(pool, Format::Q4_0, rows, cols, |rows, group, panel| {
-            let parts: Vec<Split> = of_rows(rows.clone()).iter().map(Split::of).collect();
-            for (row, parts) in rows.zip(parts.chunks_exact(in_row)) {
-                let length = parts.iter().map(Split::square).sum::<f64>().sqrt();
-                // SAFETY: each row is in one panel.
-                unsafe { *to.get().add(row) = (length as f32).next_up() };
-            }
-            let parts: Vec<_> = parts.iter().map(Split::rest).collect();
-            pack_panel(Format::Q4_0, group, parts.as_flattened(), in_row * Q4_0_BYTES, panel);
+            pack_rest(group, of_rows(rows.clone()), row_bytes, panel);
+            // SAFETY: the level was detected; the panel is packed, and its lengths are its own.
+            unsafe { level.run(Lengths { panel, blocks: cols / BLOCK, lengths: to.get().add(rows.start) }) };
         });
         let matrix = |packed| Matrix { rows, cols, store: Store::Packed(packed) };
         let (upper, rest) = (matrix(upper), matrix(rest));
@@ -330,67 +322,33 @@ impl Kernel for Rests<'_> {
     }
 }
 
-/// A block of Q8_0 in two parts.
-struct Split {
-    scale: f16,
-    /// From 0 on, 16 for nothing.
-    upper: [u8; BLOCK],
-    /// From 4 on, 8 for nothing.
-    rest: [u8; BLOCK],
+/// How long the rows of a panel of rests are.
+struct Lengths<'a> {
+    panel: &'a [u8],
+    /// In a row.
+    blocks: usize,
+    /// One for each row of a whole panel.
+    lengths: *mut f32,
 }
 
-impl Split {
-    fn of(block: &[u8; Q8_0_BYTES]) -> Self {
-        let (mut upper, mut rest) = ([0; BLOCK], [0; BLOCK]);
-        for ((&q, upper), rest) in block[2..].iter().zip(&mut upper).zip(&mut rest) {
-            let q = i16::from(q as i8);
-            let part = ((q + 4) >> 3).min(15);
-            (*upper, *rest) = ((part + 16) as u8, (q - 8 * part + 8) as u8);
+impl Kernel for Lengths<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the panel has so many blocks of Q4_0, and the lengths are 16.
+        unsafe {
+            let mut squares = S::splat(0.0);
+            for block in 0..self.blocks {
+                let group = self.panel.as_ptr().add(Q4_0::LAID_OUT.all_scales(block));
+                let weights = Weights::<S>::read::<Q4_0>(group, block % IN_GROUP, 0);
+                for j in 0..BLOCK / 4 {
+                    let numbers = weights.numbers::<Q4_0>(j);
+                    for k in 0..numbers.len() {
+                        squares = S::fma(numbers[k], numbers[k], squares);
+                    }
+                }
+            }
+            S::store(self.lengths, S::sqrt(squares));
         }
-        let scale = f16::from_le_bytes([block[0], block[1]]);
-        Self { scale, upper, rest }
-    }
-
-    /// The scale of the upper bits; exact where it [fits](Self::fits).
-    fn upper_scale(&self) -> f16 {
-        f16::from_f32(8.0 * self.scale.to_f32())
-    }
-
-    /// Whether eight times the scale is an f16.
-    fn fits(&self) -> bool {
-        self.upper_scale().is_finite()
-    }
-
-    /// As a block of Q5_0.
-    fn upper(&self) -> [u8; Q5_0_BYTES] {
-        let mut block = [0; Q5_0_BYTES];
-        block[..2].copy_from_slice(&self.upper_scale().to_le_bytes());
-        let fifths = (0..BLOCK).fold(0u32, |bits, i| bits | u32::from(self.upper[i] >> 4) << i);
-        block[2..6].copy_from_slice(&fifths.to_le_bytes());
-        halves(&self.upper, &mut block[6..]);
-        block
-    }
-
-    /// As a block of Q4_0.
-    fn rest(&self) -> [u8; Q4_0_BYTES] {
-        let mut block = [0; Q4_0_BYTES];
-        block[..2].copy_from_slice(&self.scale.to_le_bytes());
-        halves(&self.rest, &mut block[2..]);
-        block
-    }
-
-    /// The square of the length of the rest.
-    fn square(&self) -> f64 {
-        let square: i32 = self.rest.iter().map(|&rest| (i32::from(rest) - 8).pow(2)).sum();
-        f64::from(square) * f64::from(self.scale.to_f32()).powi(2)
-    }
-}
-
-/// The lower four bits of 32 numbers: the first half of them in the lower halves of bytes.
-fn halves(numbers: &[u8; BLOCK], to: &mut [u8]) {
-    let (low, high) = numbers.split_at(BLOCK / 2);
-    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
-        *to = low & 15 | high << 4;
     }
 }
 

@@ -1,11 +1,16 @@
 //! What is found without reading a table is what reading it finds.
 
+use half::f16;
+
 use super::super::Cpu;
 use super::*;
 use crate::Reference;
 use crate::ops::Ops;
 use crate::quant::dequantize;
 use crate::testing::Random;
+
+/// A block of Q8_0.
+const BLOCK_BYTES: usize = 34;
 
 fn backends() -> Vec<Cpu> {
     Level::available().into_iter().flat_map(|level| [1, 3].map(|threads| Cpu::new(threads, level))).collect()
@@ -41,7 +46,7 @@ fn uneven(random: &mut Random, rows: usize, cols: usize) -> Vec<u8> {
     let row_bytes = bytes.len() / rows;
     for row in bytes.chunks_exact_mut(row_bytes) {
         let size = random.number().powi(4);
-        for block in row.chunks_exact_mut(Q8_0_BYTES) {
+        for block in row.chunks_exact_mut(BLOCK_BYTES) {
             let scale = f16::from_f32(size * (0.02 + 0.01 * random.number()));
             block[..2].copy_from_slice(&scale.to_le_bytes());
         }
@@ -150,7 +155,7 @@ fn most_of_a_table_is_left_unread_where_few_rows_stand_out() {
     let row_bytes = bytes.len() / rows;
     for row in [3, 11_111, 19_999] {
         for (block, x) in
-            bytes[row * row_bytes..][..row_bytes].chunks_exact_mut(Q8_0_BYTES).zip(x.chunks_exact(BLOCK))
+            bytes[row * row_bytes..][..row_bytes].chunks_exact_mut(BLOCK_BYTES).zip(x.chunks_exact(BLOCK))
         {
             block[2..].iter_mut().zip(x).for_each(|(q, x)| *q = (x * 120.0) as i8 as u8);
         }
