@@ -304,10 +304,18 @@ pub trait Ops: Send + Sync {
         self.matrix(format, rows, cols, bytes)
     }
 
-    /// The `count` greatest outputs of one row `x [in]` with the indices they have, the greatest first and of equal ones
-    /// the first, with the bits that [`Ops::project`] gives them: exactly those, found without reading all of the table.
-    /// What is not a number is left out. `first` are the row's products with [`Matrix::upper`], which the table has.
-    fn best(&self, x: &[f32], table: &Matrix, first: &[f32], count: usize) -> Vec<(u32, f32)>;
+    /// The `count` greatest outputs of one row `x [in]` with their indices, of all or `among` some (in order, none twice):
+    /// the greatest first and of equal ones the first, with the bits that [`Ops::project`] gives them. Exactly those, found
+    /// without reading all of the table. What is not a number is left out. `first` are the row's products with
+    /// [`Matrix::upper`], which the table has.
+    fn best(
+        &self,
+        x: &[f32],
+        table: &Matrix,
+        first: &[f32],
+        count: usize,
+        among: Option<&[u32]>,
+    ) -> Vec<(u32, f32)>;
 
     /// Makes the products of one row `x` with [`Matrix::upper`] those with the whole table, which has one.
     fn finish(&self, x: &[f32], table: &Matrix, products: &mut [f32]);

@@ -68,8 +68,16 @@ impl Ops for Reference {
         Ok(Matrix { rows, cols, store: Store::Plain(values) })
     }
 
-    fn best(&self, x: &[f32], table: &Matrix, _: &[f32], count: usize) -> Vec<(u32, f32)> {
-        let outputs = (0..table.rows).map(|o| (o as u32, product(x, table, o) as f32));
+    fn best(
+        &self,
+        x: &[f32],
+        table: &Matrix,
+        _: &[f32],
+        count: usize,
+        among: Option<&[u32]>,
+    ) -> Vec<(u32, f32)> {
+        let among = among.map_or_else(|| (0..table.rows as u32).collect(), <[u32]>::to_vec);
+        let outputs = among.into_iter().map(|o| (o, product(x, table, o as usize) as f32));
         let mut outputs: Vec<_> = outputs.filter(|output| !output.1.is_nan()).collect();
         outputs.sort_by(|a, b| b.1.total_cmp(&a.1));
         outputs.truncate(count);

@@ -27,17 +27,21 @@ impl Beginning {
         self.rest.is_empty() || tokenizer.spells(id, &self.rest).is_some()
     }
 
-    /// The tokens that go on with it, with their logits. Byte tokens spell whatever the vocabulary does not; in a
-    /// vocabulary without them there may be none, and then any token will do.
-    pub(crate) fn among(&mut self, tokenizer: &Tokenizer, logits: &[f32]) -> Option<Vec<(u32, f32)>> {
-        let allowed = tokenizer.spelling(&self.rest);
-        let kept: Vec<(u32, f32)> =
-            allowed.into_iter().filter_map(|id| Some((id, *logits.get(id as usize)?))).collect();
-        if kept.is_empty() {
+    /// The tokens below `vocab` that go on with it, in order; `None` where any token will do. Byte tokens spell whatever
+    /// the vocabulary does not; in a vocabulary without them there may be none, and then any token will do.
+    pub(crate) fn tokens(&mut self, tokenizer: &Tokenizer, vocab: usize) -> Option<Vec<u32>> {
+        if self.is_complete() {
+            return None;
+        }
+        let mut allowed = tokenizer.spelling(&self.rest);
+        allowed.retain(|&id| (id as usize) < vocab);
+        allowed.sort_unstable();
+        allowed.dedup();
+        if allowed.is_empty() {
             self.rest.clear();
             return None;
         }
-        Some(kept)
+        Some(allowed)
     }
 
     /// Takes a picked token into account.

@@ -19,9 +19,9 @@ use crate::picture::Picture;
 
 pub(crate) use beginning::Beginning;
 pub(crate) use draft::guess;
+pub(crate) use sampling::Sampler;
 pub use sampling::Sampling;
-pub(crate) use sampling::{MOST_NEEDED, Sampler};
-pub use scores::{Best, Scores};
+pub use scores::{Begun, Best, Scores};
 pub(crate) use stop::StopWatch;
 pub use stop::{Enough, Stop};
 

@@ -29,7 +29,7 @@ impl Default for Sampling {
 }
 
 /// The best tokens that are worth finding without the others.
-pub(crate) const MOST_NEEDED: usize = 64;
+const MOST_NEEDED: usize = 64;
 
 /// Candidates up to which all are put in order.
 const SORTED: usize = 1024;

@@ -1,5 +1,5 @@
-//! What a pass says of the next token: every token's logit, or only the best ones' where no more was computed or the rest
-//! stays on a device.
+//! What a pass says of the next token: every token's logit, what finds those that are asked for, or only the best ones'
+//! where the rest stays on a device.
 
 use std::sync::Arc;
 
@@ -10,6 +10,17 @@ pub enum Scores {
     All(Arc<[f32]>),
     /// Of the best tokens alone.
     Best(Arc<Best>),
+    /// Of those that somebody will ask for ([`crate::model::Network::best`]).
+    Begun(Begun),
+}
+
+/// What the products with the vocabulary are begun with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Begun {
+    /// `[hidden]`: what they read.
+    pub x: Arc<[f32]>,
+    /// `[vocab]`: the first products, see [`gemma_kernels::Matrix::upper`].
+    pub first: Arc<[f32]>,
 }
 
 /// The best tokens behind one token.
@@ -17,8 +28,8 @@ pub enum Scores {
 pub struct Best {
     /// Tokens and their logits, the best first.
     pub tokens: Vec<(u32, f32)>,
-    /// `ln(sum(e^logit))` over the vocabulary, where all of it was computed.
-    pub log_sum_exp: Option<f32>,
+    /// `ln(sum(e^logit))` over the vocabulary.
+    pub log_sum_exp: f32,
 }
 
 impl Scores {
@@ -27,6 +38,7 @@ impl Scores {
         match self {
             Self::All(logits) => logits.get(id as usize).copied(),
             Self::Best(best) => best.tokens.iter().find(|token| token.0 == id).map(|token| token.1),
+            Self::Begun(_) => None,
         }
     }
 
@@ -35,6 +47,7 @@ impl Scores {
         match self {
             Self::All(logits) => size_of_val(&**logits),
             Self::Best(best) => size_of_val(best.tokens.as_slice()),
+            Self::Begun(begun) => size_of_val(&*begun.x) + size_of_val(&*begun.first),
         }
     }
 }

@@ -151,12 +151,22 @@ impl Network {
         }
     }
 
-    /// All logits of a row of the pass that ended last, whose scores are given.
+    /// The `count` best tokens of all, or `among` some (in order, none twice), with their logits, the best first; `None`
+    /// where these scores are all that there is.
+    pub fn best(&self, scores: &Scores, count: usize, among: Option<&[u32]>) -> Option<Vec<(u32, f32)>> {
+        match (self, scores) {
+            (Self::Host(network), Scores::Begun(begun)) => Some(network.best(begun, count, among)),
+            _ => None,
+        }
+    }
+
+    /// All logits of a row whose scores are given; on a device, of the pass that ended last.
     pub fn whole(&self, scores: &Scores, row: usize) -> Result<Arc<[f32]>> {
         match (self, scores) {
             (_, Scores::All(logits)) => Ok(logits.clone()),
             (Self::Device(network), Scores::Best(_)) => network.whole(row),
-            (Self::Host(network), Scores::Best(_)) => Ok(network.whole(row)),
+            (Self::Host(network), Scores::Begun(begun)) => Ok(network.whole(begun)),
+            _ => unreachable!("scores are asked for where they were computed"),
         }
     }
 
@@ -171,7 +181,8 @@ impl Network {
     /// `ln(sum(e^logit))` over the vocabulary; `None` where not all of it was computed.
     pub fn log_sum_exp(&self, scores: &Scores) -> Option<f32> {
         match scores {
-            Scores::Best(best) => best.log_sum_exp,
+            Scores::Best(best) => Some(best.log_sum_exp),
+            Scores::Begun(_) => None,
             Scores::All(logits) => Some(self.ops().log_sum_exp(logits)),
         }
     }

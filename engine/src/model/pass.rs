@@ -20,8 +20,8 @@ pub enum Rows {
 pub enum Logits {
     /// Every token's.
     All,
-    /// Those of so many of the best tokens, of others only where it costs nothing.
-    Best(usize),
+    /// Those of a few tokens, the best or certain ones, which are asked for later.
+    Few,
 }
 
 /// What a forward pass reads.

@@ -4,7 +4,6 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use gemma_kernels::Ops;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Waiting;
@@ -13,8 +12,8 @@ use super::pictures::{PictureCache, PictureWork};
 use crate::cache::{Marks, PrefixCache, Sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{
-    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, MOST_NEEDED, Priority, Sampler,
-    Scores, StopWatch, Timings, Token, guess,
+    Beginning, CancelFlag, Event, FinishReason, Finished, GenerateRequest, Priority, Sampler, Scores,
+    StopWatch, Timings, Token, guess,
 };
 use crate::model::{Input, Interrupt, Logits, Network, Pass, Rows};
 use crate::outline::Outline;
@@ -172,10 +171,15 @@ impl Job {
         if self.generated.is_empty() {
             let from = sequence.tokens().len();
             if from == self.keys.len()
-                && let Some(scores) = tools.cache.logits(self.model_id(), &self.keys)
+                && let Some(mut scores) = tools.cache.logits(self.model_id(), &self.keys)
             {
                 // The whole prompt was computed before, and nothing of it is left to do.
-                let Some(id) = self.choose(tools.network.ops(), &scores) else {
+                let mut picked = self.choose(tools.network, &scores);
+                if picked.is_none() && matches!(scores, Scores::Begun(_)) {
+                    scores = Scores::All(tools.network.whole(&scores, 0)?);
+                    picked = self.choose(tools.network, &scores);
+                }
+                let Some(id) = picked else {
                     // But for the tokens that only all logits can tell.
                     tools.cache.forget_logits(self.model_id(), &self.keys);
                     tools.cache.keep(self.model_id(), sequence);
@@ -303,14 +307,10 @@ impl Job {
         Ok(Running::new(pass, certain.clone(), certain, (draft, agreed), rows))
     }
 
-    /// Which logits the next token is picked by.
+    /// Which logits the next token is picked by: few of those that have to spell something, whatever the sampling.
     fn wanted(&self) -> Logits {
-        match self.sampler.needs().filter(|_| !self.request.logprobs) {
-            Some(count) if self.beginning.is_complete() => Logits::Best(count),
-            // The best that goes on with the beginning is seldom far from the best.
-            Some(_) if self.sampler.is_greedy() => Logits::Best(MOST_NEEDED),
-            _ => Logits::All,
-        }
+        let few = self.sampler.needs().is_some() || !self.beginning.is_complete();
+        if few && !self.request.logprobs { Logits::Few } else { Logits::All }
     }
 
     /// What may come next, in a pass that has `certain` tokens anyway, and how many tokens before it agree.
@@ -356,10 +356,10 @@ impl Job {
         let (mut right, mut ended) = (0, None);
         for (row, scores) in scores.iter().enumerate() {
             let mut logits = scores.clone();
-            let mut picked = self.choose(tools.network.ops(), &logits);
+            let mut picked = self.choose(tools.network, &logits);
             if picked.is_none() {
                 logits = Scores::All(tools.network.whole(scores, row)?);
-                picked = self.choose(tools.network.ops(), &logits);
+                picked = self.choose(tools.network, &logits);
             }
             let id = picked.ok_or_else(|| no_number(self.model_name()))?;
             ended = self.take_token(tools.network, id, &logits);
@@ -378,7 +378,7 @@ impl Job {
     }
 
     /// Picks the next token; `None` where the best tokens alone do not tell, or not how probable it is.
-    fn choose(&mut self, ops: &dyn Ops, scores: &Scores) -> Option<u32> {
+    fn choose(&mut self, network: &Network, scores: &Scores) -> Option<u32> {
         let begun = Instant::now();
         let (tokenizer, sampler) = (self.request.model.tokenizer(), &mut self.sampler);
         let seen = match sampler.penalises() {
@@ -386,7 +386,6 @@ impl Job {
             false => Vec::new(),
         };
         let id = match scores {
-            Scores::Best(best) if self.request.logprobs && best.log_sum_exp.is_none() => None,
             Scores::Best(best) if !sampler.is_served_by(&best.tokens) => None,
             Scores::Best(best) if self.beginning.is_complete() => {
                 sampler.pick_among(best.tokens.clone(), &seen)
@@ -397,12 +396,20 @@ impl Job {
                 best.tokens.iter().find(goes_on).map(|token| token.0)
             }
             Scores::Best(_) => None,
+            Scores::Begun(_) if self.request.logprobs => None,
+            Scores::Begun(_) => {
+                let among = self.beginning.tokens(tokenizer, network.config().vocab);
+                // As many as could be picked.
+                let count = sampler.needs().or(among.as_ref().map(Vec::len));
+                let best = count.and_then(|count| network.best(scores, count, among.as_deref()));
+                best.and_then(|best| sampler.pick_among(best, &seen))
+            }
             Scores::All(logits) => {
-                let rest = !self.beginning.is_complete();
-                let among = if rest { self.beginning.among(tokenizer, logits) } else { None };
+                let among = self.beginning.tokens(tokenizer, logits.len());
+                let logits_of = |ids: Vec<u32>| ids.into_iter().map(|id| (id, logits[id as usize])).collect();
                 among
-                    .and_then(|tokens| sampler.pick_among(tokens, &seen))
-                    .or_else(|| sampler.pick(ops, logits, &seen))
+                    .and_then(|ids| sampler.pick_among(logits_of(ids), &seen))
+                    .or_else(|| sampler.pick(network.ops(), logits, &seen))
             }
         };
         match self.generated.is_empty() {

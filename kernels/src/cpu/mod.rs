@@ -145,8 +145,15 @@ impl Ops for Cpu {
         }
     }
 
-    fn best(&self, x: &[f32], table: &Matrix, first: &[f32], count: usize) -> Vec<(u32, f32)> {
-        screened(table).best(&self.pool, self.level, x, first, count)
+    fn best(
+        &self,
+        x: &[f32],
+        table: &Matrix,
+        first: &[f32],
+        count: usize,
+        among: Option<&[u32]>,
+    ) -> Vec<(u32, f32)> {
+        screened(table).best(&self.pool, self.level, x, first, (count, among))
     }
 
     fn finish(&self, x: &[f32], table: &Matrix, products: &mut [f32]) {

@@ -153,49 +153,73 @@ impl Screened {
         }
     }
 
-    /// See [`crate::Ops::best`].
+    /// See [`crate::Ops::best`]; how many of which are wanted.
     pub(super) fn best(
         &self,
         pool: &Pool,
         level: Level,
         x: &[f32],
         first: &[f32],
-        count: usize,
+        wanted: (usize, Option<&[u32]>),
     ) -> Vec<(u32, f32)> {
-        self.find(pool, level, x, first, count).tokens
+        self.find(pool, level, x, first, wanted).tokens
     }
 
-    fn find(&self, pool: &Pool, level: Level, x: &[f32], first: &[f32], count: usize) -> Found {
+    fn find(
+        &self,
+        pool: &Pool,
+        level: Level,
+        x: &[f32],
+        first: &[f32],
+        (count, among): (usize, Option<&[u32]>),
+    ) -> Found {
         let rows = self.upper.rows;
         assert_eq!((x.len(), first.len()), (self.upper.cols, rows), "a row and its first products");
         let x = Quantized::of(pool, level, x, 1);
-        let bounds = self.bounds(pool, level, &x, first);
+        let candidates = match among {
+            Some(among) => self.bounds_of(&x, first, among),
+            None => self.bounds(pool, level, &x, first),
+        };
         let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut tokens = Vec::new();
+        let (mut tokens, mut panels) = (Vec::new(), 0);
+        let mut know = |those: &mut dyn Iterator<Item = &Bound>, least: f32, tokens: &mut Vec<(u32, f32)>| {
+            let those: Vec<Bound> = those.copied().collect();
+            let mut read: Vec<usize> = those.iter().map(|bound| bound.row as usize / LANES).collect();
+            read.dedup();
+            self.read(pool, level, &x, &read, &mut second);
+            panels += read.len();
+            let rows = those.iter().flat_map(|bound| bound.row..(bound.row + bound.rows).min(rows as u32));
+            let outputs = rows.map(|row| (row, first[row as usize] + second[row as usize]));
+            tokens.extend(outputs.filter(|&(_, output)| output >= least));
+        };
         // Those that the first products say are the greatest are most often the greatest: known in full, they
         // leave few others.
-        let likely = kth_greatest(bounds.iter().map(|bound| bound.first), count);
-        let panels: Vec<usize> = (0..bounds.len()).filter(|&panel| bounds[panel].first >= likely).collect();
-        self.read(pool, level, &x, &panels, &mut second);
-        collect(&panels, first, &second, f32::NEG_INFINITY, &mut tokens);
+        let likely = kth_greatest(candidates.iter().map(|bound| bound.first), count);
+        know(&mut candidates.iter().filter(|bound| bound.first >= likely), f32::NEG_INFINITY, &mut tokens);
         let known = kth_greatest(tokens.iter().map(|token| token.1), count);
-        let can_reach = |&panel: &usize| bounds[panel].first < likely && bounds[panel].most >= known;
-        let others: Vec<usize> = (0..bounds.len()).filter(can_reach).collect();
-        self.read(pool, level, &x, &others, &mut second);
-        collect(&others, first, &second, known, &mut tokens);
+        let can_reach = |bound: &&Bound| bound.first < likely && bound.most >= known;
+        know(&mut candidates.iter().filter(can_reach), known, &mut tokens);
         x.keep();
         tokens.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         tokens.truncate(count);
-        Found { tokens, panels: panels.len() + others.len() }
+        Found { tokens, panels }
+    }
+
+    /// What some outputs can be at most, one by one.
+    fn bounds_of(&self, x: &Quantized, first: &[f32], among: &[u32]) -> Vec<Bound> {
+        let size = size(x);
+        let bound = |&row: &u32| {
+            let first = first[row as usize];
+            let most = first + self.lengths[row as usize] * size;
+            // As in panels, what is not a number is less than any.
+            Bound { row, rows: 1, first: first.max(f32::NEG_INFINITY), most: most.max(f32::NEG_INFINITY) }
+        };
+        among.iter().map(bound).collect()
     }
 
     /// What each panel's outputs can be at most.
     fn bounds(&self, pool: &Pool, level: Level, x: &Quantized, first: &[f32]) -> Vec<Bound> {
-        let squares = x.q.chunks_exact(BLOCK).zip(&x.scales).map(|(q, &scale)| {
-            let square: i32 = q.iter().map(|&q| i32::from(q) * i32::from(q)).sum();
-            f64::from(square) * f64::from(scale).powi(2)
-        });
-        let size = (squares.sum::<f64>().sqrt() * (1.0 + MARGIN)) as f32;
+        let size = size(x);
         let mut bounds = vec![Bound::default(); first.len().div_ceil(LANES)];
         let to = SendPtr(bounds.as_mut_ptr());
         pool.run(bounds.len().div_ceil(BOUNDS), &|piece| {
@@ -205,7 +229,8 @@ impl Screened {
             // SAFETY: the level was detected; pieces have panels of their own.
             unsafe {
                 let bounds = to.get().add(piece * BOUNDS);
-                level.run(Bounds { first: &first[start..end], lengths, size, bounds });
+                let start = start as u32;
+                level.run(Bounds { start, first: &first[start as usize..end], lengths, size, bounds });
             }
         });
         bounds
@@ -248,25 +273,30 @@ fn kth_greatest(numbers: impl Iterator<Item = f32>, k: usize) -> f32 {
     *numbers.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// The outputs of some panels that reach `least`.
-fn collect(panels: &[usize], first: &[f32], second: &[f32], least: f32, tokens: &mut Vec<(u32, f32)>) {
-    for &panel in panels {
-        let rows = panel * LANES..(panel * LANES + LANES).min(first.len());
-        let outputs = rows.map(|row| (row as u32, first[row] + second[row]));
-        tokens.extend(outputs.filter(|&(_, output)| output >= least));
-    }
+/// How long an input is, at most.
+fn size(x: &Quantized) -> f32 {
+    let squares = x.q.chunks_exact(BLOCK).zip(&x.scales).map(|(q, &scale)| {
+        let square: i32 = q.iter().map(|&q| i32::from(q) * i32::from(q)).sum();
+        f64::from(square) * f64::from(scale).powi(2)
+    });
+    (squares.sum::<f64>().sqrt() * (1.0 + MARGIN)) as f32
 }
 
-/// What is known of a panel's outputs by their first products.
+/// What is known of some outputs of one panel by their first products.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bound {
-    /// The greatest of them.
+    /// The first of them, and how many there may be.
+    row: u32,
+    rows: u32,
+    /// The greatest first product.
     first: f32,
     /// What an output may be at most.
     most: f32,
 }
 
 struct Bounds<'a> {
+    /// The row of the first of them.
+    start: u32,
     first: &'a [f32],
     /// Whole panels of them.
     lengths: &'a [f32],
@@ -293,8 +323,12 @@ impl Kernel for Bounds<'_> {
                 }
                 let first = S::load(from);
                 let most = S::fma(S::load(self.lengths.as_ptr().add(at)), size, first);
-                *self.bounds.add(panel) =
-                    Bound { first: S::greatest(S::max(first, none)), most: S::greatest(S::max(most, none)) };
+                *self.bounds.add(panel) = Bound {
+                    row: self.start + at as u32,
+                    rows: LANES as u32,
+                    first: S::greatest(S::max(first, none)),
+                    most: S::greatest(S::max(most, none)),
+                };
             }
         }
     }

@@ -69,9 +69,17 @@ fn the_greatest_are_those_of_the_whole_table_bit_for_bit() {
                 let all = products(&cpu, &table, &x, 1);
                 let first = first_products(&cpu, &table, &x);
                 for count in [0, 1, 2, 64, rows, rows + 1] {
-                    let found = cpu.best(&x, &table, &first, count);
+                    let found = cpu.best(&x, &table, &first, count, None);
                     let what = format!("{count} of {rows}x{cols} at {:?}", cpu.level());
                     assert_eq!(bits(&found), bits(&sorted(&all, count)), "{what}");
+                }
+                let among: Vec<u32> = (0..rows as u32).filter(|_| random.below(3) == 0).collect();
+                let only: Vec<_> =
+                    sorted(&all, rows).into_iter().filter(|(id, _)| among.contains(id)).collect();
+                for count in [0, 1, 5, rows] {
+                    let found = cpu.best(&x, &table, &first, count, Some(&among));
+                    let what = format!("{count} of {} at {:?}", among.len(), cpu.level());
+                    assert_eq!(bits(&found), bits(&only[..count.min(only.len())]), "{what}");
                 }
                 let mut finished = first.clone();
                 cpu.finish(&x, &table, &mut finished);
@@ -104,7 +112,12 @@ fn a_rest_that_decides_is_found() {
             let first = first_products(&cpu, &table, &x);
             let all = products(&cpu, &table, &x, 1);
             assert_eq!(sorted(&all, 1)[0].0, decisive as u32, "as it was made");
-            assert_eq!(bits(&cpu.best(&x, &table, &first, 1)), bits(&sorted(&all, 1)), "{:?}", cpu.level());
+            assert_eq!(
+                bits(&cpu.best(&x, &table, &first, 1, None)),
+                bits(&sorted(&all, 1)),
+                "{:?}",
+                cpu.level()
+            );
             // Many tokens may be the best by what was computed first.
             let least = sorted(&first, 1)[0].1 - 1e-3;
             assert!(first.iter().filter(|&&output| output >= least).count() >= 99, "{first:?}");
@@ -163,7 +176,7 @@ fn most_of_a_table_is_left_unread_where_few_rows_stand_out() {
     let cpu = Cpu::new(2, Level::Amx);
     let table = cpu.table(Format::Q8_0, rows, cols, &bytes).unwrap();
     let first = first_products(&cpu, &table, &x);
-    let found = super::super::screened(&table).find(&cpu.pool, cpu.level(), &x, &first, 1);
+    let found = super::super::screened(&table).find(&cpu.pool, cpu.level(), &x, &first, (1, None));
     assert!([3, 11_111, 19_999].contains(&found.tokens[0].0), "{:?}", found.tokens);
     assert!(found.panels < 100, "{} of {} panels", found.panels, rows.div_ceil(LANES));
 }
@@ -180,9 +193,9 @@ fn what_is_not_a_number_is_left_out() {
         let all = products(&cpu, &table, &x, 1);
         let best = sorted(&all, 1)[0].0 as usize;
         first[best] = f32::NAN;
-        let found = cpu.best(&x, &table, &first, rows);
+        let found = cpu.best(&x, &table, &first, rows, None);
         assert_eq!(bits(&found), bits(&sorted(&all, rows)[1..]), "{:?}", cpu.level());
-        assert_eq!(cpu.best(&[f32::NAN; 32], &table, &[f32::NAN; 40], 3), []);
+        assert_eq!(cpu.best(&[f32::NAN; 32], &table, &[f32::NAN; 40], 3, None), []);
     }
 }
 

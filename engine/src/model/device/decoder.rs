@@ -183,11 +183,8 @@ impl DeviceNetwork {
             return Ok(Vec::new());
         }
         let best = best::read(&work.best, rows)?;
-        let scores = best.into_iter().map(|best| {
-            let log_sum_exp = Some(best.log_sum_exp);
-            Scores::Best(Arc::new(Best { tokens: best.tokens, log_sum_exp }))
-        });
-        Ok(scores.collect())
+        let scores = best.into_iter().map(|best| Best { tokens: best.tokens, log_sum_exp: best.log_sum_exp });
+        Ok(scores.map(|best| Scores::Best(Arc::new(best))).collect())
     }
 
     /// All logits of a row of the pass that ended last.

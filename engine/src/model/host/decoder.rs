@@ -13,7 +13,7 @@ use super::recurrent::Buffers;
 use super::{AttentionWeights, HostNetwork, MixerWeights};
 use crate::cache::{Marks, Sequence};
 use crate::config::{AttentionSpec, Mixer};
-use crate::generate::{Best, Scores};
+use crate::generate::{Begun, Scores};
 
 /// A forward pass between two of its steps: a layer, or a part of the product with the vocabulary.
 #[derive(Debug, Default)]
@@ -25,12 +25,11 @@ pub struct HostPass {
     pub(super) next_layer: usize,
     /// Rows whose logits are wanted.
     rows: usize,
-    /// Of how many tokens, where not of all and others need not be computed.
-    best: Option<usize>,
+    /// Whether the product with the vocabulary is only begun.
+    begins: bool,
     /// `[rows, hidden]`: what the product with the vocabulary reads, once the layers are through.
     normed: Vec<f32>,
-    /// `[rows, vocab]`, complete up to `vocab_done` of each row; where only the best are wanted the products with
-    /// [`Matrix::upper`].
+    /// `[rows, vocab]`, complete up to `vocab_done` of each row; of a product that is begun those with [`Matrix::upper`].
     logits: Arc<[f32]>,
     vocab_done: usize,
     pub(super) adapted: bool,
@@ -61,8 +60,6 @@ pub(super) struct Scratch {
     up: Vec<f32>,
     /// What the last pass with one row had for logits: fresh memory of that size would be zeroed for every token.
     logits: Option<Arc<[f32]>>,
-    /// What the last pass read that found only the best tokens, and what it had for logits.
-    unfinished: (Vec<f32>, Arc<[f32]>),
     pub(super) recurrent: Buffers,
 }
 
@@ -90,16 +87,12 @@ impl HostNetwork {
             Rows::Last(count) => count.min(len),
             Rows::All => len,
         };
-        // What is found is held against a bound of logits as they are, and of rows whose bits are always the same.
-        let can_find =
-            rows <= FEW_ROWS && self.config.final_soft_cap.is_none() && self.vocabulary().upper().is_some();
-        let best = match logits {
-            Logits::Best(count) if can_find => Some(count),
-            _ => None,
-        };
+        // Tokens are found by bounds of logits as they are, in rows whose bits are always the same.
+        let can_find = rows <= FEW_ROWS && self.config.final_soft_cap.is_none();
+        let begins = logits == Logits::Few && can_find && self.vocabulary().upper().is_some();
         let (normed, logits) = (Vec::new(), Arc::default());
         let adapted = input.adapted;
-        HostPass { residual, len, next_layer: 0, rows, best, normed, logits, vocab_done: 0, adapted }
+        HostPass { residual, len, next_layer: 0, rows, begins, normed, logits, vocab_done: 0, adapted }
     }
 
     /// Computes the next step of a pass over the same sequence; `false` once nothing is left to do.
@@ -130,32 +123,32 @@ impl HostNetwork {
     /// Ends a pass that has run to its end: the logits of its rows.
     pub fn end(&mut self, pass: HostPass) -> Vec<Scores> {
         self.scratch.residual = pass.residual;
-        if let Some(count) = pass.best {
-            let rows =
-                pass.normed.chunks_exact(self.config.hidden).zip(pass.logits.chunks_exact(self.config.vocab));
-            let find = |(x, first)| self.ops.best(x, self.vocabulary(), first, count);
-            let scores =
-                rows.map(find).map(|tokens| Scores::Best(Arc::new(Best { tokens, log_sum_exp: None })));
-            let scores = scores.collect();
-            self.scratch.logits = (pass.rows == 1).then(|| pass.logits.clone());
-            self.scratch.unfinished = (pass.normed, pass.logits);
-            return scores;
-        }
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
+        let scores = |row: usize, logits| match pass.begins {
+            true => Scores::Begun(Begun {
+                x: pass.normed[row * hidden..(row + 1) * hidden].into(),
+                first: logits,
+            }),
+            false => Scores::All(logits),
+        };
         if pass.rows == 1 {
             self.scratch.logits = Some(pass.logits.clone());
-            return vec![Scores::All(pass.logits)];
+            return vec![scores(0, pass.logits.clone())];
         }
-        let rows = pass.logits.chunks_exact(self.config.vocab);
-        rows.map(|row| Scores::All(row.into())).collect()
+        let rows = pass.logits.chunks_exact(vocab).enumerate();
+        rows.map(|(row, logits)| scores(row, logits.into())).collect()
     }
 
-    /// All logits of a row of the pass that ended last, which has found only the best.
-    pub fn whole(&self, row: usize) -> Arc<[f32]> {
-        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
-        let (normed, first) = &self.scratch.unfinished;
-        let mut logits = first[row * vocab..(row + 1) * vocab].to_vec();
-        self.ops.finish(&normed[row * hidden..(row + 1) * hidden], self.vocabulary(), &mut logits);
-        logits.into()
+    /// The best tokens of a row whose product with the vocabulary was begun; see [`super::super::Network::best`].
+    pub fn best(&self, begun: &Begun, count: usize, among: Option<&[u32]>) -> Vec<(u32, f32)> {
+        self.ops.best(&begun.x, self.vocabulary(), &begun.first, count, among)
+    }
+
+    /// All logits of a row whose product with the vocabulary was begun.
+    pub fn whole(&self, begun: &Begun) -> Arc<[f32]> {
+        let mut logits = begun.first.clone();
+        self.ops.finish(&begun.x, self.vocabulary(), Arc::make_mut(&mut logits));
+        logits
     }
 
     /// The table that logits are products with.
@@ -286,7 +279,6 @@ impl HostNetwork {
                 self.config.norm_eps,
                 sized(&mut pass.normed, pass.rows * hidden),
             );
-            self.scratch.unfinished = Default::default();
             let spare = if pass.rows == 1 { self.scratch.logits.take() } else { None };
             let unread = spare.filter(|spare| spare.len() == vocab && Arc::strong_count(spare) == 1);
             pass.logits = unread.unwrap_or_else(|| std::iter::repeat_n(0.0, pass.rows * vocab).collect());
@@ -294,7 +286,7 @@ impl HostNetwork {
         // Nobody else has them yet.
         let logits = Arc::make_mut(&mut pass.logits);
         let vocabulary = self.output.as_ref().unwrap_or(&self.embedding);
-        let matrix = pass.best.and_then(|_| vocabulary.upper()).unwrap_or(vocabulary);
+        let matrix = vocabulary.upper().filter(|_| pass.begins).unwrap_or(vocabulary);
         if pass.rows == 1 {
             let part = (vocab / VOCABULARY_PARTS).next_multiple_of(TOGETHER);
             let outputs = pass.vocab_done..(pass.vocab_done + part).min(vocab);
