@@ -182,7 +182,8 @@ fn keep_share(tokens: &mut Vec<(u32, f64)>, share: f64, are_sorted: bool) {
     let total: f64 = tokens.iter().map(|&(_, weight)| weight).sum();
     let (mut sum, mut sorted) = (0.0, if are_sorted { tokens.len() } else { 0 });
     let mut enough = 0;
-    while enough < tokens.len() && sum / total < share {
+    // One in any case.
+    while enough < tokens.len() && (enough == 0 || sum / total < share) {
         if enough == sorted {
             // As many again as are in order: most often a few of a vocabulary are enough.
             let rest = &mut tokens[sorted..];
@@ -196,7 +197,7 @@ fn keep_share(tokens: &mut Vec<(u32, f64)>, share: f64, are_sorted: bool) {
         sum += tokens[enough].1;
         enough += 1;
     }
-    tokens.truncate(enough.max(1));
+    tokens.truncate(enough);
 }
 
 /// A logit that at least `k` tokens reach, and few more: the greatest of as many groups reach it. None of the `k` best
