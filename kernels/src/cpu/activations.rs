@@ -10,7 +10,7 @@ use super::{Level, SendPtr};
 use crate::cpu::pool::Pool;
 
 /// Numbers that share a scale.
-const BLOCK: usize = 2 * LANES;
+pub(super) const BLOCK: usize = 2 * LANES;
 
 /// Numbers below which one thread is faster than waking others.
 pub(super) const SERIAL: usize = 32 * 1024;

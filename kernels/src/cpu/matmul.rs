@@ -33,7 +33,7 @@ pub(crate) use blocks::project_blocks;
 const TILE: usize = 8;
 /// Panels that a row meets at a time where there are few registers: processors of that level read several streams up to
 /// half as fast again as one.
-const SIDE_BY_SIDE: usize = 4;
+pub(super) const SIDE_BY_SIDE: usize = 4;
 /// Panels that a thread takes at a time, at most: of one row more, since each beginning is a stream that memory does not expect.
 const PANELS: usize = 16;
 const PANELS_OF_ONE_ROW: usize = 64;

@@ -14,9 +14,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::activations::Quantized;
+use super::activations::{BLOCK, Quantized};
 use super::formats::{Block, Q4_0, Weights};
-use super::matmul::{self, Input, Int8, Job, TileProduct};
+use super::matmul::{self, Input, Int8, Job, SIDE_BY_SIDE, TileProduct};
 use super::pack::{IN_GROUP, PackedMatrix};
 use super::pack_fast::{pack_rest, pack_upper};
 use super::pool::Pool;
@@ -35,11 +35,6 @@ const MARGIN: f64 = 3e-4;
 /// Panels whose rests a thread reads at a time, and those whose bounds it looks at.
 const RESTS: usize = 16;
 const BOUNDS: usize = 1024;
-/// Panels that one row meets at a time.
-const TOGETHER: usize = 4;
-
-/// Numbers with a scale.
-const BLOCK: usize = 32;
 
 /// A table `[rows, cols]` in two parts.
 #[derive(Debug)]
@@ -185,6 +180,8 @@ impl Screened {
         let mut know = |those: &mut dyn Iterator<Item = &Bound>, least: f32, tokens: &mut Vec<(u32, f32)>| {
             let those: Vec<Bound> = those.copied().collect();
             let mut read: Vec<usize> = those.iter().map(|bound| bound.row as usize / LANES).collect();
+            // No panel may be there twice, whatever the caller's order: threads write what they read of it.
+            read.sort_unstable();
             read.dedup();
             self.read(pool, level, &x, &read, &mut second);
             panels += read.len();
@@ -343,11 +340,11 @@ struct Rests<'a> {
 impl Kernel for Rests<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let (together, left) = self.panels.as_chunks::<TOGETHER>();
+        let (together, left) = self.panels.as_chunks::<SIDE_BY_SIDE>();
         // SAFETY: the panels are the matrix's, which is of Q4_0.
         unsafe {
             for &panels in together {
-                Int8::<Q4_0>::tile::<S, 1, TOGETHER>(self.job, panels, 0);
+                Int8::<Q4_0>::tile::<S, 1, SIDE_BY_SIDE>(self.job, panels, 0);
             }
             for &panel in left {
                 Int8::<Q4_0>::tile::<S, 1, 1>(self.job, [panel], 0);
