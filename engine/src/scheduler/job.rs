@@ -1,7 +1,7 @@
 //! One request on its way: queued, its pictures encoded, prefilled in chunks, decoded token by token,
 //! ended once.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -171,14 +171,15 @@ impl Job {
         if self.generated.is_empty() {
             let from = sequence.tokens().len();
             if from == self.keys.len()
-                && let Some(mut scores) = tools.cache.logits(self.model_id(), &self.keys)
+                && let Some(scores) = tools.cache.logits(self.model_id(), &self.keys)
             {
                 // The whole prompt was computed before, and nothing of it is left to do.
-                let mut picked = self.choose(tools.network, &scores);
-                if picked.is_none() && matches!(scores, Scores::Begun(_)) {
-                    scores = Scores::All(tools.network.whole(&scores, 0)?);
-                    picked = self.choose(tools.network, &scores);
-                }
+                let whole = || match scores {
+                    Scores::Begun(_) => tools.network.whole(&scores, 0).map(Some),
+                    // A device holds the logits of its last pass only.
+                    Scores::Best(_) | Scores::All(_) => Ok(None),
+                };
+                let (picked, scores) = self.pick(tools.network, &scores, whole)?;
                 let Some(id) = picked else {
                     // But for the tokens that only all logits can tell.
                     tools.cache.forget_logits(self.model_id(), &self.keys);
@@ -355,14 +356,10 @@ impl Job {
         }
         let (mut right, mut ended) = (0, None);
         for (row, scores) in scores.iter().enumerate() {
-            let mut logits = scores.clone();
-            let mut picked = self.choose(tools.network, &logits);
-            if picked.is_none() {
-                logits = Scores::All(tools.network.whole(scores, row)?);
-                picked = self.choose(tools.network, &logits);
-            }
+            let whole = || tools.network.whole(scores, row).map(Some);
+            let (picked, scores) = self.pick(tools.network, scores, whole)?;
             let id = picked.ok_or_else(|| no_number(self.model_name()))?;
-            ended = self.take_token(tools.network, id, &logits);
+            ended = self.take_token(tools.network, id, &scores);
             if ended.is_some() || running.draft.get(right) != self.generated.last() {
                 break;
             }
@@ -375,6 +372,20 @@ impl Job {
             self.timings.accepted_tokens += right;
         }
         Ok(ended)
+    }
+
+    /// Picks the next token by what is there, else by all logits if `whole` has them; and tells by which.
+    fn pick(
+        &mut self,
+        network: &Network,
+        scores: &Scores,
+        whole: impl FnOnce() -> Result<Option<Arc<[f32]>>>,
+    ) -> Result<(Option<u32>, Scores)> {
+        if let Some(id) = self.choose(network, scores) {
+            return Ok((Some(id), scores.clone()));
+        }
+        let Some(all) = whole()?.map(Scores::All) else { return Ok((None, scores.clone())) };
+        Ok((self.choose(network, &all), all))
     }
 
     /// Picks the next token; `None` where the best tokens alone do not tell, or not how probable it is.
