@@ -27,8 +27,14 @@ fn request(loaded: &Loaded, prompt: &[u32], sampling: &Sampling, logprobs: bool)
     GenerateRequest { logprobs, ..loaded.request(prompt, Vec::new(), 12, sampling.clone(), stop) }
 }
 
-/// The same answer with probabilities and without, whichever is asked for first.
-fn check(loaded: &Loaded, prompt: &[u32], change: &dyn Fn(GenerateRequest) -> GenerateRequest, what: &str) {
+/// The same answer with probabilities and without, whichever is asked for first; returns how many drafted tokens were right.
+fn check(
+    loaded: &Loaded,
+    prompt: &[u32],
+    change: &dyn Fn(GenerateRequest) -> GenerateRequest,
+    what: &str,
+) -> usize {
+    let mut drafted = 0;
     for sampling in samplings() {
         let ask = |logprobs| loaded.run(change(request(loaded, prompt, &sampling, logprobs)));
         let without = ask(false);
@@ -38,7 +44,10 @@ fn check(loaded: &Loaded, prompt: &[u32], change: &dyn Fn(GenerateRequest) -> Ge
         assert_eq!(without.ids(), with.ids(), "{what}");
         assert_eq!(without.ids(), again.ids(), "{what}: with the prompt known");
         assert!(with.tokens.iter().all(|token| certainty(token) <= 0.0), "{what}");
+        drafted +=
+            [&without, &with, &again].map(|g| g.finished.timings.accepted_tokens).iter().sum::<usize>();
     }
+    drafted
 }
 
 #[test]
@@ -77,10 +86,10 @@ fn a_real_model_gives_the_same_answers_without_reading_all_of_it() {
     ] {
         let ids = [&[2], &tokenizer.encode(prompt).expect("text")[..]].concat();
         let begun = |request| GenerateRequest { begin_with: begin.to_owned(), ..request };
-        check(&loaded, &ids, &begun, prompt);
+        // Of many answers: whether one is drafted follows the speed that is measured.
+        drafted += check(&loaded, &ids, &begun, prompt);
         let answer: Generated = loaded.run(begun(request(&loaded, &ids, &Sampling::default(), false)));
         assert!(answer.finished.text.starts_with(begin), "{:?}", answer.finished.text);
-        drafted += answer.finished.timings.accepted_tokens;
     }
     assert!(drafted > 0, "passes of several rows are among them");
 }
