@@ -176,7 +176,7 @@ impl Job {
                 // The whole prompt was computed before, and nothing of it is left to do.
                 let whole = || match scores {
                     Scores::Begun(_) => tools.network.whole(&scores, 0).map(Some),
-                    // A device holds the logits of its last pass only.
+                    // A device holds the logits of its last pass only, and all are all.
                     Scores::Best(_) | Scores::All(_) => Ok(None),
                 };
                 let (picked, scores) = self.pick(tools.network, &scores, whole)?;
